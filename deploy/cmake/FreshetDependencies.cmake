@@ -1,0 +1,47 @@
+# What we build on. `deploy/setup` installs it on Debian 12; elsewhere each find_* says what is missing.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(Boost 1.81 REQUIRED)
+find_package(GTest REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(prometheus-cpp REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(CLI11 REQUIRED)
+pkg_check_modules(RDKAFKA REQUIRED IMPORTED_TARGET rdkafka)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+
+# Debian's RocksDB exports targets that want gflags, which the library itself does not.
+find_path(ROCKSDB_INCLUDE_DIR rocksdb/db.h REQUIRED)
+find_library(ROCKSDB_LIBRARY rocksdb REQUIRED)
+add_library(freshet_rocksdb INTERFACE)
+target_include_directories(freshet_rocksdb SYSTEM INTERFACE ${ROCKSDB_INCLUDE_DIR})
+target_link_libraries(freshet_rocksdb INTERFACE ${ROCKSDB_LIBRARY})
+
+# Debian's LibTorch, or any other (up to 2.x, CUDA) by CMAKE_PREFIX_PATH. Its exported flags are not ours: only headers and
+# libraries are taken, behind an interface target that encoder's adapter alone links.
+find_package(Torch REQUIRED)
+add_library(freshet_torch INTERFACE)
+target_include_directories(freshet_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+target_link_libraries(freshet_torch INTERFACE ${TORCH_LIBRARIES})
+
+# hnswlib 0.8.0: the source archive that deploy/setup fetched, unpacked beneath the build tree.
+set(FRESHET_HNSWLIB_ARCHIVE "${CMAKE_SOURCE_DIR}/build/deps/hnswlib-0.8.0.tar.gz" CACHE FILEPATH "hnswlib source archive")
+set(FRESHET_HNSWLIB_SHA256 cb6d037eedebb34a7134e7dc78966441dfd04c9cf5ee93911be911ced951c44c)
+if(NOT EXISTS ${FRESHET_HNSWLIB_ARCHIVE})
+  message(FATAL_ERROR "${FRESHET_HNSWLIB_ARCHIVE} is missing: run deploy/setup")
+endif()
+file(SHA256 ${FRESHET_HNSWLIB_ARCHIVE} freshet_hnswlib_sha256)
+if(NOT freshet_hnswlib_sha256 STREQUAL FRESHET_HNSWLIB_SHA256)
+  message(FATAL_ERROR "${FRESHET_HNSWLIB_ARCHIVE} has SHA-256 ${freshet_hnswlib_sha256}, not ${FRESHET_HNSWLIB_SHA256}: remove it and run deploy/setup")
+endif()
+if(NOT EXISTS ${CMAKE_BINARY_DIR}/third_party/hnswlib-0.8.0/hnswlib/hnswlib.h)
+  file(ARCHIVE_EXTRACT INPUT ${FRESHET_HNSWLIB_ARCHIVE} DESTINATION ${CMAKE_BINARY_DIR}/third_party)
+endif()
+add_library(freshet_hnswlib INTERFACE)
+target_include_directories(freshet_hnswlib SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/third_party/hnswlib-0.8.0)
+if(FRESHET_SANITIZER)
+  # Its prefetch reads past the end of its arrays (traps: #107, #578).
+  target_compile_definitions(freshet_hnswlib INTERFACE NO_MANUAL_VECTORIZATION)
+endif()

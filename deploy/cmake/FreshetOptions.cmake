@@ -1,0 +1,38 @@
+# Compiler settings that hold for every target of ours.
+option(FRESHET_BUILD_TESTS "Build the tests" ON)
+set(FRESHET_SANITIZER "" CACHE STRING "address (with undefined) or thread; empty for none")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+set_property(GLOBAL PROPERTY GLOBAL_DEPENDS_NO_CYCLES ON)
+
+# Any x86-64-v2 machine runs what is built here; wider instructions are chosen at run time.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  add_compile_options(-march=x86-64-v2)
+endif()
+
+find_program(FRESHET_CCACHE ccache)
+if(FRESHET_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${FRESHET_CCACHE})
+  set(CMAKE_C_COMPILER_LAUNCHER ${FRESHET_CCACHE})
+endif()
+
+if(FRESHET_SANITIZER STREQUAL "address")
+  add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+elseif(FRESHET_SANITIZER STREQUAL "thread")
+  add_compile_options(-fsanitize=thread -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=thread)
+elseif(NOT FRESHET_SANITIZER STREQUAL "")
+  message(FATAL_ERROR "FRESHET_SANITIZER is `${FRESHET_SANITIZER}`; it may be address, thread or empty")
+endif()
+
+add_library(freshet_warnings INTERFACE)
+target_compile_options(freshet_warnings INTERFACE -Wall -Wextra -Wshadow -Wconversion -Werror)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # GCC bug 105651: `"text" + std::string` is reported as an overlapping memcpy.
+  target_compile_options(freshet_warnings INTERFACE -Wno-restrict)
+endif()

@@ -1,0 +1,28 @@
+// Whole files, read with a bound and replaced atomically. Thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "freshet/core/status.h"
+
+namespace freshet {
+
+// Errors: kNotFound; kResourceExhausted above max_bytes; kIoError.
+[[nodiscard]] Result<std::string> ReadFile(const std::string& path, std::size_t max_bytes = std::size_t{1} << 30);
+
+// Writes path.tmp, fsyncs, renames, fsyncs the directory: after a crash, the old content or the new, never a part.
+// Errors: kIoError (a full disk among them); path is then unchanged.
+Status WriteFileAtomically(const std::string& path, std::string_view content);
+
+Status CreateDirectories(const std::string& path);
+[[nodiscard]] bool FileExists(const std::string& path);
+
+// Calls `line` for each line of a text file, plain or zstd-compressed (by its magic number); '\n' and '\r\n' are stripped.
+// Stops at the first status that is not ok and returns it. `fraction` (0..1 of the file's bytes read) serves progress.
+// Errors: kNotFound; kCorruption for a damaged zstd frame or a line above 16 MiB; kIoError.
+Status ForEachLine(const std::string& path, const std::function<Status(std::string_view line, double fraction)>& line);
+
+}  // namespace freshet
