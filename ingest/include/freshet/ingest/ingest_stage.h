@@ -1,0 +1,75 @@
+// The first stage: records -> batches of typed events, with their offsets in-band.
+//
+// Place in the flow: RecordSource -> decode -> dead letters -> BoundedQueue<EventBatch>. Runs on one thread of its own
+// between Start() and Stop(). A batch closes at max_batch_records, max_batch_bytes, or linger_ms after its first record;
+// while nothing arrives an empty batch every heartbeat_ms carries as_of on. A batch is pushed only after its dead letters
+// are acknowledged. Errors: a permanent one ends the stage; status() tells it and the queue is closed.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "freshet/core/clock.h"
+#include "freshet/core/metrics.h"
+#include "freshet/core/queue.h"
+#include "freshet/core/status.h"
+#include "freshet/ingest/dead_letters.h"
+#include "freshet/ingest/decoder.h"
+#include "freshet/ingest/event.h"
+#include "freshet/ingest/record_source.h"
+
+namespace freshet {
+
+struct IngestOptions {
+  std::size_t max_batch_records = 256;
+  std::size_t max_batch_bytes = std::size_t{4} << 20;
+  int linger_ms = 5;
+  int heartbeat_ms = 200;
+  Status Validate() const;
+};
+
+class IngestStage {
+ public:
+  // topic -> decoder. Everything passed outlives the stage.
+  using Decoders = std::map<std::string, std::unique_ptr<EventDecoder>, std::less<>>;
+  IngestStage(const IngestOptions& options, RecordSource* source, Decoders decoders, DeadLetterQueue* dead_letters,
+              BoundedQueue<EventBatch>* out, const Clock* clock, Metrics* metrics);
+  ~IngestStage();
+
+  void Start();
+  // Finishes the batch at hand, closes the queue, joins. Idempotent.
+  void Stop();
+  [[nodiscard]] Status status() const;
+  [[nodiscard]] bool running() const { return running_.load(); }
+
+ private:
+  void Run();
+  Status RunUntilStopped();
+  Status Add(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters);
+  Status Emit(EventBatch* batch, std::vector<DeadLetter>* letters);
+
+  // Constant after construction:
+  const IngestOptions options_;
+  RecordSource* const source_;
+  const Decoders decoders_;
+  DeadLetterQueue* const dead_letters_;
+  BoundedQueue<EventBatch>* const out_;
+  const Clock* const clock_;
+  Counter& records_;
+  Counter& poison_;
+  Gauge& lag_records_;
+  Gauge& queue_bytes_;
+
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> running_{false};
+  std::thread thread_;
+  mutable std::mutex mu_;
+  Status status_;  // guarded by mu_
+};
+
+}  // namespace freshet

@@ -1,0 +1,78 @@
+// Kafka: the adapters over librdkafka (configuration reference: librdkafka 2.0.2 CONFIGURATION.md).
+//
+// Place in the flow: KafkaConsumer is the left edge of engine and sidecar, KafkaProducer the right edge of dead letters,
+// changelog and replay, MockBroker the embedded broker. Ownership: each owns its librdkafka handle; closing waits for it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "freshet/core/clock.h"
+#include "freshet/core/status.h"
+#include "freshet/ingest/record_source.h"
+
+namespace freshet {
+
+struct KafkaOptions {
+  std::string bootstrap_servers = "127.0.0.1:9092";
+  std::string client_id = "freshet";
+  // Passed to librdkafka as they are. Keys that freshet owns (offsets, commits, group, assignment) are refused by name.
+  std::map<std::string, std::string> librdkafka_options;
+};
+// Errors: kConfig naming the refused key and why.
+Status ValidateLibrdkafkaOptions(const std::map<std::string, std::string>& options);
+
+struct ConsumerOptions {
+  KafkaOptions kafka;
+  std::vector<std::string> topics;
+  // Consumer group with static membership (group.instance.id), so that a restart moves nothing. Empty with `assign_all`.
+  std::string group_id;
+  std::string group_instance_id;
+  bool assign_all = false;            // pin every partition of the topics, without a group
+  std::vector<std::int32_t> assign;   // pin these partitions of each topic, without a group
+  int session_timeout_ms = 10'000;
+  std::size_t queued_max_kbytes = 16'384;  // prefetch bound per partition
+};
+
+// One thread polls; AsOfMs, LagRecords and ReportStored are called from that thread or, ReportStored, from any.
+// Errors of Open: kConfig, kUnavailable when metadata cannot be had within `timeout` (exit code 69).
+[[nodiscard]] Result<std::unique_ptr<RecordSource>> OpenKafkaConsumer(const ConsumerOptions& options,
+                                                                      OffsetLookup stored_offsets, const Clock* clock,
+                                                                      std::chrono::milliseconds timeout);
+
+// Idempotent producer, acks=all, lz4. Thread-safe.
+class KafkaProducer : public RecordSink {
+ public:
+  // Queues without waiting for the acknowledgement; blocks (bounded by the local queue) while it is full. A delivery that
+  // fails is counted and reported by Flush().
+  [[nodiscard]] virtual Status Produce(const OutRecord& record) = 0;
+  [[nodiscard]] virtual Status Flush(std::chrono::milliseconds timeout) = 0;
+};
+[[nodiscard]] Result<std::unique_ptr<KafkaProducer>> OpenKafkaProducer(const KafkaOptions& options);
+
+// Creates the topics that do not exist; existing ones are left as they are. `compact`: cleanup.policy=compact.
+struct NewTopic {
+  std::string name;
+  std::int32_t partitions = 1;
+  bool compact = false;
+};
+Status CreateTopics(const KafkaOptions& options, const std::vector<NewTopic>& topics, std::chrono::milliseconds timeout);
+
+// librdkafka's mock cluster: real protocol on loopback, in this process. It keeps 5 MiB a partition, does not compact, and
+// forgets everything when the process ends: for trying out and for fault tests, not for keeping data.
+class MockBroker {
+ public:
+  virtual ~MockBroker() = default;
+  [[nodiscard]] virtual std::string bootstrap_servers() const = 0;
+  virtual Status CreateTopic(const std::string& name, std::int32_t partitions) = 0;
+  // Takes the (single) broker down: connections are cut, requests time out; and up again.
+  virtual Status SetUp(bool up) = 0;
+};
+[[nodiscard]] Result<std::unique_ptr<MockBroker>> StartMockBroker();
+
+}  // namespace freshet

@@ -1,0 +1,196 @@
+#include "freshet/ingest/ingest_stage.h"
+
+#include <algorithm>
+
+#include "freshet/core/bytes.h"
+#include "freshet/core/checksum.h"
+#include "freshet/core/fault.h"
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+
+namespace freshet {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::int64_t kStopCheckMs = 50;  // longest wait that ignores Stop()
+constexpr std::int64_t kMaxBackoffMs = 2000;
+
+// Notices a topic that was deleted and made again with as many records: the same offset then holds another record.
+std::uint64_t Fingerprint(const RawRecord& record) {
+  ByteWriter bytes;
+  bytes.Put(record.timestamp_ms);
+  std::string text = bytes.Take();
+  text.append(record.key.value_or(std::string_view()));
+  return Xxh3(text);
+}
+
+// Batches touch few partitions: a linear search is the fast one.
+std::size_t ProgressIndexOf(EventBatch* batch, const RawRecord& record) {
+  for (std::size_t i = 0; i < batch->progress.size(); ++i) {
+    const TopicPartition& partition = batch->progress[i].partition;
+    if (partition.partition == record.partition && partition.topic == record.topic) return i;
+  }
+  batch->progress.emplace_back().partition = {std::string(record.topic), record.partition};
+  return batch->progress.size() - 1;
+}
+
+// What a later stage may still find unusable keeps its bytes.
+bool MayBecomePoison(const Event& event) {
+  const auto* item = std::get_if<ItemUpdate>(&event.body);
+  return item != nullptr && !item->deleted;
+}
+
+std::string_view StageOf(const RawRecord& record) { return record.key ? "VALUE_CONVERTER" : "KEY_CONVERTER"; }
+
+}  // namespace
+
+Status IngestOptions::Validate() const {
+  if (max_batch_records < 1) return ConfigError("ingest.max_batch_records must be at least 1");
+  if (max_batch_bytes < 1) return ConfigError("ingest.max_batch_bytes must be at least 1");
+  if (linger_ms < 0 || linger_ms > 60'000) return ConfigError("ingest.linger_ms must be between 0 and 60000");
+  if (heartbeat_ms < 1 || heartbeat_ms > 60'000) return ConfigError("ingest.heartbeat_ms must be between 1 and 60000");
+  return Status::Ok();
+}
+
+IngestStage::IngestStage(const IngestOptions& options, RecordSource* source, Decoders decoders,
+                         DeadLetterQueue* dead_letters, BoundedQueue<EventBatch>* out, const Clock* clock,
+                         Metrics* metrics)
+    : options_(options),
+      source_(source),
+      decoders_(std::move(decoders)),
+      dead_letters_(dead_letters),
+      out_(out),
+      clock_(clock),
+      records_(metrics->GetCounter("freshet_ingest_records_total", "Records read from Kafka")),
+      poison_(metrics->GetCounter("freshet_ingest_poison_total", "Records that could not be decoded")),
+      lag_records_(metrics->GetGauge("freshet_consumer_lag_records", "Records in the log that were not read yet")),
+      queue_bytes_(
+          metrics->GetGauge("freshet_ingest_queue_bytes", "Bytes of keys and values waiting for the encoder")) {}
+
+IngestStage::~IngestStage() { Stop(); }
+
+void IngestStage::Start() {
+  if (thread_.joinable()) return;
+  running_ = true;
+  thread_ = std::thread([this] { Run(); });
+}
+
+void IngestStage::Stop() {
+  stop_ = true;
+  if (thread_.joinable()) thread_.join();
+  out_->Close();
+}
+
+Status IngestStage::status() const {
+  const std::lock_guard lock(mu_);
+  return status_;
+}
+
+void IngestStage::Run() {
+  Status status = RunUntilStopped();
+  // Stopping is no failure: what was not pushed was not stored, and is read again.
+  if (status.code() == Code::kCancelled) status = Status::Ok();
+  if (!status.ok()) LogError("ingest", "the stream ended", {{"reason", status.ToString()}});
+  {
+    const std::lock_guard lock(mu_);
+    status_ = std::move(status);
+  }
+  running_ = false;
+  out_->Close();
+}
+
+Status IngestStage::RunUntilStopped() {
+  EventBatch batch;
+  std::vector<DeadLetter> letters;
+  std::int64_t batch_since_us = 0;
+  std::int64_t last_emit_us = clock_->MonotonicUs();
+  std::int64_t backoff_ms = 0;
+  while (!stop_.load()) {
+    const std::int64_t now_us = clock_->MonotonicUs();
+    const bool filling = !batch.events.empty();
+    const std::int64_t due_us =
+        filling ? batch_since_us + options_.linger_ms * 1000 : last_emit_us + options_.heartbeat_ms * 1000;
+    const bool full = batch.events.size() >= options_.max_batch_records || batch.bytes >= options_.max_batch_bytes;
+    if (full || now_us >= due_us) {
+      FRESHET_TRY(Emit(&batch, &letters));
+      last_emit_us = clock_->MonotonicUs();
+      continue;
+    }
+    // Rounded up: a wait that ends just before the deadline would spin.
+    const milliseconds wait(std::clamp<std::int64_t>((due_us - now_us + 999) / 1000, 1, kStopCheckMs));
+    Result<PollResult> polled = source_->Poll(wait);
+    if (!polled.ok()) {
+      if (polled.status().category() != Category::kTransient) return polled.status();
+      if (backoff_ms == 0)
+        LogWarning("ingest", "the source is away; retrying", {{"reason", polled.status().message()}});
+      backoff_ms = std::clamp<std::int64_t>(backoff_ms * 2, 50, kMaxBackoffMs);
+      for (std::int64_t slept = 0; slept < backoff_ms && !stop_.load(); slept += kStopCheckMs) {
+        std::this_thread::sleep_for(milliseconds(kStopCheckMs));
+      }
+      continue;
+    }
+    backoff_ms = 0;
+    switch (polled->kind) {
+      case PollResult::Kind::kIdle:
+      case PollResult::Kind::kAssigned:
+        break;
+      case PollResult::Kind::kRevoked:
+        // What is at hand belongs to the assignment that ended.
+        if (filling) FRESHET_TRY(Emit(&batch, &letters));
+        break;
+      case PollResult::Kind::kRecord:
+        if (!filling) batch_since_us = clock_->MonotonicUs();
+        FRESHET_TRY(Add(polled->record, &batch, &letters));
+        break;
+    }
+  }
+  return batch.events.empty() ? Status::Ok() : Emit(&batch, &letters);
+}
+
+Status IngestStage::Add(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters) {
+  const auto decoder = decoders_.find(record.topic);
+  if (decoder == decoders_.end())
+    return Internal(StrCat("a record of topic ", record.topic, " came, which nobody asked for"));
+  records_.Add();
+
+  Event event;
+  event.position = {record.partition, record.offset};
+  event.record_timestamp_ms = record.timestamp_ms;
+  if (const Status decoded = decoder->second->Decode(record, &event); !decoded.ok()) {
+    if (decoded.category() != Category::kInput) return decoded;
+    poison_.Add();
+    event.body = Skipped{};
+    letters->push_back(
+        {CopyOf(record), event.position, record.timestamp_ms, std::string(StageOf(record)), decoded.message()});
+  } else if (MayBecomePoison(event)) {
+    event.raw = CopyOf(record);
+  }
+
+  event.progress_index = ProgressIndexOf(batch, record);
+  PartitionProgress& progress = batch->progress[event.progress_index];
+  progress.next_offset = record.offset + 1;
+  progress.last_timestamp_ms = record.timestamp_ms;
+  progress.fingerprint = Fingerprint(record);
+  batch->bytes += record.key.value_or(std::string_view()).size() + record.value.value_or(std::string_view()).size();
+  batch->events.push_back(std::move(event));
+  return Status::Ok();
+}
+
+Status IngestStage::Emit(EventBatch* batch, std::vector<DeadLetter>* letters) {
+  // Before the letters are sent, which may take long: later it might claim what is not in this batch.
+  batch->as_of_ms = source_->AsOfMs();
+  lag_records_.Set(static_cast<double>(source_->LagRecords()));
+  if (!letters->empty()) {
+    FRESHET_TRY(FaultPoint("ingest.before_dead_letters"));
+    FRESHET_TRY(dead_letters_->Send(std::move(*letters)));
+    letters->clear();
+  }
+  const std::size_t bytes = batch->bytes;
+  if (!out_->Push(std::move(*batch), bytes)) return Cancelled("the next stage has closed its queue");
+  *batch = EventBatch{};
+  queue_bytes_.Set(static_cast<double>(out_->bytes()));
+  return Status::Ok();
+}
+
+}  // namespace freshet

@@ -1,0 +1,142 @@
+#include "freshet/ingest/record_codec.h"
+
+#include <cmath>
+
+#include "freshet/core/json.h"
+
+namespace freshet {
+namespace {
+
+// Persisted; never renumber.
+enum class FeatureType : std::uint8_t { kNumber = 1, kText = 2, kTexts = 3 };
+enum class AttributeType : std::uint8_t { kBool = 1, kInteger = 2, kNumber = 3, kText = 4, kTexts = 5 };
+
+void PutTexts(const std::vector<std::string>& texts, ByteWriter* out) {
+  out->Put(static_cast<std::uint32_t>(texts.size()));
+  for (const std::string& text : texts) out->PutString(text);
+}
+
+std::vector<std::string> GetTexts(ByteReader* in) {
+  const auto count = in->Get<std::uint32_t>();
+  std::vector<std::string> texts;
+  // Each text takes at least its length: a count beyond that is a lie, and must not reserve memory.
+  if (count > in->remaining() / sizeof(std::uint32_t)) {
+    in->Fail();
+    return texts;
+  }
+  texts.reserve(count);
+  for (std::uint32_t i = 0; i < count && in->ok(); ++i) texts.emplace_back(in->GetString());
+  return texts;
+}
+
+double GetFinite(ByteReader* in) {
+  const auto value = in->Get<double>();
+  if (!std::isfinite(value)) in->Fail();
+  return value;
+}
+
+FeatureValue GetFeatureValue(ByteReader* in) {
+  switch (static_cast<FeatureType>(in->Get<std::uint8_t>())) {
+    case FeatureType::kNumber:
+      return GetFinite(in);
+    case FeatureType::kText:
+      return std::string(in->GetString());
+    case FeatureType::kTexts:
+      return GetTexts(in);
+  }
+  in->Fail();
+  return {};
+}
+
+AttributeValue GetAttributeValue(ByteReader* in) {
+  switch (static_cast<AttributeType>(in->Get<std::uint8_t>())) {
+    case AttributeType::kBool: {
+      const auto value = in->Get<std::uint8_t>();
+      if (value > 1) in->Fail();
+      return value == 1;
+    }
+    case AttributeType::kInteger:
+      return in->Get<std::int64_t>();
+    case AttributeType::kNumber:
+      return GetFinite(in);
+    case AttributeType::kText:
+      return std::string(in->GetString());
+    case AttributeType::kTexts:
+      return GetTexts(in);
+  }
+  in->Fail();
+  return {};
+}
+
+// Names must ascend strictly: what is looked up by binary search has to be sorted.
+template <typename Entries, typename GetValue>
+Entries GetEntries(ByteReader* in, GetValue get_value) {
+  const auto count = in->Get<std::uint32_t>();
+  Entries entries;
+  for (std::uint32_t i = 0; i < count && in->ok(); ++i) {
+    std::string name(in->GetString());
+    if (!entries.empty() && name <= entries.back().first) in->Fail();
+    auto value = get_value(in);
+    if (in->ok()) entries.emplace_back(std::move(name), std::move(value));
+  }
+  return in->ok() ? std::move(entries) : Entries{};
+}
+
+template <typename... Fs>
+struct Overloaded : Fs... {
+  using Fs::operator()...;
+};
+
+void WriteTexts(const std::vector<std::string>& texts, JsonWriter* json) {
+  json->BeginArray();
+  for (const std::string& text : texts) json->String(text);
+  json->EndArray();
+}
+
+}  // namespace
+
+void PutFeatures(const Features& features, ByteWriter* out) {
+  out->Put(static_cast<std::uint32_t>(features.size()));
+  for (const auto& [name, value] : features) {
+    out->PutString(name);
+    const auto type = [out](FeatureType t) { out->Put(static_cast<std::uint8_t>(t)); };
+    std::visit(Overloaded{[&](double v) { type(FeatureType::kNumber), out->Put(v); },
+                          [&](const std::string& v) { type(FeatureType::kText), out->PutString(v); },
+                          [&](const std::vector<std::string>& v) { type(FeatureType::kTexts), PutTexts(v, out); }},
+               value);
+  }
+}
+
+Features GetFeatures(ByteReader* in) { return GetEntries<Features>(in, GetFeatureValue); }
+
+void PutAttributes(const Attributes& attributes, ByteWriter* out) {
+  out->Put(static_cast<std::uint32_t>(attributes.size()));
+  for (const auto& [name, value] : attributes) {
+    out->PutString(name);
+    const auto type = [out](AttributeType t) { out->Put(static_cast<std::uint8_t>(t)); };
+    std::visit(Overloaded{[&](bool v) { type(AttributeType::kBool), out->Put(static_cast<std::uint8_t>(v ? 1 : 0)); },
+                          [&](std::int64_t v) { type(AttributeType::kInteger), out->Put(v); },
+                          [&](double v) { type(AttributeType::kNumber), out->Put(v); },
+                          [&](const std::string& v) { type(AttributeType::kText), out->PutString(v); },
+                          [&](const std::vector<std::string>& v) { type(AttributeType::kTexts), PutTexts(v, out); }},
+               value);
+  }
+}
+
+Attributes GetAttributes(ByteReader* in) { return GetEntries<Attributes>(in, GetAttributeValue); }
+
+std::string AttributesToJson(const Attributes& attributes) {
+  JsonWriter json;
+  json.BeginObject();
+  for (const auto& [name, value] : attributes) {
+    json.Key(name);
+    std::visit(Overloaded{[&](bool v) { json.Bool(v); }, [&](std::int64_t v) { json.Int(v); },
+                          [&](double v) { json.Double(v); }, [&](const std::string& v) { json.String(v); },
+                          [&](const std::vector<std::string>& v) { WriteTexts(v, &json); }},
+               value);
+  }
+  json.EndObject();
+  return json.Take();
+}
+
+}  // namespace freshet
