@@ -1,0 +1,44 @@
+// What flows from the encoder to the store: the applied form of a micro-batch.
+//
+// Place in the flow: made by EncodeStage from events (engine), or by the changelog decoder (follower), and applied by
+// store's Applier in one atomic write. Plain values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "freshet/ingest/event.h"
+
+namespace freshet {
+
+// The last write of an item in its batch.
+struct ItemChange {
+  ItemUpdate update;          // its `vector` is the embedding; empty when deleted
+  LogPosition position;       // in the log this process reads: the items topic, or a follower's changelog
+  std::size_t progress_index = 0;  // which entry of the batch's `progress` that partition is
+  std::int64_t record_timestamp_ms = 0;
+  std::uint64_t sequence = 0;  // followers: as published; 0 on the engine's side, where the store numbers it
+};
+
+struct UserChange {
+  std::variant<Interaction, UserUpdate> body;
+  LogPosition position;
+  std::size_t progress_index = 0;
+  std::int64_t record_timestamp_ms = 0;
+  std::uint64_t sequence = 0;
+};
+
+struct EncodedBatch {
+  std::string space_id;
+  std::vector<ItemChange> items;        // at most one per item id
+  std::vector<UserChange> users;        // in log order
+  std::vector<PartitionProgress> progress;
+  std::int64_t as_of_ms = 0;
+  std::size_t bytes = 0;
+  // Monotonic microseconds, for freshness by stage.
+  std::int64_t encoded_at_us = 0;
+};
+
+}  // namespace freshet

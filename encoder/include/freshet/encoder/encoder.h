@@ -1,0 +1,65 @@
+// The ports of the towers, and what the encode stage hands on.
+//
+// Place in the flow: events -> vectors. An ItemEncoder is called with one micro-batch at a time by the encode stage; a
+// UserEncoder by the query path. Every vector belongs to exactly one embedding space, named by space_id(): vectors of
+// different spaces are never compared.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "freshet/core/status.h"
+#include "freshet/ingest/event.h"
+
+namespace freshet {
+
+enum class Metric { kCosine, kInnerProduct, kL2 };
+[[nodiscard]] const char* MetricName(Metric metric);  // "cosine", "ip", "l2"
+[[nodiscard]] Result<Metric> ParseMetric(std::string_view name);
+
+class ItemEncoder {
+ public:
+  virtual ~ItemEncoder() = default;
+  [[nodiscard]] virtual int dim() const = 0;
+  [[nodiscard]] virtual Metric metric() const = 0;
+  [[nodiscard]] virtual const std::string& space_id() const = 0;
+  // `out` holds items.size() rows of dim() floats. All or nothing: one bad item fails the call (the stage bisects).
+  // Errors: kInvalidArgument when an item cannot be embedded (missing vector, non-finite output, the model raised);
+  // permanent codes when the model itself is broken. Not thread-safe: one caller.
+  [[nodiscard]] virtual Status Encode(std::span<const ItemUpdate* const> items, std::span<float> out) = 0;
+};
+
+struct HistoryEntry {
+  std::string item_id;
+  std::string event;
+  double value = 1.0;
+  std::int64_t timestamp_ms = 0;
+};
+
+// What is known of a user at query time. History is oldest first.
+struct UserContext {
+  std::string user_id;
+  Features features;
+  std::vector<HistoryEntry> history;
+};
+
+class UserEncoder {
+ public:
+  virtual ~UserEncoder() = default;
+  [[nodiscard]] virtual int dim() const = 0;
+  [[nodiscard]] virtual const std::string& space_id() const = 0;
+  // Thread-safe. `out` holds dim() floats. Errors as ItemEncoder::Encode.
+  [[nodiscard]] virtual Status Encode(const UserContext& user, std::span<float> out) const = 0;
+};
+
+// For people who bring their own embeddings: checks dimension, finiteness and non-zero length, and passes on (normalised
+// for cosine). space_id is `passthrough-<dim>-<metric>` unless given.
+[[nodiscard]] std::unique_ptr<ItemEncoder> MakePassthroughEncoder(int dim, Metric metric, std::string space_id = "");
+
+// Checks a vector and normalises it for cosine. Errors: kInvalidArgument (dimension, NaN, infinity, zero length).
+Status PrepareVector(Metric metric, int dim, std::span<float> vector);
+
+}  // namespace freshet

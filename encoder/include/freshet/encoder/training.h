@@ -1,0 +1,67 @@
+// Training two towers from event files.
+//
+// Place in the flow: `freshet train`; off the stream. InfoNCE with in-batch negatives and logQ correction (Yi et al.,
+// "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019). The result is a package
+// like any other. Deterministic by seed on one thread. Errors: kConfig, kInvalidArgument (the data cannot be trained on:
+// says what to do), kIoError.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "freshet/core/status.h"
+
+namespace freshet {
+
+struct TrainOptions {
+  std::string items_file;
+  std::string interactions_file;
+  std::string users_file;    // may be empty
+  std::string out_directory;
+  std::string name = "two-tower";
+  std::string version = "1";
+  std::int64_t until_ms = 0;         // only events before this time are seen at all; 0: all
+  double validation_fraction = 0.1;  // the last part of the interactions, by time
+  int dim = 64;
+  int embedding_dim = 64;
+  int hidden = 128;
+  int epochs = 12;
+  int batch_size = 512;
+  int history = 50;
+  double learning_rate = 0.003;
+  double temperature = 0.07;
+  double id_dropout = 0.2;  // share of training rows whose item id is hidden, so that content learns to carry new items
+  std::uint64_t seed = 1;
+  int threads = 1;
+  Status Validate() const;
+};
+
+struct TrainProgress {
+  int epoch = 0;
+  int epochs = 0;
+  double fraction = 0;  // of this epoch
+  double loss = 0;      // running mean
+  double examples_per_second = 0;
+  double recall_at_100 = -1;      // recommendation recall on validation, at the end of an epoch; -1: not yet
+  double popularity_at_100 = -1;  // the same for the popularity baseline
+};
+
+struct TrainReport {
+  std::string space_id;
+  std::int64_t items = 0;
+  std::int64_t users = 0;
+  std::int64_t train_pairs = 0;
+  std::int64_t validation_users = 0;
+  double final_loss = 0;
+  double recall_at_100 = 0;             // of the epoch that was kept (the best on validation)
+  double popularity_recall_at_100 = 0;
+  int best_epoch = 0;
+  double seconds = 0;
+};
+
+[[nodiscard]] Result<TrainReport> Train(const TrainOptions& options,
+                                        const std::function<void(const TrainProgress&)>& progress);
+
+}  // namespace freshet

@@ -1,0 +1,166 @@
+#include "freshet/encoder/encode_stage.h"
+
+#include <map>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+
+namespace freshet {
+
+EncodeStage::EncodeStage(ItemEncoder* encoder, DeadLetterQueue* dead_letters, BoundedQueue<EventBatch>* in,
+                         BoundedQueue<EncodedBatch>* out, const Clock* clock, Metrics* metrics)
+    : encoder_(encoder),
+      dead_letters_(dead_letters),
+      in_(in),
+      out_(out),
+      clock_(clock),
+      encoded_(metrics->GetCounter("freshet_encode_items_total", "Items that were embedded.")),
+      superseded_(metrics->GetCounter("freshet_encode_superseded_total",
+                                      "Item writes dropped for a later write of the same item in their batch.")),
+      encode_seconds_(metrics->GetHistogram("freshet_encode_seconds", "Time to embed the items of one batch.")) {}
+
+EncodeStage::~EncodeStage() {
+  if (thread_.joinable()) {
+    in_->Close();
+    out_->Close();
+    thread_.join();
+  }
+}
+
+void EncodeStage::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void EncodeStage::Join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+Status EncodeStage::status() const {
+  const std::lock_guard lock(mu_);
+  return status_;
+}
+
+void EncodeStage::Run() {
+  Status status;
+  while (std::optional<EventBatch> batch = in_->Pop()) {
+    Result<EncodedBatch> encoded = Encode(std::move(*batch));
+    if (!encoded.ok()) {
+      status = encoded.status().Prefixed("encoder");
+      break;
+    }
+    const std::size_t bytes = encoded->bytes;
+    if (!out_->Push(std::move(*encoded), bytes)) {
+      status = Cancelled("encoder: the stage after it has ended");
+      break;
+    }
+  }
+  if (!status.ok()) {
+    if (status.code() != Code::kCancelled) LogError("encoder", "stopped", {{"reason", status.ToString()}});
+    const std::lock_guard lock(mu_);
+    status_ = std::move(status);
+  }
+  // Closing the input as well lets the stage before us see the end instead of blocking on a full queue.
+  in_->Close();
+  out_->Close();
+}
+
+Result<EncodedBatch> EncodeStage::Encode(EventBatch batch) {
+  EncodedBatch result;
+  result.space_id = encoder_->space_id();
+  result.as_of_ms = batch.as_of_ms;
+  result.bytes = batch.bytes;
+
+  // Last write wins, before anything is encoded. An older good version is not brought back when the newest turns out to
+  // be poison below: the producer replaced it, and what is recalled must not depend on where a batch happened to end.
+  std::unordered_map<std::string_view, const Event*> last;
+  std::size_t writes = 0;
+  for (const Event& event : batch.events) {
+    if (const auto* item = std::get_if<ItemUpdate>(&event.body)) {
+      last[item->item_id] = &event;
+      ++writes;
+    }
+  }
+  std::vector<Event*> items;  // those to embed, in log order
+  items.reserve(last.size());
+  std::vector<Event*> kept;  // those and the deleted ones
+  kept.reserve(last.size());
+  for (Event& event : batch.events) {
+    const auto* item = std::get_if<ItemUpdate>(&event.body);
+    if (item == nullptr || last.find(item->item_id)->second != &event) continue;
+    kept.push_back(&event);
+    if (!item->deleted) items.push_back(&event);
+  }
+  superseded_.Add(static_cast<double>(writes - kept.size()));
+
+  std::unordered_set<const Event*> poison;
+  const auto dim = static_cast<std::size_t>(encoder_->dim());
+  if (!items.empty()) {
+    std::vector<float> vectors(items.size() * dim);
+    std::vector<bool> bad(items.size());
+    std::vector<DeadLetter> letters;
+    const std::int64_t started_us = clock_->MonotonicUs();
+    FRESHET_TRY(EncodeRange(&items, 0, items.size(), &vectors, &bad, &letters));
+    encode_seconds_.Observe(static_cast<double>(clock_->MonotonicUs() - started_us) * 1e-6);
+    encoded_.Add(static_cast<double>(items.size() - letters.size()));
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      if (bad[i]) {
+        poison.insert(items[i]);
+        continue;
+      }
+      const auto row = vectors.begin() + static_cast<std::ptrdiff_t>(i * dim);
+      std::get<ItemUpdate>(items[i]->body).vector.assign(row, row + static_cast<std::ptrdiff_t>(dim));
+    }
+    if (!letters.empty()) FRESHET_TRY(dead_letters_->Send(std::move(letters)));
+  }
+
+  result.items.reserve(kept.size());
+  for (Event* event : kept) {
+    if (poison.contains(event)) continue;
+    ItemUpdate& update = std::get<ItemUpdate>(event->body);
+    if (update.deleted) update.vector.clear();
+    result.items.push_back({std::move(update), event->position, event->progress_index, event->record_timestamp_ms, 0});
+  }
+  for (Event& event : batch.events) {
+    UserChange change;
+    if (auto* interaction = std::get_if<Interaction>(&event.body)) {
+      change.body = std::move(*interaction);
+    } else if (auto* user = std::get_if<UserUpdate>(&event.body)) {
+      change.body = std::move(*user);
+    } else {
+      continue;
+    }
+    change.progress_index = event.progress_index;
+    change.position = event.position;
+    change.record_timestamp_ms = event.record_timestamp_ms;
+    result.users.push_back(std::move(change));
+  }
+  result.progress = std::move(batch.progress);
+  result.encoded_at_us = clock_->MonotonicUs();
+  return result;
+}
+
+Status EncodeStage::EncodeRange(std::vector<Event*>* items, std::size_t begin, std::size_t end,
+                                std::vector<float>* vectors, std::vector<bool>* bad, std::vector<DeadLetter>* letters) {
+  std::vector<const ItemUpdate*> updates;
+  updates.reserve(end - begin);
+  for (std::size_t i = begin; i < end; ++i) updates.push_back(&std::get<ItemUpdate>((*items)[i]->body));
+  const auto dim = static_cast<std::size_t>(encoder_->dim());
+  const Status status = encoder_->Encode(updates, std::span(*vectors).subspan(begin * dim, (end - begin) * dim));
+  if (status.ok()) return status;
+  if (status.category() != Category::kInput) return status;
+  if (end - begin > 1) {
+    const std::size_t middle = begin + (end - begin) / 2;
+    FRESHET_TRY(EncodeRange(items, begin, middle, vectors, bad, letters));
+    return EncodeRange(items, middle, end, vectors, bad, letters);
+  }
+  Event& event = *(*items)[begin];
+  (*bad)[begin] = true;
+  letters->push_back({std::move(event.raw), event.position, event.record_timestamp_ms, "TRANSFORMATION", status.message()});
+  return Status::Ok();
+}
+
+}  // namespace freshet

@@ -1,0 +1,177 @@
+#include "torch_tower.h"
+
+#include <ATen/Parallel.h>
+#include <dlfcn.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/script.h>
+#include <torch/version.h>
+
+#include <cmath>
+#include <fstream>
+#include <mutex>
+#include <sstream>
+
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+#include "freshet/encoder/package.h"
+
+namespace freshet {
+namespace {
+
+// LibTorch's messages carry pages of stack; the last line that says something is the reason.
+std::string Reason(const std::exception& e) {
+  constexpr std::size_t kMaxReason = 300;
+  std::string reason;
+  for (const std::string& line : Split(e.what(), '\n')) {
+    const std::string_view text = Trim(line);
+    if (text.starts_with("Exception raised from") || text.starts_with("frame #")) break;
+    if (text.find_first_not_of("~^-<>. ") == std::string_view::npos || text.starts_with("<---")) continue;
+    // "... <--- HERE" underlines the source line above it: keep the error, not the underline.
+    if (text.ends_with("<--- HERE")) continue;
+    reason = text;
+    if (text.find("Error") != std::string_view::npos || text.starts_with("Unknown builtin op")) break;
+  }
+  if (reason.size() > kMaxReason) reason.resize(kMaxReason);
+  return reason;
+}
+
+template <typename T>
+at::Tensor View(const std::vector<T>& values, at::IntArrayRef shape, at::ScalarType type) {
+  // LibTorch has no tensor over const memory; towers do not write to their inputs.
+  return torch::from_blob(const_cast<T*>(values.data()), shape, at::TensorOptions().dtype(type));
+}
+
+}  // namespace
+
+void InitTorch(int intra_op_threads) {
+  static std::once_flag once;
+  static int chosen = 0;
+  std::call_once(once, [&] {
+    chosen = intra_op_threads;
+    at::set_num_threads(intra_op_threads);
+    // OpenBLAS keeps threads of its own, and with more of them than cores a batch takes a hundred times longer.
+    using SetThreads = void (*)(int);
+    if (const auto set = reinterpret_cast<SetThreads>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"))) {
+      set(intra_op_threads);
+    }
+    // The profiling executor recompiles for the shapes that it has seen; batches come in every size.
+    torch::jit::getExecutorMode() = false;
+    torch::jit::getProfilingMode() = false;
+    if (BlasInUse() != "openblas") {
+      LogWarning("encoder", "LibTorch runs on the reference BLAS, about 25 times slower: install libopenblas0-pthread");
+    }
+  });
+  if (chosen != intra_op_threads) {
+    LogWarning("encoder", "the number of model threads is already set",
+               {{"threads", StrCat(chosen)}, {"wanted", StrCat(intra_op_threads)}});
+  }
+}
+
+std::string TorchVersion() { return TORCH_VERSION; }
+
+std::string BlasInUse() {
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  while (std::getline(maps, line)) {
+    if (line.find("openblas") != std::string::npos || line.find("libmkl") != std::string::npos) return "openblas";
+  }
+  // Some distributions install OpenBLAS under the name libblas.so.3.
+  return dlsym(RTLD_DEFAULT, "openblas_set_num_threads") != nullptr ? "openblas" : "reference";
+}
+
+struct Tower::Module {
+  // forward() of a frozen module changes nothing, but is not declared const.
+  mutable torch::jit::Module module;
+};
+
+Tower::Tower(std::unique_ptr<Module> module, const TowerShape& shape) : shape_(shape), module_(std::move(module)) {}
+Tower::~Tower() = default;
+
+Result<std::unique_ptr<Tower>> Tower::Load(const std::string& bytes, const TowerShape& shape) {
+  auto holder = std::make_unique<Module>();
+  try {
+    std::istringstream stream(bytes);
+    torch::jit::Module module = torch::jit::load(stream, at::kCPU);
+    const auto forward = module.find_method("forward");
+    if (!forward) return Corruption("the tower has no method `forward`");
+    if (forward->function().getSchema().arguments().size() != 4) {
+      return Corruption("the tower's `forward` does not take (indices, offsets, dense)");
+    }
+    module.eval();
+    holder->module = torch::jit::freeze(module);
+  } catch (const std::exception& e) {
+    return Corruption(
+        StrCat("the tower cannot be loaded by LibTorch ", TORCH_VERSION, ": ", Reason(e),
+               " (towers of a newer PyTorch may use operators that this LibTorch lacks; attention written as "
+               "matmul and softmax is known everywhere)"));
+  }
+  std::unique_ptr<Tower> tower(new Tower(std::move(holder), shape));
+
+  TowerInput probe;
+  for (const std::int64_t index : {std::int64_t{0}, shape.table_rows - 1}) {
+    for (int bag = 0; bag < shape.bags; ++bag) {
+      probe.offsets.push_back(static_cast<std::int64_t>(probe.indices.size()));
+      probe.indices.push_back(index);
+    }
+    ++probe.rows;
+  }
+  probe.dense.assign(static_cast<std::size_t>(2 * shape.dense), 0.0F);
+  std::vector<float> out(static_cast<std::size_t>(2 * shape.dim));
+  if (const Status status = tower->Run(probe, out); !status.ok()) {
+    return Corruption(StrCat("the tower does not fit the feature spec: ", status.message()));
+  }
+  return tower;
+}
+
+Status Tower::Run(const TowerInput& input, std::span<float> out) const {
+  if (input.rows == 0) return Status::Ok();
+  if (input.offsets.size() != static_cast<std::size_t>(input.rows * shape_.bags) ||
+      input.dense.size() != static_cast<std::size_t>(input.rows * shape_.dense) ||
+      out.size() != static_cast<std::size_t>(input.rows * shape_.dim)) {
+    return Internal("the tower's input or output has the wrong size");
+  }
+  try {
+    const c10::InferenceMode inference;
+    std::vector<torch::jit::IValue> arguments;
+    arguments.reserve(3);
+    arguments.emplace_back(View(input.indices, {static_cast<std::int64_t>(input.indices.size())}, at::kLong));
+    arguments.emplace_back(View(input.offsets, {static_cast<std::int64_t>(input.offsets.size())}, at::kLong));
+    arguments.emplace_back(View(input.dense, {input.rows, shape_.dense}, at::kFloat));
+    const torch::jit::IValue value = module_->module.forward(std::move(arguments));
+    if (!value.isTensor()) return InvalidArgument("the tower does not return a tensor");
+    const at::Tensor result = value.toTensor().to(at::kCPU, at::kFloat).contiguous();
+    if (result.dim() != 2 || result.size(0) != input.rows || result.size(1) != shape_.dim) {
+      std::ostringstream shape;
+      shape << result.sizes();
+      return InvalidArgument(
+          StrCat("the tower returned the shape ", shape.str(), ", not [", input.rows, ", ", shape_.dim, "]"));
+    }
+    const float* values = result.data_ptr<float>();
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      if (!std::isfinite(values[i])) return InvalidArgument("the tower returned a number that is not finite");
+      out[i] = values[i];
+    }
+  } catch (const std::exception& e) {
+    // A script's `raise` is a JITException, not a c10::Error; allocation may fail as well.
+    return InvalidArgument(StrCat("the tower raised: ", Reason(e)));
+  }
+  return Status::Ok();
+}
+
+Result<std::string> SerializeTower(const std::vector<TowerParameter>& parameters, const std::string& forward) {
+  try {
+    torch::jit::Module module("Tower");
+    for (const TowerParameter& parameter : parameters) {
+      module.register_parameter(parameter.name, View(parameter.values, parameter.shape, at::kFloat).clone(), false);
+    }
+    module.define(forward);
+    module.eval();
+    std::ostringstream out;
+    module.save(out);
+    return std::move(out).str();
+  } catch (const std::exception& e) {
+    return Internal(StrCat("the tower cannot be written: ", e.what()));
+  }
+}
+
+}  // namespace freshet

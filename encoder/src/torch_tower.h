@@ -1,0 +1,61 @@
+// A TorchScript tower behind a face without LibTorch: headers of that library cost 12-20 s a file.
+//
+// Place in the flow: TowerInput -> rows of floats; used by the encoders of a model package, and by the trainer to check
+// what it wrote. Only torch_tower.cc and torch_trainer.cc include LibTorch. Exceptions of LibTorch end there.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "freshet/core/status.h"
+#include "freshet/encoder/feature_spec.h"
+
+namespace freshet {
+
+struct TowerShape {
+  std::int64_t table_rows = 0;  // indices are below this
+  int bags = 0;
+  int dense = 0;
+  int dim = 0;
+};
+
+// Sets LibTorch's and OpenBLAS' threads; the first call decides for the process (a later, different wish is logged).
+void InitTorch(int intra_op_threads);
+[[nodiscard]] std::string TorchVersion();
+
+// A loaded tower, frozen, in evaluation and inference mode. Run is thread-safe.
+class Tower {
+ public:
+  // Loads `bytes` and runs it once on the first and the last row of the embedding table, so that a tower that does not
+  // fit its feature spec is refused here and not in the stream. Errors: kCorruption.
+  [[nodiscard]] static Result<std::unique_ptr<Tower>> Load(const std::string& bytes, const TowerShape& shape);
+  ~Tower();
+
+  // REQUIRES: `input` was made by the spec of `shape`; out.size() == input.rows * dim. Errors: kInvalidArgument when
+  // the tower raises or returns another shape, or numbers that are not finite.
+  Status Run(const TowerInput& input, std::span<float> out) const;
+  [[nodiscard]] const TowerShape& shape() const { return shape_; }
+
+ private:
+  struct Module;
+  Tower(std::unique_ptr<Module> module, const TowerShape& shape);
+
+  const TowerShape shape_;
+  const std::unique_ptr<Module> module_;
+};
+
+struct TowerParameter {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::vector<float> values;
+};
+
+// TorchScript bytes of a module with these parameters and this `def forward(self, indices, offsets, dense): ...`.
+// Errors: kInternal with the compiler's message.
+[[nodiscard]] Result<std::string> SerializeTower(const std::vector<TowerParameter>& parameters,
+                                                 const std::string& forward);
+
+}  // namespace freshet
