@@ -1,0 +1,92 @@
+// The port of a searchable index of vectors.
+//
+// Place in the flow: fed by store's Applier, searched by the query path; knows labels, never item ids. Labels are fresh
+// numbers, never reused; a new version of an item gets a new label and its old one a tombstone.
+// Thread-safety: one writer thread calls Insert, Tombstone and Maintain; any number of threads search at the same time.
+// Shapes: a vector is dim() floats, prepared (finite, non-zero, unit length for cosine) at the door, see PrepareVector().
+// Scores are higher-is-better whatever the metric: cosine and ip the inner product, l2 the negated squared distance.
+// Free of graph terms, so that other kinds fit behind it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "freshet/core/metrics.h"
+#include "freshet/core/status.h"
+#include "freshet/encoder/encoder.h"
+
+namespace freshet {
+
+using Label = std::uint64_t;
+
+struct Hit {
+  Label label = 0;
+  float score = 0;
+};
+
+// Which labels may be returned. Called from the searching thread, must be cheap and thread-safe.
+class LabelFilter {
+ public:
+  virtual ~LabelFilter() = default;
+  [[nodiscard]] virtual bool Allows(Label label) const = 0;
+};
+
+struct SearchOptions {
+  std::size_t k = 100;
+  std::size_t ef = 0;     // search effort; 0: chosen from k
+  bool exact = false;     // scan everything
+  const LabelFilter* filter = nullptr;
+  std::optional<float> score_threshold;
+};
+
+struct IndexStats {
+  std::size_t live = 0;
+  std::size_t tombstones = 0;  // dead entries that still take room
+  std::size_t capacity = 0;
+  std::size_t memory_bytes = 0;
+  std::size_t rebuilds = 0;
+};
+
+class Index {
+ public:
+  virtual ~Index() = default;
+  [[nodiscard]] virtual int dim() const = 0;
+  [[nodiscard]] virtual Metric metric() const = 0;
+
+  // Every label is searchable when this returns. REQUIRES: labels are new; vectors holds labels.size() rows.
+  // Errors: kResourceExhausted (memory); nothing is then inserted.
+  virtual Status Insert(std::span<const Label> labels, std::span<const float> vectors) = 0;
+  // The labels are in no result of a search that starts after this returns. Unknown labels are ignored.
+  virtual void Tombstone(std::span<const Label> labels) = 0;
+  // Compaction when it is due. Searches go on meanwhile.
+  virtual Status Maintain() = 0;
+
+  // Exactly min(k, live matching) hits, by descending score, ties by ascending label; fewer only under score_threshold.
+  // Errors: kInvalidArgument (dimension, non-finite query).
+  [[nodiscard]] virtual Result<std::vector<Hit>> Search(std::span<const float> query,
+                                                        const SearchOptions& options) const = 0;
+  [[nodiscard]] virtual IndexStats Stats() const = 0;
+  // Live labels, ascending: for audits and tests.
+  [[nodiscard]] virtual std::vector<Label> LiveLabels() const = 0;
+};
+
+struct HnswOptions {
+  int dim = 0;
+  Metric metric = Metric::kCosine;
+  std::size_t m = 16;
+  std::size_t ef_construction = 200;
+  std::size_t initial_capacity = 16'384;
+  double min_live_fraction = 0.5;  // below it the graph is rebuilt from the live vectors
+  std::size_t write_slice = 8;     // inserts for which readers are kept out at a time
+  std::uint64_t seed = 42;
+  Status Validate() const;
+};
+[[nodiscard]] Result<std::unique_ptr<Index>> MakeHnswIndex(const HnswOptions& options);
+
+// Exact: scans every live vector. The oracle of the tests.
+[[nodiscard]] std::unique_ptr<Index> MakeFlatIndex(int dim, Metric metric);
+
+}  // namespace freshet

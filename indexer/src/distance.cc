@@ -1,0 +1,76 @@
+#include "distance.h"
+
+namespace freshet {
+namespace {
+
+template <std::size_t kLanes>
+[[gnu::always_inline]] inline float Dot(const float* a, const float* b, std::size_t dim) {
+  float lanes[kLanes] = {};
+  std::size_t i = 0;
+  for (; i + kLanes <= dim; i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += a[i + lane] * b[i + lane];
+  }
+  float sum = 0;
+  for (const float lane : lanes) sum += lane;
+  for (; i < dim; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+template <std::size_t kLanes>
+[[gnu::always_inline]] inline float SquaredL2(const float* a, const float* b, std::size_t dim) {
+  float lanes[kLanes] = {};
+  std::size_t i = 0;
+  for (; i + kLanes <= dim; i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      const float difference = a[i + lane] - b[i + lane];
+      lanes[lane] += difference * difference;
+    }
+  }
+  float sum = 0;
+  for (const float lane : lanes) sum += lane;
+  for (; i < dim; ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+  return sum;
+}
+
+float DotPortable(const float* a, const float* b, std::size_t dim) { return Dot<16>(a, b, dim); }
+float SquaredL2Portable(const float* a, const float* b, std::size_t dim) { return SquaredL2<16>(a, b, dim); }
+
+#if defined(__x86_64__)
+[[gnu::target("avx2,fma")]] float DotAvx2(const float* a, const float* b, std::size_t dim) { return Dot<32>(a, b, dim); }
+[[gnu::target("avx2,fma")]] float SquaredL2Avx2(const float* a, const float* b, std::size_t dim) {
+  return SquaredL2<32>(a, b, dim);
+}
+[[gnu::target("avx512f,avx512vl,prefer-vector-width=512")]] float DotAvx512(const float* a, const float* b,
+                                                                              std::size_t dim) {
+  return Dot<32>(a, b, dim);
+}
+[[gnu::target("avx512f,avx512vl,prefer-vector-width=512")]] float SquaredL2Avx512(const float* a, const float* b,
+                                                                                    std::size_t dim) {
+  return SquaredL2<32>(a, b, dim);
+}
+bool HasAvx512() { return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512vl") != 0; }
+bool HasAvx2() { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }
+#endif
+
+}  // namespace
+
+DistanceKernel DotKernel() {
+#if defined(__x86_64__)
+  if (HasAvx512()) return &DotAvx512;
+  if (HasAvx2()) return &DotAvx2;
+#endif
+  return &DotPortable;
+}
+
+DistanceKernel SquaredL2Kernel() {
+#if defined(__x86_64__)
+  if (HasAvx512()) return &SquaredL2Avx512;
+  if (HasAvx2()) return &SquaredL2Avx2;
+#endif
+  return &SquaredL2Portable;
+}
+
+DistanceKernel PortableDotKernel() { return &DotPortable; }
+DistanceKernel PortableSquaredL2Kernel() { return &SquaredL2Portable; }
+
+}  // namespace freshet

@@ -1,0 +1,73 @@
+// What both index kinds share: scores, query checks and the top-k of a scan. Thread-safe.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "distance.h"
+#include "freshet/core/status.h"
+#include "freshet/core/strings.h"
+#include "freshet/indexer/index.h"
+
+namespace freshet {
+
+// Higher is better: the inner product for cosine and ip, minus the squared distance for l2.
+class Scorer {
+ public:
+  Scorer(Metric metric, int dim)
+      : l2_(metric == Metric::kL2), dim_(static_cast<std::size_t>(dim)), kernel_(l2_ ? SquaredL2Kernel() : DotKernel()) {}
+  [[nodiscard]] float operator()(const float* a, const float* b) const {
+    const float value = kernel_(a, b, dim_);
+    return l2_ ? -value : value;
+  }
+
+ private:
+  bool l2_;
+  std::size_t dim_;
+  DistanceKernel kernel_;
+};
+
+inline bool BetterHit(const Hit& a, const Hit& b) {
+  return a.score != b.score ? a.score > b.score : a.label < b.label;
+}
+
+inline Status CheckQuery(std::span<const float> query, int dim) {
+  if (query.size() != static_cast<std::size_t>(dim)) {
+    return InvalidArgument(StrCat("the query has ", query.size(), " dimensions, the index ", dim));
+  }
+  for (const float x : query) {
+    if (!std::isfinite(x)) return InvalidArgument("the query holds a number that is not finite");
+  }
+  return Status::Ok();
+}
+
+// The best k of what is offered, without keeping more than k.
+class TopK {
+ public:
+  explicit TopK(const SearchOptions& options) : options_(options) {}
+  // REQUIRES: the label is live.
+  void Offer(Label label, float score) {
+    const Hit hit{label, score};
+    if (options_.score_threshold && score < *options_.score_threshold) return;
+    if (heap_.size() == options_.k && (heap_.empty() || !BetterHit(hit, heap_.front()))) return;
+    if (options_.filter != nullptr && !options_.filter->Allows(label)) return;
+    heap_.push_back(hit);
+    std::push_heap(heap_.begin(), heap_.end(), BetterHit);
+    if (heap_.size() > options_.k) {
+      std::pop_heap(heap_.begin(), heap_.end(), BetterHit);
+      heap_.pop_back();
+    }
+  }
+  [[nodiscard]] std::vector<Hit> Take() {
+    std::sort_heap(heap_.begin(), heap_.end(), BetterHit);
+    return std::move(heap_);
+  }
+
+ private:
+  const SearchOptions& options_;
+  std::vector<Hit> heap_;  // the worst on top
+};
+
+}  // namespace freshet
