@@ -1,0 +1,128 @@
+// The last stage: one micro-batch, one atomic commit, then visible.
+//
+// Place in the flow: BoundedQueue<EncodedBatch> -> plan (drop what is stale, number, label) -> Store::Write -> Index ->
+// Catalog -> counted as fresh. The commit comes before the index, because RocksDB is the truth: a crash between the two
+// loses nothing, since the index is rebuilt from the store. One thread applies; it is also the Replica that queries read,
+// from any thread. On the engine it numbers changes and fills the outbox; on a follower the numbers are the writer's.
+// Errors: see Store; the first that is not transient stops it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "freshet/core/clock.h"
+#include "freshet/core/metrics.h"
+#include "freshet/core/queue.h"
+#include "freshet/encoder/encoded_batch.h"
+#include "freshet/indexer/index.h"
+#include "freshet/store/catalog.h"
+#include "freshet/store/replica.h"
+#include "freshet/store/store.h"
+
+namespace freshet {
+
+struct ApplierOptions {
+  enum class Role { kEngine, kFollower };
+  Role role = Role::kEngine;
+  std::string vectors_topic = "vectors";  // follower: which of its topics holds items
+  std::size_t history = 50;          // interactions kept per user
+  std::size_t seen = 1024;           // item ids remembered per user
+  std::size_t rebuild_batch = 1024;  // rows per insert while the index is rebuilt at start
+  bool outbox = true;                // engine: write the changelog's outbox
+  std::uint64_t outbox_max_bytes = std::uint64_t{256} << 20;  // above it, applying waits for the publisher
+};
+
+class Applier final : public Replica {
+ public:
+  // `store` outlives the applier. `index` is empty; Rebuild() fills it.
+  Applier(const ApplierOptions& options, const StoreOptions& store_options, Store* store, std::unique_ptr<Index> index,
+          const Clock* clock, Metrics* metrics);
+  ~Applier() override;
+
+  // Fills index and catalog from the store. `progress` gets 0..1.
+  Status Rebuild(const std::function<void(double)>& progress = {});
+
+  // Applies one batch on the calling thread. Idempotent: what the stored offsets already cover changes nothing.
+  Status Apply(EncodedBatch batch);
+
+  // Or: applies what comes, on a thread of its own, until the queue is closed and drained. `on_stored` is called after each
+  // commit, on that thread.
+  void Start(BoundedQueue<EncodedBatch>* in, std::function<void(const std::vector<PartitionProgress>&)> on_stored);
+  // From now on the changelog's backlog holds nothing back: for a graceful stop while the broker is away.
+  void ReleaseBackpressure() { stopping_ = true; }
+  void Join();  // REQUIRES: the input queue is, or will be, closed
+  [[nodiscard]] Status status() const;
+
+  // Next offsets as stored, for OffsetLookup.
+  [[nodiscard]] std::map<TopicPartition, std::int64_t> StoredOffsets(const std::vector<TopicPartition>& wanted) const;
+
+  // Index against store: live labels one to one with the store's items. Errors: kCorruption naming the first difference.
+  // REQUIRES: nothing is being applied.
+  Status Audit() const;
+
+  // Replica:
+  [[nodiscard]] const std::string& space_id() const override { return store_options_.space_id; }
+  [[nodiscard]] int dim() const override { return store_options_.dim; }
+  [[nodiscard]] Metric metric() const override { return store_options_.metric; }
+  [[nodiscard]] const Index& index() const override { return *index_; }
+  [[nodiscard]] const Catalog& catalog() const override { return catalog_; }
+  [[nodiscard]] Result<std::optional<UserState>> GetUser(std::string_view user_id) const override;
+  [[nodiscard]] Result<std::optional<Attributes>> GetAttributes(std::string_view item_id) const override;
+  [[nodiscard]] Result<std::optional<std::vector<float>>> GetVector(std::string_view item_id) const override;
+  [[nodiscard]] std::int64_t as_of_ms() const override { return as_of_ms_.load(); }
+  [[nodiscard]] std::uint64_t sequence() const override { return sequence_.load(); }
+  [[nodiscard]] std::uint64_t user_count() const override { return users_.load(); }
+  // Item and user changes made visible since start.
+  [[nodiscard]] std::uint64_t applied_records() const { return applied_records_.load(); }
+
+ private:
+  struct Plan;
+  Status PlanItems(EncodedBatch* batch, Plan* plan);
+  Status PlanUsers(EncodedBatch* batch, Plan* plan);
+  Status PlanEpochs(EncodedBatch* batch, Plan* plan);
+  Status MakeVisible(const Plan& plan);
+  [[nodiscard]] bool IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const;
+
+  // Constant after construction:
+  const ApplierOptions options_;
+  const StoreOptions store_options_;
+  Store* const store_;
+  const std::unique_ptr<Index> index_;
+  const Clock* const clock_;
+  Counter& applied_items_;
+  Counter& applied_deletes_;
+  Counter& applied_users_;
+  Counter& stale_;
+  Counter& commits_;
+  Gauge& live_items_;
+  Histogram& commit_seconds_;
+  Histogram& visible_seconds_;
+  Histogram& freshness_seconds_;
+
+  Catalog catalog_;
+  // Applying thread only, but progress_ is read under mu_ by StoredOffsets():
+  std::map<TopicPartition, PartitionProgress> progress_;
+  std::uint64_t next_label_ = 1;
+  std::uint64_t next_sequence_ = 1;
+  std::int64_t labels_forgotten_us_ = 0;
+
+  std::atomic<bool> stopping_{false};
+  std::atomic<std::int64_t> as_of_ms_{0};
+  std::atomic<std::uint64_t> sequence_{0};
+  std::atomic<std::uint64_t> users_{0};
+  std::atomic<std::uint64_t> applied_records_{0};
+  std::thread thread_;
+  mutable std::mutex mu_;
+  Status status_;  // guarded by mu_
+};
+
+}  // namespace freshet

@@ -1,0 +1,48 @@
+// What the query path reads: one consistent pair of index and store.
+//
+// Place in the flow: implemented by store's Applier (engine and sidecar alike), consumed by query's RecallService; tests
+// fake it. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "freshet/core/status.h"
+#include "freshet/encoder/encoder.h"
+#include "freshet/indexer/index.h"
+#include "freshet/store/catalog.h"
+
+namespace freshet {
+
+// What is stored of a user.
+struct UserState {
+  Features features;                  // profile, from the users topic
+  std::vector<HistoryEntry> history;  // the last N, oldest first by event time
+  std::vector<std::string> seen;      // bounded, most recent last
+  std::int32_t partition = 0;         // of the log this process reads, where the last change came from ...
+  std::uint64_t epoch = 0;            // ... and the epoch of the store that numbered it
+};
+
+class Replica {
+ public:
+  virtual ~Replica() = default;
+  [[nodiscard]] virtual const std::string& space_id() const = 0;
+  [[nodiscard]] virtual int dim() const = 0;
+  [[nodiscard]] virtual Metric metric() const = 0;
+  [[nodiscard]] virtual const Index& index() const = 0;
+  [[nodiscard]] virtual const Catalog& catalog() const = 0;
+  // Nothing: unknown. Errors: kCorruption, kIoError.
+  [[nodiscard]] virtual Result<std::optional<UserState>> GetUser(std::string_view user_id) const = 0;
+  [[nodiscard]] virtual Result<std::optional<Attributes>> GetAttributes(std::string_view item_id) const = 0;
+  [[nodiscard]] virtual Result<std::optional<std::vector<float>>> GetVector(std::string_view item_id) const = 0;
+  // Log time up to which everything is applied and visible; 0: not known yet.
+  [[nodiscard]] virtual std::int64_t as_of_ms() const = 0;
+  // Newest sequence applied: the version of the index.
+  [[nodiscard]] virtual std::uint64_t sequence() const = 0;
+  [[nodiscard]] virtual std::uint64_t user_count() const = 0;
+};
+
+}  // namespace freshet

@@ -1,0 +1,395 @@
+#include "freshet/store/applier.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "freshet/core/fault.h"
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+#include "freshet/store/changelog.h"
+#include "user_history.h"
+
+namespace freshet {
+namespace {
+
+constexpr std::int64_t kForgetLabelsEveryUs = 60'000'000;  // far above any request's deadline
+constexpr auto kBackpressureWait = std::chrono::milliseconds(20);
+
+std::string UserIdOf(const UserChange& change) {
+  return std::visit([](const auto& body) { return body.user_id; }, change.body);
+}
+
+}  // namespace
+
+// What one batch comes to, before anything is changed.
+struct Applier::Plan {
+  Commit commit;
+  std::map<std::string, std::optional<UserState>> users;  // as they will be
+  std::vector<Catalog::Change> visible;
+  std::vector<Label> tombstones;
+  std::vector<Label> inserts;
+  std::vector<float> vectors;
+  std::vector<std::int64_t> record_timestamps_ms;  // of what becomes visible
+  std::uint64_t stale = 0;
+  std::uint64_t user_changes = 0;
+  std::uint64_t new_users = 0;
+  std::uint64_t gone_users = 0;
+};
+
+Applier::Applier(const ApplierOptions& options, const StoreOptions& store_options, Store* store,
+                 std::unique_ptr<Index> index, const Clock* clock, Metrics* metrics)
+    : options_(options),
+      store_options_(store_options),
+      store_(store),
+      index_(std::move(index)),
+      clock_(clock),
+      applied_items_(metrics->GetCounter("freshet_applied_total", "Changes applied", {{"kind", "item"}})),
+      applied_deletes_(metrics->GetCounter("freshet_applied_total", "Changes applied", {{"kind", "delete"}})),
+      applied_users_(metrics->GetCounter("freshet_applied_total", "Changes applied", {{"kind", "user_event"}})),
+      stale_(metrics->GetCounter("freshet_stale_total", "Deliveries dropped because they were applied before")),
+      commits_(metrics->GetCounter("freshet_commits_total", "Atomic commits")),
+      live_items_(metrics->GetGauge("freshet_items_live", "Items that can be recalled")),
+      commit_seconds_(metrics->GetHistogram("freshet_commit_seconds", "Time of one commit in the store")),
+      visible_seconds_(metrics->GetHistogram("freshet_visible_seconds", "Commit to searchable, per batch")),
+      freshness_seconds_(
+          metrics->GetHistogram("freshet_freshness_seconds", "Record timestamp to searchable here, per change")) {}
+
+Applier::~Applier() { Join(); }
+
+Status Applier::Rebuild(const std::function<void(double)>& progress) {
+  FRESHET_ASSIGN(progress_, store_->Progress());
+  next_label_ = store_->next_label();
+  next_sequence_ = store_->sequence() + 1;
+  sequence_ = store_->sequence();
+  as_of_ms_ = store_->as_of_ms();
+  std::vector<Catalog::Change> changes;
+  FRESHET_TRY(store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
+    changes.push_back({std::string(id), row.label});
+    return Status::Ok();
+  }));
+  std::uint64_t users = 0;
+  FRESHET_TRY(store_->ForEachUser([&](std::string_view, const UserState&) {
+    ++users;
+    return Status::Ok();
+  }));
+  users_ = users;
+  // In order of labels, that is of arrival: the same graph for the same store.
+  std::sort(changes.begin(), changes.end(), [](const auto& a, const auto& b) { return a.label < b.label; });
+  std::vector<Label> labels;
+  std::vector<float> vectors;
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    FRESHET_ASSIGN(const std::optional<std::vector<float>> vector, store_->GetVector(*changes[i].label));
+    if (!vector) return Corruption(StrCat("item `", changes[i].item_id, "` has no vector row"));
+    labels.push_back(*changes[i].label);
+    vectors.insert(vectors.end(), vector->begin(), vector->end());
+    if (labels.size() == options_.rebuild_batch || i + 1 == changes.size()) {
+      FRESHET_TRY(index_->Insert(labels, vectors));
+      labels.clear();
+      vectors.clear();
+      if (progress) progress(static_cast<double>(i + 1) / static_cast<double>(changes.size()));
+    }
+  }
+  catalog_.Apply(changes);
+  live_items_.Set(static_cast<double>(changes.size()));
+  return Status::Ok();
+}
+
+bool Applier::IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const {
+  const auto it = progress_.find(source.partition);
+  if (it == progress_.end()) return false;
+  if (options_.role == ApplierOptions::Role::kEngine) return offset < it->second.next_offset;
+  // The changelog is at least once: what a publisher sends again after a crash is a run that was seen before.
+  if (source.epoch != it->second.epoch) return source.epoch < it->second.epoch;
+  return sequence <= it->second.sequence;
+}
+
+Status Applier::PlanItems(EncodedBatch* batch, Plan* plan) {
+  for (ItemChange& change : batch->items) {
+    const PartitionProgress& source = batch->progress[change.progress_index];
+    if (IsStale(source, change.position.offset, change.sequence)) {
+      ++plan->stale;
+      continue;
+    }
+    const std::string& id = change.update.item_id;
+    FRESHET_ASSIGN(const std::optional<ItemRow> old, store_->GetItem(id));
+    const bool engine = options_.role == ApplierOptions::Role::kEngine;
+    Commit::Item item;
+    item.item_id = id;
+    if (old) item.old_label = old->label;
+    item.deleted = change.update.deleted;
+    item.update = &change.update;
+    item.row.epoch = engine ? store_->epoch() : source.epoch;
+    item.row.sequence = engine ? next_sequence_++ : change.sequence;
+    item.row.position = change.position;
+    item.row.record_timestamp_ms = change.record_timestamp_ms;
+    if (old) plan->tombstones.push_back(old->label);
+    if (!item.deleted) {
+      if (change.update.vector.size() != static_cast<std::size_t>(store_options_.dim)) {
+        return Internal(StrCat("item `", id, "` came with ", change.update.vector.size(), " dimensions"));
+      }
+      item.row.label = next_label_++;
+      plan->inserts.push_back(item.row.label);
+      plan->vectors.insert(plan->vectors.end(), change.update.vector.begin(), change.update.vector.end());
+      plan->visible.push_back({id, item.row.label});
+    } else if (old) {
+      plan->visible.push_back({id, std::nullopt});
+    }
+    plan->record_timestamps_ms.push_back(change.record_timestamp_ms);
+    if (engine && options_.outbox) {
+      OutboxEntry entry{item.row.sequence, /*is_user_event=*/false, id, std::nullopt};
+      if (!item.deleted) entry.value = EncodeItemValue(change, store_options_.space_id);
+      plan->commit.outbox.push_back(std::move(entry));
+    }
+    plan->commit.items.push_back(std::move(item));
+  }
+  return Status::Ok();
+}
+
+Status Applier::PlanUsers(EncodedBatch* batch, Plan* plan) {
+  // A batch may hold a delivery twice, where a partition was taken away and given back while it filled.
+  std::vector<std::int64_t> last_offset(batch->progress.size(), -1);
+  for (const UserChange& change : batch->users) {
+    const PartitionProgress& source = batch->progress[change.progress_index];
+    std::int64_t& last = last_offset[change.progress_index];
+    if (change.position.offset <= last || IsStale(source, change.position.offset, change.sequence)) {
+      ++plan->stale;
+      continue;
+    }
+    last = change.position.offset;
+    ++plan->user_changes;
+    const bool engine = options_.role == ApplierOptions::Role::kEngine;
+    const std::string id = UserIdOf(change);
+    auto it = plan->users.find(id);
+    if (it == plan->users.end()) {
+      FRESHET_ASSIGN(std::optional<UserState> stored, store_->GetUser(id));
+      it = plan->users.emplace(id, std::move(stored)).first;
+    }
+    const bool known = it->second.has_value();
+    ApplyUserChange(change, {options_.history, options_.seen}, &it->second);
+    if (it->second) {
+      it->second->partition = source.partition.partition;
+      it->second->epoch = engine ? store_->epoch() : source.epoch;
+    }
+    if (!known && it->second) ++plan->new_users;
+    if (known && !it->second) ++plan->gone_users;
+    plan->record_timestamps_ms.push_back(change.record_timestamp_ms);
+    const std::uint64_t sequence = engine ? next_sequence_++ : change.sequence;
+    if (engine && options_.outbox) {
+      plan->commit.outbox.push_back({sequence, /*is_user_event=*/true, id, EncodeUserValue(change)});
+    }
+  }
+  for (auto& [id, user] : plan->users) plan->commit.users.emplace_back(id, user);
+  return Status::Ok();
+}
+
+// A follower meets a new epoch in a partition: the engine began again with an empty store and publishes everything anew.
+// What this partition said under the old epoch is then nobody's word any more.
+Status Applier::PlanEpochs(EncodedBatch* batch, Plan* plan) {
+  if (options_.role == ApplierOptions::Role::kEngine) return Status::Ok();
+  for (const PartitionProgress& source : batch->progress) {
+    const auto known = progress_.find(source.partition);
+    if (known == progress_.end() || known->second.epoch == 0 || source.epoch <= known->second.epoch) continue;
+    LogWarning("store", "the changelog comes from a new store; what the old one said of this partition is dropped",
+               {{"partition", StrCat(source.partition.topic, "[", source.partition.partition, "]")}});
+    if (source.partition.topic == options_.vectors_topic) {
+      std::set<std::string> replaced;
+      for (const ItemChange& change : batch->items) replaced.insert(change.update.item_id);
+      FRESHET_TRY(store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
+        if (row.position.partition != source.partition.partition || row.epoch >= source.epoch) return Status::Ok();
+        if (replaced.contains(std::string(id))) return Status::Ok();
+        Commit::Item item;
+        item.item_id = id;
+        item.old_label = row.label;
+        item.deleted = true;
+        plan->commit.items.push_back(std::move(item));
+        plan->tombstones.push_back(row.label);
+        plan->visible.push_back({std::string(id), std::nullopt});
+        return Status::Ok();
+      }));
+    } else {
+      FRESHET_TRY(store_->ForEachUser([&](std::string_view id, const UserState& user) {
+        if (user.partition != source.partition.partition || user.epoch >= source.epoch) return Status::Ok();
+        plan->users[std::string(id)] = std::nullopt;
+        ++plan->gone_users;
+        return Status::Ok();
+      }));
+    }
+  }
+  return Status::Ok();
+}
+
+Status Applier::Apply(EncodedBatch batch) {
+  if (!batch.space_id.empty() && batch.space_id != store_options_.space_id) {
+    return FailedPrecondition(StrCat("a batch of embedding space ", batch.space_id, " came to a store of ",
+                                     store_options_.space_id));
+  }
+  Plan plan;
+  const std::uint64_t first_label = next_label_;
+  const std::uint64_t first_sequence = next_sequence_;
+  Status planned = PlanEpochs(&batch, &plan);
+  if (planned.ok()) planned = PlanItems(&batch, &plan);
+  if (planned.ok()) planned = PlanUsers(&batch, &plan);
+  if (!planned.ok()) {
+    next_label_ = first_label;
+    next_sequence_ = first_sequence;
+    return planned;
+  }
+  stale_.Add(static_cast<double>(plan.stale));
+  std::uint64_t newest = sequence_;
+  for (const PartitionProgress& source : batch.progress) {
+    const auto known = progress_.find(source.partition);
+    PartitionProgress merged = source;
+    if (known != progress_.end()) {
+      const PartitionProgress& old = known->second;
+      if (merged.next_offset <= old.next_offset) continue;
+      if (merged.epoch < old.epoch) {
+        merged.epoch = old.epoch;
+        merged.sequence = old.sequence;
+      } else if (merged.epoch == old.epoch) {
+        merged.sequence = std::max(merged.sequence, old.sequence);
+      }
+    }
+    newest = options_.role == ApplierOptions::Role::kFollower ? std::max(newest, merged.sequence) : newest;
+    plan.commit.progress.push_back(std::move(merged));
+  }
+  if (options_.role == ApplierOptions::Role::kEngine) newest = next_sequence_ - 1;
+  if (!plan.commit.progress.empty() || !plan.commit.items.empty() || !plan.commit.users.empty()) {
+    plan.commit.next_label = next_label_;
+    plan.commit.sequence = newest;
+    plan.commit.as_of_ms = std::max(as_of_ms_.load(), batch.as_of_ms);
+    const std::int64_t begin_us = clock_->MonotonicUs();
+    FRESHET_TRY(store_->Write(plan.commit));
+    commit_seconds_.Observe(static_cast<double>(clock_->MonotonicUs() - begin_us) * 1e-6);
+    commits_.Add();
+    {
+      const std::lock_guard lock(mu_);
+      for (const PartitionProgress& source : plan.commit.progress) progress_[source.partition] = source;
+    }
+    FRESHET_TRY(MakeVisible(plan));
+    sequence_ = newest;
+  }
+  if (batch.as_of_ms > as_of_ms_) as_of_ms_ = batch.as_of_ms;
+  return Status::Ok();
+}
+
+Status Applier::MakeVisible(const Plan& plan) {
+  const std::int64_t begin_us = clock_->MonotonicUs();
+  // The new labels first, so that an item being replaced is never in neither version; then the catalog, which decides.
+  if (!plan.inserts.empty()) FRESHET_TRY(index_->Insert(plan.inserts, plan.vectors));
+  FRESHET_TRY(FaultPoint("applier.between_index_and_catalog"));
+  catalog_.Apply(plan.visible);
+  index_->Tombstone(plan.tombstones);
+  users_ += plan.new_users;
+  users_ -= plan.gone_users;
+  const std::int64_t now_us = clock_->MonotonicUs();
+  visible_seconds_.Observe(static_cast<double>(now_us - begin_us) * 1e-6);
+  const std::int64_t now_ms = clock_->WallMs();
+  for (const std::int64_t timestamp_ms : plan.record_timestamps_ms) {
+    freshness_seconds_.Observe(static_cast<double>(std::max<std::int64_t>(0, now_ms - timestamp_ms)) * 1e-3);
+  }
+  const auto deletes = static_cast<double>(
+      std::count_if(plan.commit.items.begin(), plan.commit.items.end(), [](const auto& item) { return item.deleted; }));
+  applied_deletes_.Add(deletes);
+  applied_items_.Add(static_cast<double>(plan.commit.items.size()) - deletes);
+  applied_users_.Add(static_cast<double>(plan.user_changes));
+  applied_records_ += plan.record_timestamps_ms.size();
+  live_items_.Set(static_cast<double>(catalog_.live()));
+  FRESHET_TRY(index_->Maintain());
+  if (now_us - labels_forgotten_us_ > kForgetLabelsEveryUs) {
+    catalog_.ForgetDeadLabels();
+    labels_forgotten_us_ = now_us;
+  }
+  return Status::Ok();
+}
+
+void Applier::Start(BoundedQueue<EncodedBatch>* in,
+                    std::function<void(const std::vector<PartitionProgress>&)> on_stored) {
+  thread_ = std::thread([this, in, on_stored = std::move(on_stored)] {
+    while (auto batch = in->Pop()) {
+      // A changelog that cannot be published holds the stream back; what is stored stays answered.
+      while (options_.outbox && store_->outbox_bytes() > options_.outbox_max_bytes && !stopping_) {
+        std::this_thread::sleep_for(kBackpressureWait);
+      }
+      std::vector<PartitionProgress> progress = batch->progress;
+      const Status status = Apply(std::move(*batch));
+      if (!status.ok()) {
+        LogError("store", "stopped applying", {{"reason", status.ToString()}});
+        {
+          const std::lock_guard lock(mu_);
+          status_ = status;
+        }
+        in->Close();
+        while (in->Pop()) {
+        }
+        return;
+      }
+      if (on_stored && !progress.empty()) on_stored(progress);
+    }
+  });
+}
+
+void Applier::Join() {
+  stopping_ = true;
+  if (thread_.joinable()) thread_.join();
+}
+
+Status Applier::status() const {
+  const std::lock_guard lock(mu_);
+  return status_;
+}
+
+std::map<TopicPartition, std::int64_t> Applier::StoredOffsets(const std::vector<TopicPartition>& wanted) const {
+  const std::lock_guard lock(mu_);
+  std::map<TopicPartition, std::int64_t> offsets;
+  for (const TopicPartition& partition : wanted) {
+    const auto it = progress_.find(partition);
+    if (it != progress_.end()) offsets[partition] = it->second.next_offset;
+  }
+  return offsets;
+}
+
+Status Applier::Audit() const {
+  std::vector<Label> stored;
+  std::size_t items = 0;
+  FRESHET_TRY(store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
+    ++items;
+    stored.push_back(row.label);
+    if (catalog_.LabelOf(id) != row.label) {
+      return Corruption(StrCat("item `", id, "` is stored under another label than the catalog has"));
+    }
+    return Status::Ok();
+  }));
+  if (catalog_.live() != items) {
+    return Corruption(StrCat("the catalog has ", catalog_.live(), " live items, the store ", items));
+  }
+  std::sort(stored.begin(), stored.end());
+  const std::vector<Label> indexed = index_->LiveLabels();
+  if (indexed != stored) {
+    return Corruption(StrCat("the index has ", indexed.size(), " live labels, the store ", stored.size(),
+                             ", or they differ"));
+  }
+  return Status::Ok();
+}
+
+Result<std::optional<UserState>> Applier::GetUser(std::string_view user_id) const { return store_->GetUser(user_id); }
+
+Result<std::optional<Attributes>> Applier::GetAttributes(std::string_view item_id) const {
+  return store_->GetAttributes(item_id);
+}
+
+Result<std::optional<std::vector<float>>> Applier::GetVector(std::string_view item_id) const {
+  // The item may be replaced between the two reads, and its old vector be gone: look again.
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    const std::optional<Label> label = catalog_.LabelOf(item_id);
+    if (!label) return std::optional<std::vector<float>>();
+    FRESHET_ASSIGN(std::optional<std::vector<float>> vector, store_->GetVector(*label));
+    if (vector) return vector;
+    FRESHET_ASSIGN(const std::optional<ItemRow> row, store_->GetItem(item_id));
+    if (!row) return std::optional<std::vector<float>>();
+    FRESHET_ASSIGN(std::optional<std::vector<float>> newest, store_->GetVector(row->label));
+    if (newest) return newest;
+  }
+  return Unavailable("the item is being replaced faster than it can be read");
+}
+
+}  // namespace freshet

@@ -1,0 +1,157 @@
+#include "freshet/store/changelog.h"
+
+#include <cmath>
+
+#include "freshet/core/bytes.h"
+#include "freshet/core/checksum.h"
+#include "freshet/core/strings.h"
+#include "freshet/ingest/record_codec.h"
+
+namespace freshet {
+namespace {
+
+constexpr std::uint8_t kVersion = 1;
+enum RecordType : std::uint8_t { kItem = 1, kUser = 2, kProgress = 3 };
+enum UserKind : std::uint8_t { kInteraction = 1, kProfile = 2, kForgotten = 3 };
+constexpr std::uint32_t kMaxDim = 4096;
+
+ByteWriter Begin(RecordType type) {
+  ByteWriter out;
+  out.Put(kVersion).Put(static_cast<std::uint8_t>(type));
+  return out;
+}
+
+std::string Seal(ByteWriter out) {
+  const std::uint64_t checksum = Xxh3(out.bytes());
+  return out.Put(checksum).Take();
+}
+
+Result<std::uint64_t> HeaderNumber(const RawRecord& record, std::string_view name) {
+  for (const auto& [key, value] : record.headers) {
+    if (key != name) continue;
+    const auto number = ParseInt(value);
+    if (!number || *number < 0) return InvalidArgument(StrCat("header ", name, " is no number"));
+    return static_cast<std::uint64_t>(*number);
+  }
+  return InvalidArgument(StrCat("header ", name, " is missing"));
+}
+
+Status ReadItem(ByteReader* in, ChangelogRecord* out, ItemChange* item) {
+  out->space_id = in->GetString();
+  item->record_timestamp_ms = in->Get<std::int64_t>();
+  in->Get<std::int32_t>();  // source partition and offset: for people who look at the topic
+  in->Get<std::int64_t>();
+  const auto dim = in->Get<std::uint32_t>();
+  if (dim == 0 || dim > kMaxDim) return InvalidArgument("item record: dimension out of range");
+  item->update.vector.resize(dim);
+  in->GetFloats(item->update.vector);
+  for (const float x : item->update.vector) {
+    if (!std::isfinite(x)) return InvalidArgument("item record: vector is not finite");
+  }
+  item->update.attributes = GetAttributes(in);
+  return Status::Ok();
+}
+
+Status ReadUser(ByteReader* in, std::string_view key, UserChange* user) {
+  const auto kind = in->Get<std::uint8_t>();
+  user->record_timestamp_ms = in->Get<std::int64_t>();
+  if (kind == kInteraction) {
+    Interaction interaction;
+    interaction.user_id = key;
+    interaction.item_id = in->GetString();
+    interaction.event = in->GetString();
+    interaction.value = in->Get<double>();
+    interaction.timestamp_ms = in->Get<std::int64_t>();
+    if (in->ok() && !IsValidId(interaction.item_id)) return InvalidArgument("user record: item id is not valid");
+    user->body = std::move(interaction);
+  } else if (kind == kProfile || kind == kForgotten) {
+    UserUpdate update;
+    update.user_id = key;
+    update.forgotten = kind == kForgotten;
+    update.features = GetFeatures(in);
+    user->body = std::move(update);
+  } else {
+    return InvalidArgument("user record: unknown kind");
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+std::string EncodeItemValue(const ItemChange& change, std::string_view space_id) {
+  ByteWriter out = Begin(kItem);
+  out.PutString(space_id).Put(change.record_timestamp_ms);
+  out.Put(change.position.partition).Put(change.position.offset);
+  out.Put(static_cast<std::uint32_t>(change.update.vector.size())).PutFloats(change.update.vector);
+  PutAttributes(change.update.attributes, &out);
+  return Seal(std::move(out));
+}
+
+std::string EncodeUserValue(const UserChange& change) {
+  ByteWriter out = Begin(kUser);
+  if (const auto* interaction = std::get_if<Interaction>(&change.body)) {
+    out.Put(static_cast<std::uint8_t>(kInteraction)).Put(change.record_timestamp_ms);
+    out.PutString(interaction->item_id).PutString(interaction->event);
+    out.Put(interaction->value).Put(interaction->timestamp_ms);
+  } else {
+    const auto& update = std::get<UserUpdate>(change.body);
+    out.Put(static_cast<std::uint8_t>(update.forgotten ? kForgotten : kProfile)).Put(change.record_timestamp_ms);
+    PutFeatures(update.features, &out);
+  }
+  return Seal(std::move(out));
+}
+
+std::string EncodeProgressValue(const ChangelogProgress& progress) {
+  ByteWriter out = Begin(kProgress);
+  out.PutString(progress.space_id).Put(progress.as_of_ms);
+  return Seal(std::move(out));
+}
+
+Result<ChangelogRecord> DecodeChangelogRecord(const RawRecord& record, bool is_vectors_topic) {
+  ChangelogRecord out;
+  FRESHET_ASSIGN(out.epoch, HeaderNumber(record, kEpochHeader));
+  FRESHET_ASSIGN(out.sequence, HeaderNumber(record, kSequenceHeader));
+  if (!record.key) return InvalidArgument("record without a key");
+  const bool is_progress = *record.key == kProgressKey;
+  if (!is_progress && !IsValidId(*record.key)) return InvalidArgument("key is no valid id");
+  if (!record.value) {
+    if (!is_vectors_topic || is_progress) return InvalidArgument("record without a value");
+    out.item.emplace();
+    out.item->update.item_id = *record.key;
+    out.item->update.deleted = true;
+    out.item->record_timestamp_ms = record.timestamp_ms;
+    out.item->sequence = out.sequence;
+    return out;
+  }
+  const std::string_view value = *record.value;
+  if (value.size() < 2 + sizeof(std::uint64_t)) return InvalidArgument("record is too short");
+  const std::string_view body = value.substr(0, value.size() - sizeof(std::uint64_t));
+  ByteReader checksum(value.substr(body.size()));
+  if (checksum.Get<std::uint64_t>() != Xxh3(body)) return InvalidArgument("checksum differs");
+  ByteReader in(body);
+  if (const auto version = in.Get<std::uint8_t>(); version != kVersion) {
+    return InvalidArgument(StrCat("record version ", int{version}, ", this freshet reads ", int{kVersion}));
+  }
+  const auto type = in.Get<std::uint8_t>();
+  if (is_progress && type == kProgress) {
+    out.progress.emplace();
+    out.progress->space_id = in.GetString();
+    out.space_id = out.progress->space_id;
+    out.progress->as_of_ms = in.Get<std::int64_t>();
+  } else if (is_vectors_topic && type == kItem && !is_progress) {
+    out.item.emplace();
+    FRESHET_TRY(ReadItem(&in, &out, &*out.item));
+    out.item->update.item_id = *record.key;
+    out.item->sequence = out.sequence;
+  } else if (!is_vectors_topic && type == kUser && !is_progress) {
+    out.user.emplace();
+    FRESHET_TRY(ReadUser(&in, *record.key, &*out.user));
+    out.user->sequence = out.sequence;
+  } else {
+    return InvalidArgument("record type does not belong here");
+  }
+  if (!in.finished()) return InvalidArgument("record does not decode");
+  return out;
+}
+
+}  // namespace freshet

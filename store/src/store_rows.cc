@@ -1,0 +1,198 @@
+#include "store_rows.h"
+
+#include <cmath>
+
+#include "freshet/core/bytes.h"
+#include "freshet/ingest/record_codec.h"
+
+namespace freshet {
+namespace {
+
+constexpr std::uint8_t kVersion = 1;
+
+ByteWriter Begin() {
+  ByteWriter out;
+  out.Put(kVersion);
+  return out;
+}
+
+// Reads the version byte; a row of a version that we do not know fails the reader.
+ByteReader Open(std::string_view bytes) {
+  ByteReader in(bytes);
+  if (in.Get<std::uint8_t>() != kVersion) in.Fail();
+  return in;
+}
+
+Status Check(const ByteReader& in, const char* what) {
+  return in.finished() ? Status::Ok() : Corruption(std::string(what) + " row does not decode");
+}
+
+}  // namespace
+
+std::string EncodeItemRow(const ItemRow& row) {
+  ByteWriter out = Begin();
+  out.Put(row.label).Put(row.epoch).Put(row.sequence).Put(row.position.partition).Put(row.position.offset);
+  out.Put(row.record_timestamp_ms);
+  return out.Take();
+}
+
+Result<ItemRow> DecodeItemRow(std::string_view bytes) {
+  ByteReader in = Open(bytes);
+  ItemRow row;
+  row.label = in.Get<std::uint64_t>();
+  row.epoch = in.Get<std::uint64_t>();
+  row.sequence = in.Get<std::uint64_t>();
+  row.position.partition = in.Get<std::int32_t>();
+  row.position.offset = in.Get<std::int64_t>();
+  row.record_timestamp_ms = in.Get<std::int64_t>();
+  FRESHET_TRY(Check(in, "item"));
+  return row;
+}
+
+std::string EncodeFeatureRow(const Features& features) {
+  ByteWriter out = Begin();
+  PutFeatures(features, &out);
+  return out.Take();
+}
+
+Result<Features> DecodeFeatureRow(std::string_view bytes) {
+  ByteReader in = Open(bytes);
+  Features features = GetFeatures(&in);
+  FRESHET_TRY(Check(in, "feature"));
+  return features;
+}
+
+std::string EncodeAttributeRow(const Attributes& attributes) {
+  ByteWriter out = Begin();
+  PutAttributes(attributes, &out);
+  return out.Take();
+}
+
+Result<Attributes> DecodeAttributeRow(std::string_view bytes) {
+  ByteReader in = Open(bytes);
+  Attributes attributes = GetAttributes(&in);
+  FRESHET_TRY(Check(in, "attribute"));
+  return attributes;
+}
+
+std::string EncodeUserRow(const UserState& user) {
+  ByteWriter out = Begin();
+  out.Put(user.epoch).Put(user.partition);
+  PutFeatures(user.features, &out);
+  out.Put(static_cast<std::uint32_t>(user.history.size()));
+  for (const HistoryEntry& entry : user.history) {
+    out.PutString(entry.item_id).PutString(entry.event).Put(entry.value).Put(entry.timestamp_ms);
+  }
+  out.Put(static_cast<std::uint32_t>(user.seen.size()));
+  for (const std::string& id : user.seen) out.PutString(id);
+  return out.Take();
+}
+
+Result<UserState> DecodeUserRow(std::string_view bytes) {
+  ByteReader in = Open(bytes);
+  UserState user;
+  user.epoch = in.Get<std::uint64_t>();
+  user.partition = in.Get<std::int32_t>();
+  user.features = GetFeatures(&in);
+  const auto history = in.Get<std::uint32_t>();
+  for (std::uint32_t i = 0; i < history && in.ok(); ++i) {
+    HistoryEntry& entry = user.history.emplace_back();
+    entry.item_id = in.GetString();
+    entry.event = in.GetString();
+    entry.value = in.Get<double>();
+    entry.timestamp_ms = in.Get<std::int64_t>();
+  }
+  const auto seen = in.Get<std::uint32_t>();
+  for (std::uint32_t i = 0; i < seen && in.ok(); ++i) user.seen.emplace_back(in.GetString());
+  FRESHET_TRY(Check(in, "user"));
+  return user;
+}
+
+std::string OffsetKey(const TopicPartition& partition) {
+  // Topic names hold no zero byte (Kafka allows [a-zA-Z0-9._-] only).
+  return partition.topic + '\0' + OrderedKey(static_cast<std::uint64_t>(partition.partition));
+}
+
+Result<TopicPartition> DecodeOffsetKey(std::string_view key) {
+  if (key.size() < 10 || key[key.size() - 9] != '\0') return Corruption("offset key does not decode");
+  const std::uint64_t partition = FromOrderedKey(key.substr(key.size() - 8));
+  if (partition > 0x7fffffff) return Corruption("offset key does not decode");
+  return TopicPartition{std::string(key.substr(0, key.size() - 9)), static_cast<std::int32_t>(partition)};
+}
+
+std::string EncodeOffsetRow(const PartitionProgress& progress) {
+  ByteWriter out = Begin();
+  out.Put(progress.next_offset).Put(progress.last_timestamp_ms).Put(progress.fingerprint);
+  out.Put(progress.epoch).Put(progress.sequence);
+  return out.Take();
+}
+
+Result<PartitionProgress> DecodeOffsetRow(std::string_view key, std::string_view bytes) {
+  PartitionProgress progress;
+  FRESHET_ASSIGN(progress.partition, DecodeOffsetKey(key));
+  ByteReader in = Open(bytes);
+  progress.next_offset = in.Get<std::int64_t>();
+  progress.last_timestamp_ms = in.Get<std::int64_t>();
+  progress.fingerprint = in.Get<std::uint64_t>();
+  progress.epoch = in.Get<std::uint64_t>();
+  progress.sequence = in.Get<std::uint64_t>();
+  FRESHET_TRY(Check(in, "offset"));
+  return progress;
+}
+
+std::string EncodeOutboxRow(const OutboxEntry& entry) {
+  ByteWriter out = Begin();
+  out.Put(static_cast<std::uint8_t>(entry.is_user_event)).PutString(entry.key);
+  out.Put(static_cast<std::uint8_t>(entry.value.has_value()));
+  if (entry.value) out.PutString(*entry.value);
+  return out.Take();
+}
+
+Result<OutboxEntry> DecodeOutboxRow(std::uint64_t sequence, std::string_view bytes) {
+  ByteReader in = Open(bytes);
+  OutboxEntry entry;
+  entry.sequence = sequence;
+  entry.is_user_event = in.Get<std::uint8_t>() != 0;
+  entry.key = in.GetString();
+  if (in.Get<std::uint8_t>() != 0) entry.value = in.GetString();
+  FRESHET_TRY(Check(in, "outbox"));
+  return entry;
+}
+
+std::string EncodeIdentity(const StoreIdentity& identity) {
+  ByteWriter out;
+  out.Put(identity.format).Put(identity.epoch).Put(identity.dim).PutString(identity.metric);
+  out.PutString(identity.space_id);
+  return out.Take();
+}
+
+Result<StoreIdentity> DecodeIdentity(std::string_view bytes) {
+  ByteReader in(bytes);
+  StoreIdentity identity;
+  identity.format = in.Get<std::uint32_t>();
+  if (in.ok() && identity.format != StoreIdentity{}.format) return identity;  // the caller refuses it by number
+  identity.epoch = in.Get<std::uint64_t>();
+  identity.dim = in.Get<std::uint32_t>();
+  identity.metric = in.GetString();
+  identity.space_id = in.GetString();
+  FRESHET_TRY(Check(in, "identity"));
+  return identity;
+}
+
+std::string EncodeState(const StoreState& state) {
+  ByteWriter out = Begin();
+  out.Put(state.next_label).Put(state.sequence).Put(state.as_of_ms);
+  return out.Take();
+}
+
+Result<StoreState> DecodeState(std::string_view bytes) {
+  ByteReader in = Open(bytes);
+  StoreState state;
+  state.next_label = in.Get<std::uint64_t>();
+  state.sequence = in.Get<std::uint64_t>();
+  state.as_of_ms = in.Get<std::int64_t>();
+  FRESHET_TRY(Check(in, "state"));
+  return state;
+}
+
+}  // namespace freshet

@@ -1,0 +1,52 @@
+// The bytes of the store's rows; store/README.md writes them down. Each value starts with a version byte. Readers validate
+// every byte; an unreadable row is kCorruption, with its key named by the caller.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "freshet/core/status.h"
+#include "freshet/store/store.h"
+
+namespace freshet {
+
+[[nodiscard]] std::string EncodeItemRow(const ItemRow& row);
+[[nodiscard]] Result<ItemRow> DecodeItemRow(std::string_view bytes);
+
+[[nodiscard]] std::string EncodeFeatureRow(const Features& features);
+[[nodiscard]] Result<Features> DecodeFeatureRow(std::string_view bytes);
+[[nodiscard]] std::string EncodeAttributeRow(const Attributes& attributes);
+[[nodiscard]] Result<Attributes> DecodeAttributeRow(std::string_view bytes);
+
+[[nodiscard]] std::string EncodeUserRow(const UserState& user);
+[[nodiscard]] Result<UserState> DecodeUserRow(std::string_view bytes);
+
+[[nodiscard]] std::string OffsetKey(const TopicPartition& partition);
+[[nodiscard]] Result<TopicPartition> DecodeOffsetKey(std::string_view key);
+[[nodiscard]] std::string EncodeOffsetRow(const PartitionProgress& progress);
+[[nodiscard]] Result<PartitionProgress> DecodeOffsetRow(std::string_view key, std::string_view bytes);
+
+// The sequence is the key (OrderedKey).
+[[nodiscard]] std::string EncodeOutboxRow(const OutboxEntry& entry);
+[[nodiscard]] Result<OutboxEntry> DecodeOutboxRow(std::uint64_t sequence, std::string_view bytes);
+
+// What the store is, written once; and how far it has come, written at each commit.
+struct StoreIdentity {
+  std::uint32_t format = 1;
+  std::uint64_t epoch = 0;
+  std::uint32_t dim = 0;
+  std::string metric;
+  std::string space_id;
+};
+[[nodiscard]] std::string EncodeIdentity(const StoreIdentity& identity);
+[[nodiscard]] Result<StoreIdentity> DecodeIdentity(std::string_view bytes);
+
+struct StoreState {
+  std::uint64_t next_label = 1;
+  std::uint64_t sequence = 0;
+  std::int64_t as_of_ms = 0;
+};
+[[nodiscard]] std::string EncodeState(const StoreState& state);
+[[nodiscard]] Result<StoreState> DecodeState(std::string_view bytes);
+
+}  // namespace freshet
