@@ -1,0 +1,63 @@
+// A follower's first stage: changelog records -> batches that are already encoded.
+//
+// Place in the flow: RecordSource over `vectors` and `user-events` -> decode -> BoundedQueue<EncodedBatch> -> Applier.
+// A follower encodes nothing. Records of another embedding space than `space_id` are held against the reader: the stage
+// stops with kFailedPrecondition, so that towers and items are never mixed. A record that does not decode is counted,
+// logged and skipped (the producer is our own engine: the metric should stay 0). One thread between Start() and Stop().
+#pragma once
+
+#include <atomic>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "freshet/core/clock.h"
+#include "freshet/core/metrics.h"
+#include "freshet/core/queue.h"
+#include "freshet/encoder/encoded_batch.h"
+#include "freshet/ingest/record_source.h"
+
+namespace freshet {
+
+struct FollowOptions {
+  std::string vectors_topic = "vectors";
+  std::string user_events_topic = "user-events";
+  std::string space_id;
+  int dim = 0;
+  std::size_t max_batch_records = 512;
+  std::size_t max_batch_bytes = std::size_t{4} << 20;
+  int linger_ms = 5;
+  int heartbeat_ms = 200;
+};
+
+class FollowStage {
+ public:
+  FollowStage(const FollowOptions& options, RecordSource* source, BoundedQueue<EncodedBatch>* out, const Clock* clock,
+              Metrics* metrics);
+  ~FollowStage();
+  void Start();
+  void Stop();
+  [[nodiscard]] Status status() const;
+
+ private:
+  struct State;
+  void Run();
+  Status RunUntilStopped();
+  Status Add(const RawRecord& record, State* state);
+  Status Emit(State* state);
+
+  const FollowOptions options_;
+  RecordSource* const source_;
+  BoundedQueue<EncodedBatch>* const out_;
+  const Clock* const clock_;
+  Counter& records_;
+  Counter& undecodable_;
+  Gauge& lag_records_;
+
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+  mutable std::mutex mu_;
+  Status status_;  // guarded by mu_
+};
+
+}  // namespace freshet

@@ -1,0 +1,54 @@
+// HTTP/1.1 on loopback: POST /v1/recall, GET /v1/status, /v1/items/{id}, /livez, /readyz, /metrics.
+//
+// Place in the flow: the door of engine and sidecar. Boost.Beast is named in http_server.cc and http_client.cc only.
+// Bounds come before parsing (headers 16 KiB, body 1 MiB, connections, deadlines for header and request); errors are
+// RFC 9457 problems with stable `type` and the offending field's path. Runs its own threads between Start() and Stop();
+// Stop() finishes requests in flight.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "freshet/core/metrics.h"
+#include "freshet/core/status.h"
+#include "freshet/query/recall_service.h"
+
+namespace freshet {
+
+struct HttpOptions {
+  std::string listen = "127.0.0.1:0";  // host:port; port 0: any free one. Other than loopback is refused
+  int threads = 2;
+  std::size_t max_connections = 1024;
+  int header_timeout_ms = 5'000;   // from a request's first byte (of a connection's first request: from the accept)
+  int request_timeout_ms = 2'000;  // for the body, and the deadline of a recall; a request may ask for less
+  int idle_timeout_ms = 60'000;    // between two requests of a connection
+  Status Validate() const;         // Errors: kConfig
+};
+
+// Empty: ready; else the reasons, for /readyz (503).
+using ReadyCheck = std::function<std::vector<std::string>()>;
+// One JSON object, for /v1/status.
+using StatusReport = std::function<std::string()>;
+
+class HttpServer {
+ public:
+  virtual ~HttpServer() = default;
+  virtual Status Start() = 0;                             // Errors: kConfig, kUnavailable (address in use)
+  virtual void Stop() = 0;                                // idempotent
+  [[nodiscard]] virtual std::string address() const = 0;  // "127.0.0.1:34567", after Start()
+};
+
+[[nodiscard]] std::unique_ptr<HttpServer> MakeHttpServer(const HttpOptions& options, const RecallService* service,
+                                                         Metrics* metrics, ReadyCheck ready, StatusReport report);
+
+// The JSON body of POST /v1/recall, both ways; apart from the server so that it can be tested and fuzzed alone.
+// Errors: kInvalidArgument, the message starts with the field's JSON pointer: "/k: must be between 1 and 1000".
+// A mistake of the whole body has the empty pointer: the message then starts without '/'.
+[[nodiscard]] Result<RecallRequest> ParseRecallRequest(std::string_view body);
+[[nodiscard]] std::string RecallResponseToJson(const RecallResponse& response);
+
+}  // namespace freshet

@@ -1,0 +1,220 @@
+#include "http_api.h"
+
+#include <algorithm>
+#include <exception>
+#include <optional>
+
+#include "freshet/core/json.h"
+#include "freshet/core/strings.h"
+#include "freshet/ingest/record_codec.h"
+
+namespace freshet {
+namespace {
+
+constexpr std::string_view kJson = "application/json";
+constexpr std::string_view kItems = "/v1/items/";
+constexpr std::array<const char*, 7> kRouteNames = {"/v1/recall", "/v1/status", "/v1/items/{id}", "/livez",
+                                                    "/readyz",    "/metrics",   "other"};
+
+HttpAnswer JsonAnswer(int status, std::string body) { return {status, std::string(kJson), std::move(body), "", 0}; }
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// RFC 3986 percent-decoding of one path segment; nothing where it is malformed.
+std::optional<std::string> PercentDecode(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out += text[i];
+      continue;
+    }
+    if (i + 2 >= text.size()) return std::nullopt;
+    const int high = HexDigit(text[i + 1]);
+    const int low = HexDigit(text[i + 2]);
+    if (high < 0 || low < 0) return std::nullopt;
+    out += static_cast<char>(high * 16 + low);
+    i += 2;
+  }
+  return out;
+}
+
+struct Kind {
+  int status;
+  const char* name;
+  const char* title;
+};
+
+Kind KindOf(Code code) {
+  switch (code) {
+    case Code::kInvalidArgument:
+      return {400, "invalid-request", "The request is not valid"};
+    case Code::kNotFound:
+      return {404, "not-found", "What was asked for does not exist"};
+    case Code::kUnavailable:
+      return {503, "unavailable", "This cannot be answered now"};
+    case Code::kDeadlineExceeded:
+      return {504, "deadline-exceeded", "The answer was not ready in time"};
+    case Code::kResourceExhausted:
+      return {429, "overloaded", "Too much is asked at once"};
+    case Code::kCancelled:
+      return {503, "stopping", "The server is stopping"};
+    case Code::kOk:
+    case Code::kCorruption:
+    case Code::kFailedPrecondition:
+    case Code::kConfig:
+    case Code::kIoError:
+    case Code::kInternal:
+      break;
+  }
+  return {500, "internal", "Something went wrong on our side"};
+}
+
+}  // namespace
+
+HttpAnswer ProblemAnswer(int status, std::string_view name, std::string_view title, std::string_view detail,
+                         std::string_view pointer) {
+  JsonWriter out;
+  out.BeginObject().Key("type").String(StrCat("urn:freshet:problem:", name)).Key("title").String(title);
+  out.Key("status").Int(status);
+  if (!detail.empty()) out.Key("detail").String(detail);
+  if (!pointer.empty()) out.Key("pointer").String(pointer);
+  return {status, "application/problem+json", out.EndObject().Take(), "", 0};
+}
+
+HttpAnswer ProblemAnswer(const Status& status) {
+  const Kind kind = KindOf(status.code());
+  std::string_view detail = status.message();
+  std::string_view pointer;
+  // Input errors name their field first: see ParseRecallRequest().
+  if (const std::size_t end = detail.find(": ");
+      status.category() == Category::kInput && detail.starts_with('/') && end != std::string_view::npos) {
+    pointer = detail.substr(0, end);
+    detail.remove_prefix(end + 2);
+  }
+  HttpAnswer answer = ProblemAnswer(kind.status, kind.name, kind.title, detail, pointer);
+  if (kind.status == 429) answer.retry_after_seconds = 1;
+  return answer;
+}
+
+HttpApi::HttpApi(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
+                 StatusReport report)
+    : options_(options), service_(service), metrics_(metrics), ready_(std::move(ready)), report_(std::move(report)) {
+  static_assert(kRouteNames.size() == kRoutes);
+  for (std::size_t route = 0; route < kRoutes; ++route) {
+    seconds_[route] =
+        &metrics->GetHistogram("freshet_http_seconds", "Time from a whole request to its answer, without the network",
+                               {{"route", kRouteNames[route]}});
+  }
+}
+
+HttpAnswer HttpApi::Handle(std::string_view method, std::string_view target, std::string_view body) {
+  const std::int64_t start_us = clock_.MonotonicUs();
+  const std::string_view path = target.substr(0, target.find('?'));
+  const Route route = RouteOf(path);
+  HttpAnswer answer;
+  try {
+    answer = Dispatch(route, method, path, body);
+  } catch (const std::exception& error) {
+    answer = ProblemAnswer(Internal(StrCat("unexpected: ", error.what())));
+  }
+  Count(route, answer.status);
+  seconds_[route]->Observe(static_cast<double>(clock_.MonotonicUs() - start_us) * 1e-6);
+  return answer;
+}
+
+void HttpApi::CountUnrouted(int status) { Count(kOther, status); }
+
+HttpApi::Route HttpApi::RouteOf(std::string_view path) {
+  if (path == "/v1/recall") return kRecall;
+  if (path == "/v1/status") return kStatus;
+  if (path == "/livez") return kLive;
+  if (path == "/readyz") return kReady;
+  if (path == "/metrics") return kMetrics;
+  if (path.starts_with(kItems) && path.find('/', kItems.size()) == std::string_view::npos) return kItem;
+  return kOther;
+}
+
+HttpAnswer HttpApi::Dispatch(Route route, std::string_view method, std::string_view path, std::string_view body) {
+  if (route == kOther) return ProblemAnswer(404, "no-such-path", "There is nothing at this path");
+  const bool allowed = route == kRecall ? method == "POST" : method == "GET" || method == "HEAD";
+  if (!allowed) {
+    const std::string_view allow = route == kRecall ? "POST" : "GET, HEAD";
+    HttpAnswer answer =
+        ProblemAnswer(405, "method-not-allowed", "This path does not know that method", StrCat("allowed: ", allow));
+    answer.allow = allow;
+    return answer;
+  }
+  switch (route) {
+    case kRecall:
+      return Recall(body);
+    case kStatus:
+      return JsonAnswer(200, report_ ? report_() : "{}");
+    case kItem:
+      return Item(path.substr(kItems.size()));
+    case kLive:
+      return JsonAnswer(200, R"({"live":true})");
+    case kReady:
+      return Ready();
+    case kMetrics:
+      return {200, "text/plain; version=0.0.4; charset=utf-8", metrics_->Text(), "", 0};
+    case kOther:
+    case kRoutes:
+      break;
+  }
+  return ProblemAnswer(Internal("a route without a handler"));
+}
+
+HttpAnswer HttpApi::Recall(std::string_view body) {
+  Result<RecallRequest> request = ParseRecallRequest(body);
+  if (!request.ok()) return ProblemAnswer(request.status());
+  const std::int64_t most = options_.request_timeout_ms;
+  request->timeout_ms = request->timeout_ms == 0 ? most : std::min(most, request->timeout_ms);
+  const Result<RecallResponse> response = service_->Recall(*request);
+  if (!response.ok()) return ProblemAnswer(response.status());
+  return JsonAnswer(200, RecallResponseToJson(*response));
+}
+
+HttpAnswer HttpApi::Item(std::string_view encoded_id) {
+  const std::optional<std::string> id = PercentDecode(encoded_id);
+  if (!id) return ProblemAnswer(InvalidArgument("the id in the path is not percent-encoded rightly"));
+  const Result<ItemView> item = service_->GetItem(*id);
+  if (!item.ok()) return ProblemAnswer(item.status());
+  JsonWriter out;
+  out.BeginObject().Key("id").String(item->id).Key("live").Bool(item->live);
+  out.Key("attributes").Raw(AttributesToJson(item->attributes));
+  out.Key("index_version").Uint(item->index_version);
+  return JsonAnswer(200, out.EndObject().Take());
+}
+
+HttpAnswer HttpApi::Ready() {
+  const std::vector<std::string> reasons = ready_ ? ready_() : std::vector<std::string>();
+  JsonWriter out;
+  out.BeginObject().Key("ready").Bool(reasons.empty());
+  if (!reasons.empty()) {
+    out.Key("reasons").BeginArray();
+    for (const std::string& reason : reasons) out.String(reason);
+    out.EndArray();
+  }
+  return JsonAnswer(reasons.empty() ? 200 : 503, out.EndObject().Take());
+}
+
+void HttpApi::Count(Route route, int status) {
+  const std::size_t i = static_cast<std::size_t>(std::find(kCodes.begin(), kCodes.end() - 1, status) - kCodes.begin());
+  std::atomic<Counter*>& slot = requests_[route][i];
+  Counter* counter = slot.load(std::memory_order_acquire);
+  if (counter == nullptr) {
+    counter =
+        &metrics_->GetCounter("freshet_http_requests_total", "Requests answered",
+                              {{"route", kRouteNames[route]}, {"code", kCodes[i] == 0 ? "other" : StrCat(kCodes[i])}});
+    slot.store(counter, std::memory_order_release);
+  }
+  counter->Add();
+}
+
+}  // namespace freshet

@@ -1,0 +1,65 @@
+// What the door answers, without a socket: routing, problems, metrics per route.
+//
+// Place in the flow: http_server.cc reads a request and hands it here; the reply goes back over the wire. Thread-safe.
+// Never throws: an exception from below becomes a 500.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <string>
+#include <string_view>
+
+#include "freshet/core/clock.h"
+#include "freshet/core/metrics.h"
+#include "freshet/core/status.h"
+#include "freshet/query/http_server.h"
+#include "freshet/query/recall_service.h"
+
+namespace freshet {
+
+struct HttpAnswer {
+  int status = 200;
+  std::string content_type;
+  std::string body;
+  std::string allow;            // for a 405
+  int retry_after_seconds = 0;  // for a 429; 0: not sent
+};
+
+// RFC 9457: {"type": "urn:freshet:problem:<name>", "title", "status", "detail"?, "pointer"?}
+[[nodiscard]] HttpAnswer ProblemAnswer(int status, std::string_view name, std::string_view title,
+                                       std::string_view detail = "", std::string_view pointer = "");
+// The problem that tells this error. REQUIRES: !status.ok()
+[[nodiscard]] HttpAnswer ProblemAnswer(const Status& status);
+
+class HttpApi {
+ public:
+  // All outlive the api.
+  HttpApi(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
+          StatusReport report);
+
+  [[nodiscard]] HttpAnswer Handle(std::string_view method, std::string_view target, std::string_view body);
+  // Counts an answer that was given before a route was known: malformed HTTP, exceeded bounds.
+  void CountUnrouted(int status);
+
+ private:
+  enum Route { kRecall, kStatus, kItem, kLive, kReady, kMetrics, kOther, kRoutes };
+  HttpAnswer Dispatch(Route route, std::string_view method, std::string_view path, std::string_view body);
+  HttpAnswer Recall(std::string_view body);
+  HttpAnswer Item(std::string_view encoded_id);
+  HttpAnswer Ready();
+  static Route RouteOf(std::string_view path);
+  void Count(Route route, int status);
+
+  const HttpOptions options_;
+  const RecallService* const service_;
+  Metrics* const metrics_;
+  const ReadyCheck ready_;
+  const StatusReport report_;
+  const SystemClock clock_;
+  std::array<Histogram*, kRoutes> seconds_{};
+  // Looked up once for each pair: the registry is behind a lock.
+  static constexpr std::array<int, 13> kCodes = {200, 400, 404, 405, 408, 413, 429, 431, 500, 501, 503, 504, 0};
+  std::array<std::array<std::atomic<Counter*>, kCodes.size()>, kRoutes> requests_{};
+};
+
+}  // namespace freshet

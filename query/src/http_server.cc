@@ -1,0 +1,186 @@
+// Boost.Asio's side of the door: the listening socket and the threads. A connection's life is in http_session.cc, what
+// is answered in http_api.cc.
+#include "freshet/query/http_server.h"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <chrono>
+#include <exception>
+#include <thread>
+
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+#include "http_api.h"
+#include "http_net.h"
+#include "http_session.h"
+
+namespace freshet {
+namespace {
+
+namespace net = boost::asio;
+using std::chrono::milliseconds;
+using tcp = net::ip::tcp;
+using ErrorCode = boost::system::error_code;
+
+constexpr milliseconds kAcceptBackoff{100};
+constexpr milliseconds kStopSlack{1'000};
+
+class BeastHttpServer final : public HttpServer {
+ public:
+  BeastHttpServer(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
+                  StatusReport report)
+      : options_(options),
+        api_(options, service, metrics, std::move(ready), std::move(report)),
+        refused_(metrics->GetCounter("freshet_http_refused_connections_total",
+                                     "Connections refused because max_connections were open")),
+        sessions_(options, &api_, metrics),
+        acceptor_(net::make_strand(context_)),
+        backoff_(acceptor_.get_executor()) {}
+
+  ~BeastHttpServer() override { Stop(); }
+
+  Status Start() override {
+    FRESHET_TRY(options_.Validate());
+    if (!threads_.empty() || sessions_.stopping) return FailedPrecondition("an HTTP server starts once");
+    try {
+      FRESHET_TRY(Listen(*ParseEndpoint(options_.listen)));
+      net::post(acceptor_.get_executor(), [this] { Accept(); });
+      for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { RunThread(); });
+    } catch (const std::exception& error) {
+      Stop();
+      return Internal(StrCat("HTTP server: ", error.what()));
+    }
+    return Status::Ok();
+  }
+
+  void Stop() override {
+    if (sessions_.stopping.exchange(true)) return;
+    net::post(acceptor_.get_executor(), [this] {
+      ErrorCode ignored;
+      acceptor_.close(ignored);
+      backoff_.cancel();
+    });
+    if (!threads_.empty()) {
+      std::vector<std::shared_ptr<HttpSession>> open;  // outlives the lock: a session's end takes it
+      {
+        const std::lock_guard lock(sessions_.mu);
+        for (const auto& [raw, weak] : sessions_.open) {
+          if (auto session = weak.lock()) open.push_back(std::move(session));
+        }
+      }
+      for (const auto& session : open) session->Stop();
+      open.clear();
+      std::unique_lock lock(sessions_.mu);
+      sessions_.changed.wait_for(lock, milliseconds(options_.request_timeout_ms) + kStopSlack,
+                                 [this] { return sessions_.open.empty(); });
+    }
+    context_.stop();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  [[nodiscard]] std::string address() const override { return address_; }
+
+ private:
+  Status Listen(const tcp::endpoint& endpoint) {
+    ErrorCode error;
+    acceptor_.open(endpoint.protocol(), error);
+    if (!error) acceptor_.set_option(net::socket_base::reuse_address(true), error);
+    if (!error) acceptor_.bind(endpoint, error);
+    if (!error) acceptor_.listen(net::socket_base::max_listen_connections, error);
+    if (error) return Unavailable(StrCat("cannot listen on ", options_.listen, ": ", error.message()));
+    address_ = EndpointText(acceptor_.local_endpoint());
+    return Status::Ok();
+  }
+
+  void Accept() {
+    acceptor_.async_accept(net::make_strand(context_), [this](ErrorCode error, tcp::socket socket) {
+      if (sessions_.stopping || error == net::error::operation_aborted) return;
+      if (error) {
+        // Out of file descriptors, most likely: asking again at once would only burn the processor.
+        backoff_.expires_after(kAcceptBackoff);
+        backoff_.async_wait([this](ErrorCode cancelled) {
+          if (!cancelled) Accept();
+        });
+        return;
+      }
+      if (sessions_.size() >= options_.max_connections) {
+        Refuse(&socket);
+      } else {
+        HttpSession::Run(std::move(socket), &sessions_);
+      }
+      Accept();
+    });
+  }
+
+  // A fresh socket's send buffer is empty: the few bytes go out without waiting.
+  void Refuse(tcp::socket* socket) {
+    refused_.Add();
+    api_.CountUnrouted(503);
+    const HttpAnswer answer = ProblemAnswer(503, "too-many-connections", "Too many connections are open");
+    const std::string text = StrCat("HTTP/1.1 503 Service Unavailable\r\nContent-Type: ", answer.content_type,
+                                    "\r\nContent-Length: ", answer.body.size(),
+                                    "\r\nRetry-After: 1\r\nConnection: close\r\n\r\n", answer.body);
+    ErrorCode ignored;
+    socket->non_blocking(true, ignored);
+    socket->write_some(net::buffer(text), ignored);
+    socket->shutdown(tcp::socket::shutdown_send, ignored);
+    socket->close(ignored);
+  }
+
+  // An exception out of a handler ends that handler's connection, not the server.
+  void RunThread() {
+    while (!context_.stopped()) {
+      try {
+        context_.run();
+      } catch (const std::exception& error) {
+        LogError("query", "HTTP handler failed", {{"reason", error.what()}});
+      }
+    }
+  }
+
+  const HttpOptions options_;
+  HttpApi api_;
+  Counter& refused_;
+  HttpSessions sessions_;  // outlives the context, whose destruction may destroy sessions
+  net::io_context context_;
+  tcp::acceptor acceptor_;  // on its own strand
+  net::steady_timer backoff_;
+  std::string address_;  // constant after Start()
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace
+
+Status HttpOptions::Validate() const {
+  const auto endpoint = ParseEndpoint(listen);
+  if (!endpoint)
+    return ConfigError(StrCat("listen: `", listen, "` is not host:port with a numeric host, as 127.0.0.1:8081"));
+  if (!endpoint->address().is_loopback()) {
+    return ConfigError(
+        StrCat("listen: `", listen,
+               "` is not a loopback address. Whoever reaches this port reads the whole "
+               "catalogue and any user's history, and there is no authentication: use 127.0.0.1 or [::1]"));
+  }
+  if (threads < 1 || threads > 256) return ConfigError("threads: must be between 1 and 256");
+  if (max_connections < 1 || max_connections > 65'536)
+    return ConfigError("max_connections: must be between 1 and 65536");
+  if (header_timeout_ms < 1 || header_timeout_ms > 600'000) {
+    return ConfigError("header_timeout_ms: must be between 1 and 600000");
+  }
+  if (request_timeout_ms < 1 || request_timeout_ms > kMaxTimeoutMs) {
+    return ConfigError(StrCat("request_timeout_ms: must be between 1 and ", kMaxTimeoutMs));
+  }
+  if (idle_timeout_ms < 1 || idle_timeout_ms > 3'600'000) {
+    return ConfigError("idle_timeout_ms: must be between 1 and 3600000");
+  }
+  return Status::Ok();
+}
+
+std::unique_ptr<HttpServer> MakeHttpServer(const HttpOptions& options, const RecallService* service, Metrics* metrics,
+                                           ReadyCheck ready, StatusReport report) {
+  return std::make_unique<BeastHttpServer>(options, service, metrics, std::move(ready), std::move(report));
+}
+
+}  // namespace freshet
