@@ -1,0 +1,187 @@
+// `freshet query`: asks a running sidecar (or an engine with query.listen) from a terminal.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "freshet/core/clock.h"
+#include "freshet/core/file.h"
+#include "freshet/core/json.h"
+#include "freshet/core/strings.h"
+#include "freshet/deploy/commands.h"
+#include "freshet/query/http_client.h"
+
+namespace freshet {
+namespace {
+
+constexpr std::size_t kMaxVectorFileBytes = std::size_t{1} << 20;
+
+struct QueryArguments {
+  std::string user;
+  std::string item;
+  std::string vector_file;
+  std::string address = "127.0.0.1:8081";
+  std::size_t k = 10;
+  bool exclude_seen = false;
+  std::vector<std::string> exclude;
+  bool with_attributes = false;
+  bool exact = false;
+  bool json = false;
+  int timeout_ms = 5'000;
+};
+
+Result<std::string> RequestBody(const QueryArguments& arguments) {
+  JsonWriter out;
+  out.BeginObject();
+  if (!arguments.user.empty()) out.Key("user").String(arguments.user);
+  if (!arguments.item.empty()) out.Key("item").String(arguments.item);
+  if (!arguments.vector_file.empty()) {
+    FRESHET_ASSIGN(const std::string text, ReadFile(arguments.vector_file, kMaxVectorFileBytes));
+    const Result<std::unique_ptr<JsonDocument>> vector = ParseJson(text);
+    if (!vector.ok()) return vector.status().Prefixed(arguments.vector_file);
+    if (!(*vector)->IsArray()) {
+      return InvalidArgument(StrCat(arguments.vector_file, ": must hold a JSON array of numbers, as [0.1, 0.2]"));
+    }
+    out.Key("vector").Raw(ToJson(**vector));
+  }
+  out.Key("k").Uint(arguments.k);
+  if (arguments.exclude_seen) out.Key("exclude_seen").Bool(true);
+  if (!arguments.exclude.empty()) {
+    out.Key("exclude_ids").BeginArray();
+    for (const std::string& id : arguments.exclude) out.String(id);
+    out.EndArray();
+  }
+  if (arguments.exact) out.Key("params").BeginObject().Key("exact").Bool(true).EndObject();
+  // The table shows titles, which are attributes.
+  if (arguments.with_attributes || !arguments.json) out.Key("with_attributes").Bool(true);
+  return out.EndObject().Take();
+}
+
+// Ids and titles come from outside: no control bytes on a terminal.
+std::string Printable(std::string_view text) {
+  std::string out(text);
+  std::replace_if(
+      out.begin(), out.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
+  return out;
+}
+
+// Code points, near enough to columns for ids.
+std::size_t Width(std::string_view text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
+
+std::string Member(const JsonValue& object, std::string_view key) {
+  const JsonValue* value = JsonFind(object, key);
+  return value != nullptr && value->IsString() ? Printable(JsonText(*value)) : std::string();
+}
+
+void PrintTable(const JsonValue& results, bool with_attributes) {
+  std::size_t id_width = 2;
+  for (const JsonValue& hit : results.GetArray()) id_width = std::max(id_width, Width(Member(hit, "id")));
+  std::printf("rank    score  id%s  title\n", std::string(id_width - 2, ' ').c_str());
+  int rank = 0;
+  for (const JsonValue& hit : results.GetArray()) {
+    const JsonValue* score = JsonFind(hit, "score");
+    const JsonValue* attributes = JsonFind(hit, "attributes");
+    const std::string id = Member(hit, "id");
+    std::string text = attributes != nullptr ? Member(*attributes, "title") : "";
+    if (with_attributes && attributes != nullptr) text += StrCat(text.empty() ? "" : "  ", ToJson(*attributes));
+    std::printf("%4d  %7.4f  %s%s  %s\n", ++rank, score != nullptr && score->IsNumber() ? score->GetDouble() : 0.0,
+                id.c_str(), std::string(id_width - Width(id), ' ').c_str(), text.c_str());
+  }
+}
+
+// "12 answers in 0.8 ms, as of 2011-05-31T17:39:00.123Z (35 ms ago), index version 4711, model demo-1"
+void PrintFreshness(const JsonValue& answer, std::size_t count) {
+  const JsonValue* took_ms = JsonFind(answer, "took_ms");
+  const JsonValue* version = JsonFind(answer, "index_version");
+  const JsonValue* as_of_ms = JsonFind(answer, "as_of_ms");
+  std::string as_of = "freshness not known yet";
+  if (as_of_ms != nullptr && as_of_ms->IsInt64()) {
+    as_of = StrCat("as of ", Member(answer, "as_of"), " (",
+                   std::max<std::int64_t>(0, SystemClock().WallMs() - as_of_ms->GetInt64()), " ms ago)");
+  }
+  std::fprintf(stderr, "%zu item%s in %.2f ms, %s, index version %llu, model %s\n", count, count == 1 ? "" : "s",
+               took_ms != nullptr && took_ms->IsNumber() ? took_ms->GetDouble() : 0.0, as_of.c_str(),
+               version != nullptr && version->IsUint64() ? static_cast<unsigned long long>(version->GetUint64()) : 0,
+               Member(answer, "model_version").c_str());
+  if (const std::string degraded = Member(answer, "degraded"); !degraded.empty()) {
+    std::fprintf(stderr, "not personal: %s\n", degraded.c_str());
+  }
+}
+
+// The problem that the server told, as a status of ours, so that the exit code follows from it.
+Status ProblemOf(const HttpReply& reply) {
+  std::string message = StrCat("HTTP ", reply.status);
+  if (const auto problem = ParseJson(reply.body); problem.ok()) {
+    const std::string detail = Member(**problem, "detail");
+    const std::string pointer = Member(**problem, "pointer");
+    message = detail.empty() ? Member(**problem, "title") : detail;
+    if (!pointer.empty()) message = StrCat(pointer, ": ", message);
+  }
+  switch (reply.status) {
+    case 400:
+      return InvalidArgument(message);
+    case 404:
+      return NotFound(message);
+    case 429:
+      return ResourceExhausted(message);
+    case 503:
+      return Unavailable(message);
+    case 504:
+      return DeadlineExceeded(message);
+    default:
+      return Internal(message);
+  }
+}
+
+Status RunQuery(const QueryArguments& arguments) {
+  FRESHET_ASSIGN(const std::string body, RequestBody(arguments));
+  FRESHET_ASSIGN(const HttpReply reply, HttpCall(arguments.address, "POST", "/v1/recall", body, arguments.timeout_ms));
+  if (reply.status != 200) return ProblemOf(reply);
+  if (arguments.json) {
+    std::printf("%s\n", reply.body.c_str());
+    return Status::Ok();
+  }
+  const Result<std::unique_ptr<JsonDocument>> answer = ParseJson(reply.body);
+  const JsonValue* results = answer.ok() ? JsonFind(**answer, "results") : nullptr;
+  if (results == nullptr || !results->IsArray()) {
+    return Internal(StrCat(arguments.address, " did not answer as a freshet server does"));
+  }
+  PrintTable(*results, arguments.with_attributes);
+  std::fflush(stdout);
+  PrintFreshness(**answer, results->Size());
+  return Status::Ok();
+}
+
+}  // namespace
+
+void AddQueryCommand(CLI::App* app, CommandRunner* run) {
+  auto arguments = std::make_shared<QueryArguments>();
+  CLI::App* command = app->add_subcommand("query", "Ask a running sidecar for the best items");
+  CLI::Option_group* about = command->add_option_group("about", "What the items should fit (exactly one)");
+  about->add_option("--user", arguments->user, "This user, by history and profile");
+  about->add_option("--item", arguments->item, "Items like this one");
+  about->add_option("--vector-file", arguments->vector_file, "The vector in this file: a JSON array of numbers");
+  about->require_option(1);
+  command->add_option("--address", arguments->address, "host:port of the sidecar")->capture_default_str();
+  command->add_option("--k", arguments->k, "How many items")->capture_default_str()->check(CLI::Range(1, 1000));
+  command->add_flag("--exclude-seen", arguments->exclude_seen, "Leave out what the user has seen");
+  command->add_option("--exclude", arguments->exclude, "Leave out these items");
+  command->add_flag("--with-attributes", arguments->with_attributes, "Show all attributes, not only the title");
+  command->add_flag("--exact", arguments->exact, "Scan everything instead of searching the graph");
+  command->add_option("--timeout-ms", arguments->timeout_ms, "How long to wait for the answer")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 60'000));
+  command->add_flag("--json", arguments->json, "Print the answer as the server sent it");
+  command->footer(
+      "Example:\n"
+      "  freshet query --user 17850 --k 5 --exclude-seen --address 127.0.0.1:8081\n"
+      "Exit codes: 0 answered, 1 refused (see the message), 69 no sidecar answers at this address.");
+  command->callback([arguments, run] { *run = [arguments] { return ExitCode(RunQuery(*arguments)); }; });
+}
+
+}  // namespace freshet

@@ -1,0 +1,78 @@
+// `freshet run` and `freshet sidecar`: the long-running processes.
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <memory>
+#include <thread>
+
+#include "freshet/core/fault.h"
+#include "freshet/core/file.h"
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+#include "freshet/deploy/commands.h"
+#include "freshet/deploy/config.h"
+#include "freshet/deploy/engine.h"
+#include "freshet/deploy/sidecar.h"
+
+namespace freshet {
+namespace {
+
+constexpr auto kWatchEvery = std::chrono::milliseconds(50);
+
+struct ServiceArguments {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::string address_file;
+};
+
+// Starts a Service (Engine or Sidecar), watches it until a signal or a failure, stops it.
+template <typename Service>
+int RunService(const ServiceArguments& arguments, const char* name) {
+  const auto config = LoadConfig(arguments.config, arguments.overrides);
+  if (!config.ok()) return ExitCode(config.status());
+  ConfigureLog(config->log_format, config->log_level);
+  if (const Status armed = ArmFaultsFromEnvironment(); !armed.ok()) return ExitCode(armed);
+  InstallStopSignals();
+  auto bar = std::make_unique<ProgressBar>("rebuilding the index");
+  auto service = Service::Start(*config, [&](double fraction) { bar->Update(fraction, ""); });
+  bar.reset();
+  if (!service.ok()) return ExitCode(service.status().Prefixed(name));
+  if (!arguments.address_file.empty()) {
+    const Status written = WriteFileAtomically(arguments.address_file, (*service)->http_address() + "\n");
+    if (!written.ok()) return ExitCode(written);
+  }
+  LogInfo(name, "running", {{"items", StrCat((*service)->applier().catalog().live())}});
+  while (!StopRequested() && (*service)->status().ok()) std::this_thread::sleep_for(kWatchEvery);
+  LogInfo(name, "stopping");
+  const Status stopped = (*service)->Stop();
+  LogInfo(name, "stopped", {{"sequence", StrCat((*service)->applier().sequence())}});
+  return ExitCode(stopped.Prefixed(name));
+}
+
+template <typename Service>
+void AddService(CLI::App* app, CommandRunner* run, const char* name, const char* what, const std::string& footer) {
+  auto* command = app->add_subcommand(name, what);
+  auto arguments = std::make_shared<ServiceArguments>();
+  command->add_option("--config", arguments->config, "YAML file; see deploy/config")->required()->type_name("FILE");
+  command->add_option("--set", arguments->overrides, "override one key of the file; may be repeated")
+      ->type_name("KEY.PATH=VALUE");
+  command->add_option("--address-file", arguments->address_file, "write host:port here once answering")
+      ->type_name("FILE");
+  command->footer(footer);
+  command->callback([arguments, run, name] { *run = [arguments, name] { return RunService<Service>(*arguments, name); }; });
+}
+
+}  // namespace
+
+void AddRunCommand(CLI::App* app, CommandRunner* run) {
+  AddService<Engine>(app, run, "run", "the engine: Kafka -> encoder -> index and store -> changelog; answers if `query:` is set",
+                     "Example:\n  freshet run --config deploy/config/engine.yaml --set kafka.bootstrap_servers=127.0.0.1:9092\n\n"
+                     "SIGTERM drains, commits and exits 0; a second one exits at once and loses nothing either.");
+}
+
+void AddSidecarCommand(CLI::App* app, CommandRunner* run) {
+  AddService<Sidecar>(app, run, "sidecar", "follow the changelog and answer, beside the recommender",
+                      "Example:\n  freshet sidecar --config deploy/config/sidecar.yaml --set query.listen=127.0.0.1:8081\n\n"
+                      "Its model package must be the engine's: vectors of two models are never mixed.");
+}
+
+}  // namespace freshet

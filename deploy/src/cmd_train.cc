@@ -1,0 +1,163 @@
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "freshet/core/json.h"
+#include "freshet/core/strings.h"
+#include "freshet/deploy/commands.h"
+#include "freshet/encoder/training.h"
+
+namespace freshet {
+namespace {
+
+struct TrainArguments {
+  TrainOptions options;
+  std::string until;
+  bool json = false;
+};
+
+// Unix milliseconds of "1303776000000", "2011-04-26", "2011-04-26T12:30" or "2011-04-26T12:30:00Z" (UTC).
+std::optional<std::int64_t> ParseTime(std::string_view text) {
+  if (const auto ms = ParseInt(text); ms && *ms >= 0) return *ms;
+  if (text.ends_with('Z')) text.remove_suffix(1);
+  const std::string_view date = text.substr(0, 10);
+  if (date.size() != 10 || date[4] != '-' || date[7] != '-') return std::nullopt;
+  const auto year = ParseInt(date.substr(0, 4));
+  const auto month = ParseInt(date.substr(5, 2));
+  const auto day = ParseInt(date.substr(8, 2));
+  if (!year || !month || !day) return std::nullopt;
+  const std::chrono::year_month_day ymd{std::chrono::year(static_cast<int>(*year)),
+                                        std::chrono::month(static_cast<unsigned>(*month)),
+                                        std::chrono::day(static_cast<unsigned>(*day))};
+  if (!ymd.ok()) return std::nullopt;
+  std::int64_t seconds = std::chrono::sys_days(ymd).time_since_epoch().count() * std::int64_t{86'400};
+  std::string_view time = text.substr(10);
+  if (!time.empty()) {
+    if ((time[0] != 'T' && time[0] != ' ') || (time.size() != 6 && time.size() != 9) || time[3] != ':')
+      return std::nullopt;
+    const auto hours = ParseInt(time.substr(1, 2));
+    const auto minutes = ParseInt(time.substr(4, 2));
+    const auto rest = time.size() == 9 && time[6] == ':' ? ParseInt(time.substr(7, 2)) : std::optional<long long>(0);
+    if (!hours || !minutes || !rest || *hours < 0 || *hours > 23 || *minutes < 0 || *minutes > 59 || *rest < 0 ||
+        *rest > 59) {
+      return std::nullopt;
+    }
+    seconds += *hours * 3600 + *minutes * 60 + *rest;
+  }
+  return seconds * 1000;
+}
+
+std::string Fixed(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "%.*f", digits, value);
+  return text;
+}
+
+std::string Label(const TrainProgress& state) {
+  std::string label = StrCat("epoch ", state.epoch, "/", state.epochs, "  loss ", Fixed(state.loss, 3), "  ",
+                             Fixed(state.examples_per_second / 1000, 1), "k pairs/s");
+  if (state.recall_at_100 >= 0) {
+    label +=
+        StrCat("  recall@100 ", Fixed(state.recall_at_100, 3), " (popularity ", Fixed(state.popularity_at_100, 3), ")");
+  }
+  return label;
+}
+
+void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
+  const double rate =
+      static_cast<double>(report.train_pairs) * arguments.options.epochs / std::max(report.seconds, 1e-9);
+  if (arguments.json) {
+    JsonWriter out;
+    out.BeginObject().Key("model").String(arguments.options.out_directory);
+    out.Key("embedding_space_id").String(report.space_id);
+    out.Key("items").Int(report.items).Key("users").Int(report.users).Key("train_pairs").Int(report.train_pairs);
+    out.Key("validation_users").Int(report.validation_users).Key("epochs").Int(arguments.options.epochs);
+    out.Key("best_epoch").Int(report.best_epoch).Key("loss").Double(report.final_loss);
+    out.Key("recommendation_recall_at_100").Double(report.recall_at_100);
+    out.Key("popularity_recall_at_100").Double(report.popularity_recall_at_100);
+    out.Key("seconds").Double(report.seconds).Key("pairs_per_second").Double(rate).EndObject();
+    std::cout << out.Take() << "\n";
+    return;
+  }
+  std::cout << "model        " << arguments.options.out_directory << "\nspace        " << report.space_id
+            << "\ntrained on   " << report.train_pairs << " interactions of " << report.users << " users with "
+            << report.items << " items, in " << Fixed(report.seconds, 1) << " s\nloss         "
+            << Fixed(report.final_loss, 3) << " (epoch " << report.best_epoch << " of " << arguments.options.epochs
+            << " was kept)\nrecall@100   " << Fixed(report.recall_at_100, 3) << " of what " << report.validation_users
+            << " users took next (popularity " << Fixed(report.popularity_recall_at_100, 3) << ")\n";
+}
+
+int RunTrain(TrainArguments* arguments) {
+  if (!arguments->until.empty()) {
+    const auto until = ParseTime(arguments->until);
+    if (!until) {
+      return ExitCode(ConfigError(StrCat("--until: `", arguments->until,
+                                         "` is no time; give 2011-04-26, 2011-04-26T12:30:00Z or Unix milliseconds")));
+    }
+    arguments->options.until_ms = *until;
+  }
+  Result<TrainReport> report = Internal("training did not run");
+  {
+    ProgressBar bar("train");
+    report = Train(arguments->options, [&](const TrainProgress& state) {
+      bar.Update((state.epoch - 1 + state.fraction) / state.epochs, Label(state));
+    });
+  }
+  if (!report.ok()) return ExitCode(report.status());
+  PrintReport(*arguments, *report);
+  if (report->recall_at_100 <= report->popularity_recall_at_100) {
+    std::cerr
+        << "freshet: these towers do not beat recommending what is popular: more data or more epochs are wanted\n";
+  }
+  return 0;
+}
+
+}  // namespace
+
+void AddTrainCommand(CLI::App* app, CommandRunner* run) {
+  auto arguments = std::make_shared<TrainArguments>();
+  TrainOptions& options = arguments->options;
+  CLI::App* command = app->add_subcommand("train", "Train two towers from event files; write a model package.");
+  command->add_option("--items", options.items_file, "Items: JSON lines, plain or zstd")->required();
+  command->add_option("--interactions", options.interactions_file, "Interactions: JSON lines, plain or zstd")
+      ->required();
+  command->add_option("--users", options.users_file, "User profiles: JSON lines, plain or zstd");
+  command->add_option("--out", options.out_directory, "Directory of the package; a package there is replaced")
+      ->required();
+  command->add_option("--until", arguments->until, "Only events before this time (ISO date, UTC, or Unix ms)");
+  command->add_option("--name", options.name, "Name of the model")->capture_default_str();
+  command->add_option("--model-version", options.version, "Version of the model")->capture_default_str();
+  command->add_option("--epochs", options.epochs, "Passes over the data; the best on validation is kept")
+      ->capture_default_str();
+  command
+      ->add_option("--validation-fraction", options.validation_fraction, "The last share of the interactions, by time")
+      ->capture_default_str();
+  command->add_option("--dim", options.dim, "Dimension of the vectors")->capture_default_str();
+  command->add_option("--embedding-dim", options.embedding_dim, "Dimension of the feature embeddings")
+      ->capture_default_str();
+  command->add_option("--hidden", options.hidden, "Units of the hidden layer")->capture_default_str();
+  command->add_option("--batch-size", options.batch_size, "Pairs a batch; each is a negative of the others")
+      ->capture_default_str();
+  command->add_option("--history", options.history, "Interactions of a user that the tower reads")
+      ->capture_default_str();
+  command->add_option("--learning-rate", options.learning_rate, "Of Adam")->capture_default_str();
+  command->add_option("--temperature", options.temperature, "Of InfoNCE")->capture_default_str();
+  command->add_option("--id-dropout", options.id_dropout, "Share of pairs whose item id is hidden")
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "Same seed, one thread: same model")->capture_default_str();
+  command->add_option("--threads", options.threads, "Threads of the tensor library")->capture_default_str();
+  command->add_flag("--json", arguments->json, "Print the report as one JSON object");
+  command->footer(
+      "Example:\n"
+      "  freshet train --items data/items.jsonl.zst --interactions data/interactions.jsonl.zst --out models/shop\n"
+      "Recall is recommendation recall: the share of a user's later interactions among the best 100 of all items,\n"
+      "those already seen included.");
+  command->callback([arguments, run] { *run = [arguments] { return RunTrain(arguments.get()); }; });
+}
+
+}  // namespace freshet

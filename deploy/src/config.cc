@@ -1,0 +1,268 @@
+#include "freshet/deploy/config.h"
+
+#include <array>
+
+#include "config_reader.h"
+#include "freshet/core/file.h"
+#include "freshet/core/strings.h"
+#include "freshet/core/yaml.h"
+
+namespace freshet {
+namespace {
+
+using Field = ConfigReader::Field;
+
+void ReadPointerMap(ConfigReader* reader, const YamlNode& node, const std::string& key,
+                    std::map<std::string, std::string>* out) {
+  if (!node.IsMapping()) {
+    reader->Error(node.line, StrCat("`", key, "` must map names to JSON pointers"));
+    return;
+  }
+  for (const auto& [name, pointer] : node.members) {
+    if (const auto text = reader->ReadText(pointer, name)) (*out)[name] = *text;
+  }
+}
+
+void ReadTopic(ConfigReader* reader, const YamlNode& node, const std::string& path, TopicConfig* topic) {
+  SchemaMap& schema = topic->schema;
+  // A pointer may be empty: it switches that part off.
+  const auto pointer = [&](const std::string& key, std::string* out) { return reader->Text(key, out, true); };
+  const std::vector<Field> pointers = {
+      pointer("item_id", &schema.item_id),
+      pointer("user_id", &schema.user_id),
+      pointer("category", &schema.category),
+      pointer("tags", &schema.tags),
+      pointer("features", &schema.features),
+      pointer("attributes", &schema.attributes),
+      pointer("vector", &schema.vector),
+      pointer("event", &schema.event),
+      pointer("value", &schema.value),
+      pointer("timestamp", &schema.timestamp),
+      {"extra_features",
+       [&](const YamlNode& n) { ReadPointerMap(reader, n, "extra_features", &schema.extra_features); }},
+      {"extra_attributes",
+       [&](const YamlNode& n) { ReadPointerMap(reader, n, "extra_attributes", &schema.extra_attributes); }}};
+  reader->Mapping(node, path,
+                  {reader->Text("name", &topic->name), reader->Integer("partitions", &topic->partitions, 1, 10'000),
+                   {"schema", [&](const YamlNode& n) { reader->Mapping(n, path + ".schema", pointers); }}});
+}
+
+void ReadAssign(ConfigReader* reader, const YamlNode& node, Config* config) {
+  config->assign.clear();
+  if (node.IsSequence()) {
+    for (const YamlNode& element : node.items) {
+      if (const auto partition = reader->ReadInteger(element, "assign", 0, 1'000'000)) {
+        config->assign.push_back(static_cast<std::int32_t>(*partition));
+      }
+    }
+    return;
+  }
+  if (!node.IsScalar() || (node.scalar != "group" && node.scalar != "all")) {
+    reader->Error(node.line, "`assign` must be group, all or a list of partitions like [0, 1]");
+    return;
+  }
+  config->assign_all = node.scalar == "all";
+}
+
+void ReadKafka(ConfigReader* reader, const YamlNode& node, Config* config) {
+  const auto options = [&](const YamlNode& map) {
+    if (!map.IsMapping()) {
+      reader->Error(map.line, "`librdkafka_options` must map librdkafka properties to values");
+      return;
+    }
+    for (std::size_t i = 0; i < map.members.size(); ++i) {
+      const auto& [key, value] = map.members[i];
+      if (const Status status = ValidateLibrdkafkaOptions({{key, ""}}); !status.ok()) {
+        reader->Error(map.member_lines[i], status.message());
+      } else if (const auto text = reader->ReadText(value, key)) {
+        config->kafka.librdkafka_options[key] = *text;
+      }
+    }
+  };
+  reader->Mapping(node, "kafka",
+                  {reader->Text("bootstrap_servers", &config->kafka.bootstrap_servers),
+                   reader->Text("client_id", &config->kafka.client_id), reader->Text("group_id", &config->group_id),
+                   reader->Text("group_instance_id", &config->group_instance_id),
+                   {"assign", [&](const YamlNode& n) { ReadAssign(reader, n, config); }},
+                   reader->Integer("session_timeout_ms", &config->session_timeout_ms, 1'000, 3'600'000),
+                   {"librdkafka_options", options}});
+}
+
+void ReadTopics(ConfigReader* reader, const YamlNode& node, Config* config) {
+  const auto users = [&](const YamlNode& n) {
+    config->users.emplace();
+    config->users->name = "users";
+    config->users->schema = DefaultSchema(TopicRole::kUsers);
+    ReadTopic(reader, n, "topics.users", &*config->users);
+  };
+  reader->Mapping(node, "topics",
+                  {{"items", [&](const YamlNode& n) { ReadTopic(reader, n, "topics.items", &config->items); }},
+                   {"interactions",
+                    [&](const YamlNode& n) { ReadTopic(reader, n, "topics.interactions", &config->interactions); }},
+                   {"users", users},
+                   reader->Flag("create", &config->create_topics)});
+}
+
+void ReadEncoder(ConfigReader* reader, const YamlNode& node, Config* config) {
+  EncoderConfig& encoder = config->encoder;
+  reader->Mapping(
+      node, "encoder",
+      {reader->Choice("kind", {"model", "passthrough"},
+                      [&](std::size_t choice) { encoder.passthrough = choice == 1; }),
+       reader->Text("package", &encoder.package), reader->Text("allowed_root", &encoder.allowed_root),
+       reader->Integer("dim", &encoder.dim, 1, 4096),
+       reader->Choice("metric", {"cosine", "ip", "l2"},
+                      [&](std::size_t choice) {
+                        encoder.metric = std::array{Metric::kCosine, Metric::kInnerProduct, Metric::kL2}[choice];
+                      }),
+       reader->Integer("threads", &encoder.threads, 1, 256)});
+}
+
+void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields) {
+  fields->push_back({"log", [reader, config](const YamlNode& node) {
+                       reader->Mapping(node, "log",
+                                       {reader->Choice("format", {"human", "json"},
+                                                       [&](std::size_t choice) {
+                                                         config->log_format = choice == 0 ? LogFormat::kHuman
+                                                                                          : LogFormat::kJson;
+                                                       }),
+                                        reader->Choice("level", {"debug", "info", "warning", "error"},
+                                                       [&](std::size_t choice) {
+                                                         config->log_level = static_cast<LogLevel>(choice);
+                                                       })});
+                     }});
+  fields->push_back({"batch", [reader, config](const YamlNode& node) {
+                       reader->Mapping(node, "batch",
+                                       {reader->Integer("max_records", &config->ingest.max_batch_records, 1, 100'000),
+                                        reader->Integer("max_bytes", &config->ingest.max_batch_bytes, 1024),
+                                        reader->Integer("linger_ms", &config->ingest.linger_ms, 0, 60'000)});
+                     }});
+  fields->push_back({"queues", [reader, config](const YamlNode& node) {
+                       reader->Mapping(node, "queues",
+                                       {reader->Integer("max_batches", &config->queue_max_batches, 1, 10'000),
+                                        reader->Integer("max_bytes", &config->queue_max_bytes, 1024)});
+                     }});
+  fields->push_back({"index", [reader, config](const YamlNode& node) {
+                       reader->Mapping(node, "index",
+                                       {reader->Integer("m", &config->index.m, 2, 128),
+                                        reader->Integer("ef_construction", &config->index.ef_construction, 2, 4096),
+                                        reader->Integer("initial_capacity", &config->index.initial_capacity, 64),
+                                        reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1,
+                                                       0.95)});
+                     }});
+  fields->push_back(
+      {"store", [reader, config](const YamlNode& node) {
+         reader->Mapping(node, "store",
+                         {reader->Choice("durability", {"wal", "sync"},
+                                         [&](std::size_t choice) { config->sync = choice == 1; }),
+                          reader->Integer("history", &config->applier.history, 1, 10'000),
+                          reader->Integer("seen", &config->applier.seen, 1, 100'000),
+                          reader->Integer("cache_bytes", &config->cache_bytes, 8 << 20),
+                          reader->Integer("write_buffer_bytes", &config->write_buffer_bytes, 1 << 20)});
+       }});
+}
+
+void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* fields) {
+  fields->push_back({"changelog", [reader, config](const YamlNode& node) {
+                       reader->Mapping(node, "changelog",
+                                       {reader->Flag("enabled", &config->changelog),
+                                        reader->Text("vectors_topic", &config->publisher.vectors_topic),
+                                        reader->Text("user_events_topic", &config->publisher.user_events_topic),
+                                        reader->Integer("partitions", &config->changelog_partitions, 1, 10'000),
+                                        reader->Integer("progress_interval_ms",
+                                                        &config->publisher.progress_interval_ms, 10, 60'000)});
+                     }});
+  fields->push_back({"query", [reader, config](const YamlNode& node) {
+                       config->serve = true;
+                       reader->Mapping(node, "query",
+                                       {reader->Text("listen", &config->http.listen),
+                                        reader->Integer("threads", &config->http.threads, 1, 256),
+                                        reader->Integer("max_connections", &config->http.max_connections, 1, 1'000'000),
+                                        reader->Integer("request_timeout_ms", &config->http.request_timeout_ms, 1,
+                                                        30'000)});
+                     }});
+  fields->push_back({"ready", [reader, config](const YamlNode& node) {
+                       reader->Mapping(node, "ready",
+                                       {reader->Integer("max_lag_seconds", &config->max_lag_seconds, 1, 86'400)});
+                     }});
+}
+
+// Keys that are written with dots at the top level, as Kafka Connect names them.
+bool IsDottedKey(std::string_view path) { return path.rfind("errors.", 0) == 0; }
+
+Status ApplyOverride(const std::string& text, YamlNode* root) {
+  const std::size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    return ConfigError(StrCat("--set ", text, ": must be key.path=value"));
+  }
+  const std::string path = text.substr(0, equals);
+  FRESHET_ASSIGN(YamlNode value, ParseYaml(text.substr(equals + 1), "--set " + path));
+  if (value.kind == YamlNode::Kind::kNull) value.kind = YamlNode::Kind::kScalar;
+  YamlNode* node = root;
+  for (const std::string& key : IsDottedKey(path) ? std::vector<std::string>{path} : Split(path, '.')) {
+    if (node->kind == YamlNode::Kind::kNull) node->kind = YamlNode::Kind::kMapping;
+    if (!node->IsMapping()) return ConfigError(StrCat("--set ", path, ": `", key, "` is below a single value"));
+    YamlNode* child = nullptr;
+    for (auto& [name, member] : node->members) {
+      if (name == key) child = &member;
+    }
+    if (child == nullptr) {
+      node->members.emplace_back(key, YamlNode{});
+      node->member_lines.push_back(0);
+      child = &node->members.back().second;
+    }
+    node = child;
+  }
+  *node = std::move(value);
+  return Status::Ok();
+}
+
+}  // namespace
+
+Config::Config() {
+  items.name = "items";
+  items.schema = DefaultSchema(TopicRole::kItems);
+  interactions.name = "interactions";
+  interactions.schema = DefaultSchema(TopicRole::kInteractions);
+  dead_letters.topic = "dead-letters";
+}
+
+Result<Config> ParseConfig(const std::string& text, const std::string& name,
+                           const std::vector<std::string>& overrides) {
+  FRESHET_ASSIGN(YamlNode root, ParseYaml(text, name));
+  for (const std::string& override_text : overrides) FRESHET_TRY(ApplyOverride(override_text, &root));
+  Config config;
+  ConfigReader reader(name);
+  std::vector<Field> fields = {
+      reader.Text("data_dir", &config.data_dir),
+      {"kafka", [&](const YamlNode& node) { ReadKafka(&reader, node, &config); }},
+      {"topics", [&](const YamlNode& node) { ReadTopics(&reader, node, &config); }},
+      {"encoder", [&](const YamlNode& node) { ReadEncoder(&reader, node, &config); }},
+      reader.Choice("errors.tolerance", {"all", "none"},
+                    [&](std::size_t choice) { config.dead_letters.tolerate = choice == 0; }),
+      reader.Text("errors.deadletterqueue.topic.name", &config.dead_letters.topic, true),
+      reader.Flag("errors.deadletterqueue.context.headers.enable", &config.dead_letters.context_headers)};
+  ReadStages(&reader, &config, &fields);
+  ReadServing(&reader, &config, &fields);
+  reader.Mapping(root, "", fields);
+  if (!config.encoder.passthrough && config.encoder.package.empty() && reader.errors().empty()) {
+    reader.Error(1, "`encoder.package` must name a model package (or `encoder.kind: passthrough`)");
+  }
+  for (const Status& status : {config.ingest.Validate(), config.publisher.Validate(), config.http.Validate()}) {
+    if (!status.ok()) reader.Error(1, status.message());
+  }
+  if (!reader.errors().empty()) {
+    std::string all;
+    for (const std::string& error : reader.errors()) all += (all.empty() ? "" : "\n") + error;
+    return ConfigError(all);
+  }
+  return config;
+}
+
+Result<Config> LoadConfig(const std::string& path, const std::vector<std::string>& overrides) {
+  const auto text = ReadFile(path, std::size_t{1} << 20);
+  if (!text.ok()) return ConfigError(text.status().message());
+  return ParseConfig(*text, path, overrides);
+}
+
+}  // namespace freshet

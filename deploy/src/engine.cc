@@ -1,0 +1,173 @@
+#include "freshet/deploy/engine.h"
+
+#include <atomic>
+#include <chrono>
+
+#include "freshet/core/log.h"
+#include "freshet/core/queue.h"
+#include "freshet/encoder/encode_stage.h"
+#include "freshet/ingest/ingest_stage.h"
+#include "freshet/ingest/kafka.h"
+#include "node.h"
+
+namespace freshet {
+namespace {
+
+constexpr auto kConnectTimeout = std::chrono::seconds(15);
+constexpr int kDrainOutboxMs = 5'000;
+
+class EngineImpl final : public Engine {
+ public:
+  explicit EngineImpl(const Config& config)
+      : config_(config),
+        events_(config.queue_max_batches, config.queue_max_bytes),
+        encoded_(config.queue_max_batches, config.queue_max_bytes) {}
+  ~EngineImpl() override {
+    if (const Status status = Stop(); !status.ok()) LogError("engine", "stop", {{"reason", status.ToString()}});
+  }
+
+  Status Open(const std::function<void(double)>& rebuild_progress);
+  [[nodiscard]] Status status() const override;
+  Status Stop() override;
+  [[nodiscard]] std::string http_address() const override { return node_->http ? node_->http->address() : ""; }
+  [[nodiscard]] const Applier& applier() const override { return *node_->applier; }
+  [[nodiscard]] const Store& store() const override { return *node_->store; }
+  [[nodiscard]] const RecallService& recall() const override { return *node_->recall; }
+
+ private:
+  Status CreateMissingTopics();
+  Result<IngestStage::Decoders> MakeDecoders() const;
+  [[nodiscard]] ConsumerOptions Consumer() const;
+
+  const Config config_;
+  std::unique_ptr<Node> node_;
+  std::atomic<bool> stopping_{false};
+  bool started_ = false;
+  std::unique_ptr<KafkaProducer> producer_;
+  std::unique_ptr<DeadLetterQueue> dead_letters_;
+  std::unique_ptr<RecordSource> source_;
+  BoundedQueue<EventBatch> events_;
+  BoundedQueue<EncodedBatch> encoded_;
+  std::unique_ptr<IngestStage> ingest_;
+  std::unique_ptr<EncodeStage> encode_;
+  std::unique_ptr<Publisher> publisher_;
+};
+
+Status EngineImpl::CreateMissingTopics() {
+  std::vector<NewTopic> topics;
+  if (config_.create_topics) {
+    topics.push_back({config_.items.name, config_.items.partitions, /*compact=*/true});
+    topics.push_back({config_.interactions.name, config_.interactions.partitions, false});
+    if (config_.users) topics.push_back({config_.users->name, config_.users->partitions, /*compact=*/true});
+    if (!config_.dead_letters.topic.empty()) topics.push_back({config_.dead_letters.topic, 1, false});
+  }
+  if (config_.changelog) {
+    // Ours, so we make them, whatever `topics.create` says of the producers' topics.
+    topics.push_back({config_.publisher.vectors_topic, config_.changelog_partitions, /*compact=*/true});
+    topics.push_back({config_.publisher.user_events_topic, config_.changelog_partitions, false});
+  }
+  if (topics.empty()) return Status::Ok();
+  return CreateTopics(config_.kafka, topics, kConnectTimeout);
+}
+
+Result<IngestStage::Decoders> EngineImpl::MakeDecoders() const {
+  DecodeLimits limits;
+  if (config_.encoder.passthrough) limits.vector_dim = config_.encoder.dim;
+  IngestStage::Decoders decoders;
+  FRESHET_ASSIGN(decoders[config_.items.name], MakeJsonDecoder(TopicRole::kItems, config_.items.schema, limits));
+  limits.vector_dim = 0;
+  FRESHET_ASSIGN(decoders[config_.interactions.name],
+                 MakeJsonDecoder(TopicRole::kInteractions, config_.interactions.schema, limits));
+  if (config_.users) {
+    FRESHET_ASSIGN(decoders[config_.users->name], MakeJsonDecoder(TopicRole::kUsers, config_.users->schema, limits));
+  }
+  if (decoders.size() != (config_.users ? 3U : 2U)) return ConfigError("two of `topics` have the same name");
+  return decoders;
+}
+
+ConsumerOptions EngineImpl::Consumer() const {
+  ConsumerOptions consumer;
+  consumer.kafka = config_.kafka;
+  consumer.topics = {config_.items.name, config_.interactions.name};
+  if (config_.users) consumer.topics.push_back(config_.users->name);
+  consumer.group_id = config_.group_id;
+  consumer.group_instance_id = config_.group_instance_id;
+  consumer.assign_all = config_.assign_all;
+  consumer.assign = config_.assign;
+  consumer.session_timeout_ms = config_.session_timeout_ms;
+  return consumer;
+}
+
+Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
+  FRESHET_ASSIGN(IngestStage::Decoders decoders, MakeDecoders());
+  FRESHET_ASSIGN(node_, Node::Open(config_, ApplierOptions::Role::kEngine, rebuild_progress));
+  FRESHET_TRY(CreateMissingTopics());
+  FRESHET_ASSIGN(producer_, OpenKafkaProducer(config_.kafka));
+  dead_letters_ = MakeDeadLetterQueue(config_.dead_letters, producer_.get(), &node_->metrics, &stopping_);
+  const auto stored = [this](const std::vector<TopicPartition>& wanted) {
+    return node_->applier->StoredOffsets(wanted);
+  };
+  FRESHET_ASSIGN(source_, OpenKafkaConsumer(Consumer(), stored, &node_->clock, kConnectTimeout));
+  if (config_.changelog) {
+    publisher_ = std::make_unique<Publisher>(config_.publisher, node_->store.get(), node_->applier.get(),
+                                             producer_.get(), &node_->clock, &node_->metrics);
+  }
+  encode_ = std::make_unique<EncodeStage>(node_->item_encoder.get(), dead_letters_.get(), &events_, &encoded_,
+                                          &node_->clock, &node_->metrics);
+  ingest_ = std::make_unique<IngestStage>(config_.ingest, source_.get(), std::move(decoders), dead_letters_.get(),
+                                          &events_, &node_->clock, &node_->metrics);
+  // From right to left, so that nobody pushes into the void.
+  started_ = true;
+  if (publisher_) publisher_->Start();
+  node_->applier->Start(&encoded_, [this](const std::vector<PartitionProgress>& progress) {
+    if (publisher_) publisher_->Wake();
+    source_->ReportStored(progress);
+  });
+  encode_->Start();
+  ingest_->Start();
+  return node_->Serve(config_, "engine", [this] {
+    std::vector<std::string> reasons;
+    if (const Status now = status(); !now.ok()) reasons.push_back(now.ToString());
+    if (stopping_) reasons.push_back("stopping");
+    return reasons;
+  });
+}
+
+Status EngineImpl::status() const {
+  if (!started_) return Status::Ok();
+  for (const Status& status : {node_->applier->status(), encode_->status(), ingest_->status()}) {
+    if (!status.ok()) return status;
+  }
+  return publisher_ ? publisher_->status() : Status::Ok();
+}
+
+Status EngineImpl::Stop() {
+  if (!started_) return Status::Ok();
+  stopping_ = true;
+  node_->applier->ReleaseBackpressure();
+  ingest_->Stop();
+  encode_->Join();
+  node_->applier->Join();
+  if (publisher_) {
+    publisher_->Stop(kDrainOutboxMs);
+    if (!publisher_->drained()) {
+      LogWarning("changelog", "stopped before all was published; the next start continues");
+    }
+  }
+  if (node_->http) node_->http->Stop();
+  const Status first_failure = status();
+  started_ = false;
+  FRESHET_TRY(node_->store->Flush());
+  return first_failure;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::Start(const Config& config,
+                                              const std::function<void(double)>& rebuild_progress) {
+  auto engine = std::make_unique<EngineImpl>(config);
+  FRESHET_TRY(engine->Open(rebuild_progress));
+  return std::unique_ptr<Engine>(std::move(engine));
+}
+
+}  // namespace freshet

@@ -1,0 +1,39 @@
+// freshet: one binary, one sub-command a job.
+#include <CLI/CLI.hpp>
+#include <exception>
+#include <iostream>
+
+#include "freshet/deploy/commands.h"
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "freshet: a streaming vector-recall engine for recommenders.\n"
+      "What a producer writes to Kafka comes back as a recommendation, within milliseconds.",
+      "freshet");
+  app.set_version_flag("--version", std::string("freshet ") + FRESHET_VERSION);
+  app.require_subcommand(1);
+  app.footer(
+      "Try it:\n  deploy/demo\n\n"
+      "Each sub-command explains itself with --help and an example.\n"
+      "Exit codes: 0, 1 failure, 2 usage, 69 dependency unavailable, 78 configuration.");
+  freshet::CommandRunner run;
+  freshet::AddRunCommand(&app, &run);
+  freshet::AddSidecarCommand(&app, &run);
+  freshet::AddBrokerCommand(&app, &run);
+  freshet::AddImportCommand(&app, &run);
+  freshet::AddReplayCommand(&app, &run);
+  freshet::AddTrainCommand(&app, &run);
+  freshet::AddQueryCommand(&app, &run);
+  freshet::AddStoreCommand(&app, &run);
+  freshet::AddConfigCommand(&app, &run);
+  try {
+    app.parse(argc, argv);
+    return run ? run() : 2;
+  } catch (const CLI::ParseError& e) {
+    const int code = app.exit(e);
+    return code == 0 ? 0 : 2;
+  } catch (const std::exception& e) {
+    std::cerr << "freshet: " << e.what() << "\n";
+    return 1;
+  }
+}

@@ -1,0 +1,135 @@
+#include "node.h"
+
+#include <filesystem>
+
+#include "freshet/core/json.h"
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+
+namespace freshet {
+namespace {
+
+Status LoadModel(const Config& config, ApplierOptions::Role role, Node* node, StoreOptions* store) {
+  if (config.encoder.passthrough) {
+    node->item_encoder = MakePassthroughEncoder(config.encoder.dim, config.encoder.metric);
+    store->space_id = node->item_encoder->space_id();
+    store->dim = config.encoder.dim;
+    store->metric = config.encoder.metric;
+    return Status::Ok();
+  }
+  PackageOptions package;
+  package.directory = config.encoder.package;
+  package.allowed_root = config.encoder.allowed_root;
+  if (package.allowed_root.empty()) {
+    const auto parent = std::filesystem::absolute(package.directory).lexically_normal().parent_path();
+    package.allowed_root = parent.string();
+  }
+  package.intra_op_threads = config.encoder.threads;
+  FRESHET_ASSIGN(node->package, OpenModelPackage(package));
+  if (role == ApplierOptions::Role::kEngine) {
+    FRESHET_ASSIGN(node->item_encoder, node->package->LoadItemEncoder());
+  }
+  FRESHET_ASSIGN(node->user_encoder, node->package->LoadUserEncoder());
+  const ModelManifest& manifest = node->package->manifest();
+  store->space_id = manifest.space_id;
+  store->dim = manifest.dim;
+  store->metric = manifest.metric;
+  if (BlasInUse() == "reference") {
+    LogWarning("encoder", "LibTorch runs on the reference BLAS, about 25 times slower: install libopenblas0-pthread");
+  }
+  LogInfo("encoder", "model loaded",
+          {{"name", manifest.name}, {"version", manifest.version}, {"space", manifest.space_id}});
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Node>> Node::Open(const Config& config, ApplierOptions::Role role,
+                                         const std::function<void(double)>& rebuild_progress) {
+  auto node = std::make_unique<Node>();
+  StoreOptions store;
+  FRESHET_TRY(LoadModel(config, role, node.get(), &store));
+  store.directory = config.data_dir;
+  store.sync = config.sync;
+  store.cache_bytes = config.cache_bytes;
+  store.write_buffer_bytes = config.write_buffer_bytes;
+  FRESHET_ASSIGN(node->store, Store::Open(store));
+  HnswOptions index = config.index;
+  index.dim = store.dim;
+  index.metric = store.metric;
+  FRESHET_ASSIGN(std::unique_ptr<Index> made, MakeHnswIndex(index));
+  ApplierOptions applier = config.applier;
+  applier.role = role;
+  applier.outbox = role == ApplierOptions::Role::kEngine && config.changelog;
+  applier.vectors_topic = config.publisher.vectors_topic;
+  node->applier =
+      std::make_unique<Applier>(applier, store, node->store.get(), std::move(made), &node->clock, &node->metrics);
+  const std::int64_t begin_us = node->clock.MonotonicUs();
+  FRESHET_TRY(node->applier->Rebuild(rebuild_progress));
+  LogInfo("store", "opened",
+          {{"directory", config.data_dir},
+           {"items", StrCat(node->applier->catalog().live())},
+           {"sequence", StrCat(node->applier->sequence())},
+           {"rebuild_ms", StrCat((node->clock.MonotonicUs() - begin_us) / 1000)}});
+  node->recall = std::make_unique<RecallService>(node->applier.get(), node->user_encoder.get(), &node->clock,
+                                                 &node->metrics);
+  node->metrics.GetGauge("freshet_build_info", "Constant 1; the labels tell the build", {{"version", FRESHET_VERSION}})
+      .Set(1);
+  return node;
+}
+
+Status Node::Serve(const Config& config, const std::string& role,
+                   const std::function<std::vector<std::string>()>& failures) {
+  if (!config.serve) return Status::Ok();
+  const auto ready = [this, failures, max_lag_ms = std::int64_t{config.max_lag_seconds} * 1000] {
+    std::vector<std::string> reasons = failures();
+    const std::int64_t as_of_ms = applier->as_of_ms();
+    if (as_of_ms == 0) {
+      reasons.push_back("has not caught up with the log yet");
+    } else if (const std::int64_t behind_ms = clock.WallMs() - as_of_ms; behind_ms > max_lag_ms) {
+      reasons.push_back(StrCat("answers are ", behind_ms / 1000, " s behind the log, the bound is ", max_lag_ms / 1000));
+    }
+    return reasons;
+  };
+  http = MakeHttpServer(config.http, recall.get(), &metrics, ready, [this, role] { return StatusJson(role); });
+  FRESHET_TRY(http->Start());
+  LogInfo("query", "listening", {{"address", http->address()}});
+  return Status::Ok();
+}
+
+std::string Node::StatusJson(const std::string& role) {
+  const auto dead_letters = [this](const char* stage) {
+    return metrics.GetCounter("freshet_dead_letters_total", "Records that left the stream as dead letters",
+                              {{"stage", stage}})
+        .Value();
+  };
+  Histogram& freshness =
+      metrics.GetHistogram("freshet_freshness_seconds", "Record timestamp to searchable here, per change");
+  Histogram& query = metrics.GetHistogram("freshet_query_seconds", "Time of one recall");
+  const IndexStats index = applier->index().Stats();
+  JsonWriter out;
+  out.BeginObject();
+  out.Key("role").String(role).Key("version").String(FRESHET_VERSION);
+  out.Key("items_live").Uint(applier->catalog().live()).Key("users").Uint(applier->user_count());
+  out.Key("sequence").Uint(applier->sequence()).Key("as_of_ms").Int(applier->as_of_ms());
+  out.Key("lag_records")
+      .Int(static_cast<std::int64_t>(
+          metrics.GetGauge("freshet_consumer_lag_records", "Records between the log's end and this reader").Value()));
+  out.Key("applied_records").Uint(applier->applied_records());
+  out.Key("dead_letters")
+      .Int(static_cast<std::int64_t>(dead_letters("KEY_CONVERTER") + dead_letters("VALUE_CONVERTER") +
+                                     dead_letters("TRANSFORMATION")));
+  out.Key("outbox_records").Uint(store->outbox_records());
+  out.Key("epoch").Uint(store->epoch()).Key("space_id").String(applier->space_id());
+  out.Key("index").BeginObject();
+  out.Key("tombstones").Uint(index.tombstones).Key("capacity").Uint(index.capacity);
+  out.Key("rebuilds").Uint(index.rebuilds).EndObject();
+  out.Key("freshness_p50_seconds").Double(freshness.Quantile(0.5));
+  out.Key("freshness_p99_seconds").Double(freshness.Quantile(0.99));
+  out.Key("query_p50_seconds").Double(query.Quantile(0.5)).Key("query_p99_seconds").Double(query.Quantile(0.99));
+  out.Key("resident_bytes").Double(ResidentBytes());
+  out.EndObject();
+  return out.Take();
+}
+
+}  // namespace freshet

@@ -1,0 +1,44 @@
+// What engine and sidecar have in common: model, store, index, answers.
+//
+// Place in the flow: private to engine.cc and sidecar.cc, the composition roots. Members are in order of construction;
+// they are torn down in reverse. Errors: see the parts; all are told before anything runs.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "freshet/core/clock.h"
+#include "freshet/core/metrics.h"
+#include "freshet/deploy/config.h"
+#include "freshet/encoder/package.h"
+#include "freshet/query/http_server.h"
+#include "freshet/query/recall_service.h"
+#include "freshet/store/applier.h"
+#include "freshet/store/store.h"
+
+namespace freshet {
+
+struct Node {
+  SystemClock clock;
+  Metrics metrics;
+  std::unique_ptr<ModelPackage> package;      // null with passthrough
+  std::unique_ptr<ItemEncoder> item_encoder;  // null on a sidecar with a model
+  std::unique_ptr<UserEncoder> user_encoder;  // null with passthrough
+  std::unique_ptr<Store> store;
+  std::unique_ptr<Applier> applier;
+  std::unique_ptr<RecallService> recall;
+  std::unique_ptr<HttpServer> http;  // null unless configured
+
+  // Loads the model, opens the store, rebuilds index and catalog from it.
+  static Result<std::unique_ptr<Node>> Open(const Config& config, ApplierOptions::Role role,
+                                            const std::function<void(double)>& rebuild_progress);
+
+  // Starts HTTP where configured. `failures` names stages that have stopped, for /readyz.
+  Status Serve(const Config& config, const std::string& role,
+               const std::function<std::vector<std::string>()>& failures);
+  [[nodiscard]] std::string StatusJson(const std::string& role);
+};
+
+}  // namespace freshet

@@ -1,0 +1,95 @@
+#include "freshet/deploy/sidecar.h"
+
+#include <atomic>
+#include <chrono>
+
+#include "freshet/core/log.h"
+#include "freshet/core/queue.h"
+#include "freshet/ingest/kafka.h"
+#include "freshet/query/follow_stage.h"
+#include "node.h"
+
+namespace freshet {
+namespace {
+
+constexpr auto kConnectTimeout = std::chrono::seconds(30);
+
+class SidecarImpl final : public Sidecar {
+ public:
+  explicit SidecarImpl(const Config& config)
+      : config_(config), encoded_(config.queue_max_batches, config.queue_max_bytes) {}
+  ~SidecarImpl() override {
+    if (const Status status = Stop(); !status.ok()) LogError("sidecar", "stop", {{"reason", status.ToString()}});
+  }
+
+  Status Open(const std::function<void(double)>& rebuild_progress) {
+    FRESHET_ASSIGN(node_, Node::Open(config_, ApplierOptions::Role::kFollower, rebuild_progress));
+    ConsumerOptions consumer;
+    consumer.kafka = config_.kafka;
+    consumer.topics = {config_.publisher.vectors_topic, config_.publisher.user_events_topic};
+    consumer.assign_all = true;
+    const auto stored = [this](const std::vector<TopicPartition>& wanted) {
+      return node_->applier->StoredOffsets(wanted);
+    };
+    FRESHET_ASSIGN(source_, OpenKafkaConsumer(consumer, stored, &node_->clock, kConnectTimeout));
+    FollowOptions follow;
+    follow.vectors_topic = config_.publisher.vectors_topic;
+    follow.user_events_topic = config_.publisher.user_events_topic;
+    follow.space_id = node_->applier->space_id();
+    follow.dim = node_->applier->dim();
+    follow.linger_ms = config_.ingest.linger_ms;
+    follow_ = std::make_unique<FollowStage>(follow, source_.get(), &encoded_, &node_->clock, &node_->metrics);
+    started_ = true;
+    node_->applier->Start(&encoded_, {});
+    follow_->Start();
+    return node_->Serve(config_, "sidecar", [this] {
+      std::vector<std::string> reasons;
+      if (const Status now = status(); !now.ok()) reasons.push_back(now.ToString());
+      if (stopping_) reasons.push_back("stopping");
+      return reasons;
+    });
+  }
+
+  [[nodiscard]] Status status() const override {
+    if (!started_) return Status::Ok();
+    const Status applying = node_->applier->status();
+    return applying.ok() ? follow_->status() : applying;
+  }
+
+  Status Stop() override {
+    if (!started_) return Status::Ok();
+    stopping_ = true;
+    follow_->Stop();
+    node_->applier->Join();
+    if (node_->http) node_->http->Stop();
+    const Status first_failure = status();
+    started_ = false;
+    FRESHET_TRY(node_->store->Flush());
+    return first_failure;
+  }
+
+  [[nodiscard]] std::string http_address() const override { return node_->http ? node_->http->address() : ""; }
+  [[nodiscard]] const Applier& applier() const override { return *node_->applier; }
+  [[nodiscard]] const Store& store() const override { return *node_->store; }
+  [[nodiscard]] const RecallService& recall() const override { return *node_->recall; }
+
+ private:
+  const Config config_;
+  std::unique_ptr<Node> node_;
+  std::atomic<bool> stopping_{false};
+  bool started_ = false;
+  std::unique_ptr<RecordSource> source_;
+  BoundedQueue<EncodedBatch> encoded_;
+  std::unique_ptr<FollowStage> follow_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Sidecar>> Sidecar::Start(const Config& config,
+                                                const std::function<void(double)>& rebuild_progress) {
+  auto sidecar = std::make_unique<SidecarImpl>(config);
+  FRESHET_TRY(sidecar->Open(rebuild_progress));
+  return std::unique_ptr<Sidecar>(std::move(sidecar));
+}
+
+}  // namespace freshet
