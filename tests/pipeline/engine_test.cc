@@ -1,0 +1,215 @@
+// One test a line of "What must always hold" that is about the engine as a whole, and how it starts, stops and fails.
+#include "freshet/deploy/engine.h"
+
+#include "freshet/core/fault.h"
+#include "freshet/core/file.h"
+#include "freshet/core/json.h"
+#include "freshet/core/strings.h"
+#include "freshet/deploy/sidecar.h"
+#include "freshet/ingest/kafka.h"
+#include "freshet/query/http_client.h"
+#include "freshet_test/checks.h"
+#include "freshet_test/configs.h"
+#include "freshet_test/process.h"
+#include "freshet_test/test_support.h"
+
+namespace freshet::test {
+namespace {
+
+constexpr auto kSendTimeout = std::chrono::seconds(20);
+
+class EngineTest : public ::testing::Test {
+ protected:
+  EngineTest() {
+    auto broker = StartMockBroker();
+    EXPECT_OK(broker);
+    broker_ = std::move(*broker);
+    for (const char* topic : {"items", "interactions", "users", "vectors", "user-events", "dead-letters"}) {
+      EXPECT_OK(broker_->CreateTopic(topic, 2));
+    }
+    KafkaOptions kafka;
+    kafka.bootstrap_servers = broker_->bootstrap_servers();
+    auto producer = OpenKafkaProducer(kafka);
+    EXPECT_OK(producer);
+    producer_ = std::move(*producer);
+  }
+  ~EngineTest() override { EXPECT_OK(ArmFaults("")); }
+
+  [[nodiscard]] Config EngineConfig(const std::vector<std::string>& overrides = {}) const {
+    auto config = ParseConfig(EngineYaml(broker_->bootstrap_servers(), dir_ / "engine"), "engine.yaml", overrides);
+    EXPECT_OK(config);
+    return *config;
+  }
+  void Put(const std::string& id, float x) {
+    OutRecord record;
+    record.topic = "items";
+    record.key = id;
+    record.value = StrCat(R"({"vector":[)", x, ",1,0,0,0,0,0,0]}");
+    ASSERT_OK(producer_->Send({record}, kSendTimeout));
+  }
+  void Delete(const std::string& id) {
+    OutRecord record;
+    record.topic = "items";
+    record.key = id;
+    ASSERT_OK(producer_->Send({record}, kSendTimeout));
+  }
+  [[nodiscard]] static bool WaitForLive(const Applier& applier, std::size_t live) {
+    return WaitFor([&] { return applier.catalog().live() == live; });
+  }
+
+  TempDir dir_;
+  std::unique_ptr<MockBroker> broker_;
+  std::unique_ptr<KafkaProducer> producer_;
+};
+
+// Invariant 3: a deleted item is in no answer, not after a restart either, and a re-add brings it back.
+TEST_F(EngineTest, ADeleteIsExactAndAReAddBringsTheItemBack) {
+  Put("a", 1);
+  Put("b", -1);
+  {
+    auto engine = Engine::Start(EngineConfig());
+    ASSERT_OK(engine);
+    ASSERT_TRUE(WaitForLive((*engine)->applier(), 2));
+    Delete("a");
+    ASSERT_TRUE(WaitForLive((*engine)->applier(), 1));
+    RecallRequest request;
+    request.item = "a";
+    EXPECT_EQ((*engine)->recall().Recall(request).status().code(), Code::kNotFound);
+    ASSERT_OK((*engine)->Stop());
+  }
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  EXPECT_EQ((*engine)->applier().catalog().LiveIds(), std::vector<std::string>{"b"});
+  Put("a", 0.5F);
+  ASSERT_TRUE(WaitForLive((*engine)->applier(), 2));
+  EXPECT_OK((*engine)->applier().Audit());
+}
+
+// Invariant 7: vectors of one space are never answered or extended by a model of another.
+TEST_F(EngineTest, AStoreOfAnotherEmbeddingSpaceIsRefusedWithBothNames) {
+  {
+    auto engine = Engine::Start(EngineConfig());
+    ASSERT_OK(engine);
+    ASSERT_OK((*engine)->Stop());
+  }
+  const auto refused = Engine::Start(EngineConfig({"encoder.metric=l2"}));
+  EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition);
+  EXPECT_NE(refused.status().message().find("passthrough-8-cosine"), std::string::npos);
+  EXPECT_NE(refused.status().message().find("passthrough-8-l2"), std::string::npos);
+}
+
+TEST_F(EngineTest, ASidecarOfAnotherSpaceStopsInsteadOfMixing) {
+  Put("a", 1);
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  ASSERT_TRUE(WaitFor([&] { return (*engine)->applier().catalog().live() == 1 && (*engine)->store().outbox_records() == 0; }));
+  auto config = ParseConfig(SidecarYaml(broker_->bootstrap_servers(), dir_ / "sidecar"), "sidecar.yaml",
+                            {"encoder.metric=l2"});
+  ASSERT_OK(config);
+  auto sidecar = Sidecar::Start(*config);
+  ASSERT_OK(sidecar);
+  EXPECT_TRUE(WaitFor([&] { return !(*sidecar)->status().ok(); }));
+  EXPECT_EQ((*sidecar)->status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ((*sidecar)->applier().catalog().live(), 0U);
+}
+
+// Every stage's failure stops the engine, is told, and loses nothing: the next start goes on.
+TEST_F(EngineTest, AFailedCommitStopsTheEngineAndTheNextStartContinues) {
+  Put("a", 1);
+  for (const char* plan : {"store.before_write=stop@1", "store.after_write=stop@1",
+                           "applier.between_index_and_catalog=stop@1"}) {
+    SCOPED_TRACE(plan);
+    auto engine = Engine::Start(EngineConfig());
+    ASSERT_OK(engine);
+    ASSERT_OK(ArmFaults(plan));
+    Put(StrCat("after ", plan), 1);
+    EXPECT_TRUE(WaitFor([&] { return !(*engine)->status().ok(); }));
+    EXPECT_FALSE((*engine)->Stop().ok());
+    ASSERT_OK(ArmFaults(""));
+  }
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  EXPECT_TRUE(WaitForLive((*engine)->applier(), 4));
+  EXPECT_OK((*engine)->applier().Audit());
+}
+
+// Invariant 8: the outbox is at least once. What was sent but not trimmed is sent again and changes nothing.
+TEST_F(EngineTest, RepublishedChangesChangeNothingAtTheSidecar) {
+  {
+    auto engine = Engine::Start(EngineConfig());
+    ASSERT_OK(engine);
+    ASSERT_OK(ArmFaults("outbox.before_trim=stop@1"));
+    Put("a", 1);
+    EXPECT_TRUE(WaitFor([&] { return !(*engine)->status().ok(); }));
+    EXPECT_FALSE((*engine)->Stop().ok());
+    ASSERT_OK(ArmFaults(""));
+  }
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  Delete("a");
+  Put("b", 1);
+  auto config = ParseConfig(SidecarYaml(broker_->bootstrap_servers(), dir_ / "sidecar"), "sidecar.yaml", {});
+  ASSERT_OK(config);
+  auto sidecar = Sidecar::Start(*config);
+  ASSERT_OK(sidecar);
+  ASSERT_TRUE(WaitFor([&] {
+    return (*engine)->applier().sequence() == 3 && (*sidecar)->applier().sequence() == 3;
+  }));
+  EXPECT_EQ((*sidecar)->applier().catalog().LiveIds(), std::vector<std::string>{"b"});
+}
+
+// Answers say how fresh they are, and the sidecar's word includes the engine's.
+TEST_F(EngineTest, AsOfMovesOnWhileNothingArrivesAndStandsStillWithoutTheEngine) {
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  auto config = ParseConfig(SidecarYaml(broker_->bootstrap_servers(), dir_ / "sidecar"), "sidecar.yaml", {});
+  ASSERT_OK(config);
+  auto sidecar = Sidecar::Start(*config);
+  ASSERT_OK(sidecar);
+  ASSERT_TRUE(WaitFor([&] { return (*sidecar)->applier().as_of_ms() > 0; }));
+  const std::int64_t first = (*sidecar)->applier().as_of_ms();
+  EXPECT_TRUE(WaitFor([&] { return (*sidecar)->applier().as_of_ms() > first; }));
+  EXPECT_LE((*sidecar)->applier().as_of_ms(), (*engine)->applier().as_of_ms());
+  const auto ready = HttpCall((*sidecar)->http_address(), "GET", "/readyz", "", 2'000);
+  ASSERT_OK(ready);
+  EXPECT_EQ(ready->status, 200);
+}
+
+TEST_F(EngineTest, AnswersOverHttpAndCountsWhatItDid) {
+  Put("a", 1);
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  ASSERT_TRUE(WaitForLive((*engine)->applier(), 1));
+  const auto reply = HttpCall((*engine)->http_address(), "POST", "/v1/recall", R"({"vector":[1,0,0,0,0,0,0,0],"k":5})",
+                              2'000);
+  ASSERT_OK(reply);
+  EXPECT_EQ(reply->status, 200);
+  const auto json = ParseJson(reply->body);
+  ASSERT_OK(json);
+  EXPECT_EQ(JsonFind(**json, "results")->Size(), 1U);
+  const auto metrics = HttpCall((*engine)->http_address(), "GET", "/metrics", "", 2'000);
+  ASSERT_OK(metrics);
+  for (const char* name : {"freshet_build_info", "freshet_items_live 1", "freshet_freshness_seconds_count",
+                           "freshet_ingest_records_total", "freshet_commits_total"}) {
+    EXPECT_NE(metrics->body.find(name), std::string::npos) << name;
+  }
+}
+
+TEST(CommandLine, HelpWrongUsageAndWrongConfigHaveTheirExitCodes) {
+  std::string out;
+  EXPECT_EQ(RunCommand({FreshetBinary(), "--help"}, &out), 0);
+  for (const char* name : {"run", "sidecar", "broker", "import", "replay", "train", "query", "config", "store"}) {
+    EXPECT_NE(out.find(name), std::string::npos);
+    std::string help;
+    EXPECT_EQ(RunCommand({FreshetBinary(), name, "--help"}, &help), 0) << name;
+  }
+  EXPECT_EQ(RunCommand({FreshetBinary(), "runn"}, nullptr), 2);
+  EXPECT_EQ(RunCommand({FreshetBinary()}, nullptr), 2);
+  const TempDir dir;
+  ASSERT_OK(WriteFileAtomically(dir / "bad.yaml", "kafka:\n  bootstrap_server: x\n"));
+  EXPECT_EQ(RunCommand({FreshetBinary(), "run", "--config", dir / "bad.yaml"}, nullptr), 78);
+  EXPECT_EQ(RunCommand({FreshetBinary(), "run", "--config", dir / "missing.yaml"}, nullptr), 78);
+}
+
+}  // namespace
+}  // namespace freshet::test

@@ -1,0 +1,39 @@
+#include "freshet_test/kafka_broker.h"
+
+#include "freshet/core/strings.h"
+#include "freshet_test/process.h"
+#include "freshet_test/test_support.h"
+
+namespace freshet::test {
+namespace {
+
+std::string Script() { return SourceRoot() + "/deploy/kafka/broker"; }
+
+}  // namespace
+
+KafkaBroker::KafkaBroker(const std::string& directory, const std::string& version)
+    : directory_(directory), version_(version) {
+  Start();
+}
+
+KafkaBroker::~KafkaBroker() { EXPECT_EQ(RunCommand({Script(), "stop", "--dir", directory_}, nullptr), 0); }
+
+void KafkaBroker::Start() {
+  std::vector<std::string> command = {Script(), "start", "--dir", directory_};
+  if (!version_.empty()) command.insert(command.end(), {"--version", version_});
+  std::string out;
+  ASSERT_EQ(RunCommand(command, &out, 300'000), 0) << out;
+  bootstrap_servers_ = Trim(out);
+  ASSERT_FALSE(bootstrap_servers_.empty());
+}
+
+void KafkaBroker::Kill() const { ASSERT_EQ(RunCommand({Script(), "kill", "--dir", directory_}, nullptr), 0); }
+
+void KafkaBroker::CreateTopic(const std::string& name, int partitions, bool compact) const {
+  std::vector<std::string> command = {Script(), "topic",        "--dir", directory_, name,
+                                      "--partitions", std::to_string(partitions)};
+  if (compact) command.emplace_back("--compact");
+  ASSERT_EQ(RunCommand(command, nullptr), 0);
+}
+
+}  // namespace freshet::test

@@ -1,0 +1,96 @@
+#include "freshet/deploy/config.h"
+
+#include <cstdlib>
+
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+constexpr char kMinimal[] = "encoder: {kind: passthrough, dim: 8}\n";
+
+TEST(Config, DefaultsAreEnoughWithAnEncoder) {
+  const auto config = ParseConfig(kMinimal, "f.yaml", {});
+  ASSERT_OK(config);
+  EXPECT_EQ(config->items.name, "items");
+  EXPECT_FALSE(config->users);
+  EXPECT_TRUE(config->changelog);
+  EXPECT_FALSE(config->serve);
+  EXPECT_EQ(config->http.listen, "127.0.0.1:0");
+  EXPECT_TRUE(config->dead_letters.tolerate);
+}
+
+TEST(Config, EveryMistakeAtOnceWithLineAndNearestKey) {
+  const auto config = ParseConfig(
+      "kafka:\n"
+      "  bootstrap_server: x\n"            // 2: slip
+      "  session_timeout_ms: fast\n"       // 3: no number
+      "batch: {max_records: 0}\n"          // 4: out of range
+      "encoder: {kind: magic}\n"           // 5: no such choice
+      "errors.tolerance: some\n"           // 6
+      "no_such_thing: 1\n",                // 7
+      "f.yaml", {});
+  ASSERT_EQ(config.status().code(), Code::kConfig);
+  const std::string& message = config.status().message();
+  for (const char* part :
+       {"f.yaml:2: unknown key `bootstrap_server` in `kafka`; did you mean `bootstrap_servers`?", "f.yaml:3:",
+        "f.yaml:4: `max_records` must be a whole number, 1 to 100000", "f.yaml:5: `kind` must be model or passthrough",
+        "f.yaml:6:", "f.yaml:7: unknown key `no_such_thing`"}) {
+    EXPECT_NE(message.find(part), std::string::npos) << part << "\n in \n" << message;
+  }
+}
+
+TEST(Config, DuplicateKeysAreErrorsWithTheirLine) {
+  const auto config = ParseConfig("data_dir: a\ndata_dir: b\n", "f.yaml", {});
+  ASSERT_EQ(config.status().code(), Code::kConfig);
+  EXPECT_NE(config.status().message().find("f.yaml:2: duplicate key `data_dir`"), std::string::npos)
+      << config.status().message();
+}
+
+TEST(Config, OverridesReachNestedAndDottedKeys) {
+  const auto config = ParseConfig(kMinimal, "f.yaml",
+                                  {"kafka.bootstrap_servers=h:1", "kafka.assign=[0, 2]", "errors.tolerance=none",
+                                   "query.listen=127.0.0.1:9", "topics.items.schema.category=/cat"});
+  ASSERT_OK(config);
+  EXPECT_EQ(config->kafka.bootstrap_servers, "h:1");
+  EXPECT_EQ(config->assign, (std::vector<std::int32_t>{0, 2}));
+  EXPECT_FALSE(config->dead_letters.tolerate);
+  EXPECT_TRUE(config->serve);
+  EXPECT_EQ(config->items.schema.category, "/cat");
+  EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {"kafka.bootstrap=h"}).status().code(), Code::kConfig);
+  EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {"nonsense"}).status().code(), Code::kConfig);
+}
+
+TEST(Config, EnvironmentIsExpandedAndAMissingVariableIsNamed) {
+  ::setenv("FRESHET_TEST_SECRET", "s3cret", 1);
+  const std::string yaml = std::string(kMinimal) +
+                           "kafka: {librdkafka_options: {sasl.password: \"${env:FRESHET_TEST_SECRET}\"}}\n";
+  const auto config = ParseConfig(yaml, "f.yaml", {});
+  ASSERT_OK(config);
+  EXPECT_EQ(config->kafka.librdkafka_options.at("sasl.password"), "s3cret");
+  const auto missing = ParseConfig(std::string(kMinimal) + "data_dir: ${env:FRESHET_TEST_UNSET}\n", "f.yaml", {});
+  ASSERT_EQ(missing.status().code(), Code::kConfig);
+  EXPECT_NE(missing.status().message().find("FRESHET_TEST_UNSET"), std::string::npos);
+}
+
+TEST(Config, KeysThatFreshetOwnsAreRefusedByName) {
+  for (const char* key : {"group.id", "enable.auto.commit", "auto.offset.reset", "metadata.broker.list"}) {
+    const auto config = ParseConfig(
+        std::string(kMinimal) + "kafka: {librdkafka_options: {" + key + ": x}}\n", "f.yaml", {});
+    ASSERT_EQ(config.status().code(), Code::kConfig) << key;
+    EXPECT_NE(config.status().message().find(key), std::string::npos);
+  }
+}
+
+TEST(Config, OtherThanLoopbackIsRefused) {
+  EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {"query.listen=0.0.0.0:80"}).status().code(), Code::kConfig);
+}
+
+TEST(Config, TheExamplesAreValid) {
+  for (const char* name : {"engine", "sidecar", "demo-engine", "demo-sidecar"}) {
+    EXPECT_OK(LoadConfig(test::SourceRoot() + "/deploy/config/" + name + ".yaml", {})) << name;
+  }
+}
+
+}  // namespace
+}  // namespace freshet

@@ -1,0 +1,244 @@
+#include "freshet/encoder/encode_stage.h"
+
+#include <algorithm>
+
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+// Embeds the feature `x` as {x, 1}; an item with x < 0 is one that no model can embed. Breaks for good when told to.
+class FakeEncoder final : public ItemEncoder {
+ public:
+  int dim() const override { return 2; }
+  Metric metric() const override { return Metric::kL2; }
+  const std::string& space_id() const override { return space_id_; }
+  Status Encode(std::span<const ItemUpdate* const> items, std::span<float> out) override {
+    ++calls;
+    if (broken) return Internal("the model is broken");
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      const double x = std::get<double>(*FindFeature(items[i]->features, "x"));
+      seen.push_back(items[i]->item_id);
+      if (x < 0) return InvalidArgument("x is negative");
+      out[2 * i] = static_cast<float>(x);
+      out[2 * i + 1] = 1;
+    }
+    return Status::Ok();
+  }
+  int calls = 0;
+  bool broken = false;
+  std::vector<std::string> seen;
+
+ private:
+  const std::string space_id_ = "fake-space";
+};
+
+class FakeDeadLetters final : public DeadLetterQueue {
+ public:
+  Status Send(std::vector<DeadLetter> letters) override {
+    FRESHET_TRY(answer);
+    for (DeadLetter& letter : letters) sent.push_back(std::move(letter));
+    return Status::Ok();
+  }
+  Status answer;
+  std::vector<DeadLetter> sent;
+};
+
+Event At(std::int32_t partition, std::int64_t offset, const std::string& topic = "items") {
+  Event event;
+  event.position = {partition, offset};
+  event.record_timestamp_ms = 1000 + offset;
+  event.raw.topic = topic;
+  return event;
+}
+
+Event Item(const std::string& id, double x, std::int64_t offset, std::int32_t partition = 0) {
+  Event event = At(partition, offset);
+  ItemUpdate item;
+  item.item_id = id;
+  item.features = {{"x", x}};
+  event.body = std::move(item);
+  event.raw.key = id;
+  return event;
+}
+
+Event Deleted(const std::string& id, std::int64_t offset) {
+  Event event = At(0, offset);
+  ItemUpdate item;
+  item.item_id = id;
+  item.deleted = true;
+  event.body = std::move(item);
+  return event;
+}
+
+class EncodeStageTest : public ::testing::Test {
+ protected:
+  ~EncodeStageTest() override {
+    in_.Close();
+    out_.Close();
+  }
+
+  // Runs the stage over the batches and gives back what came out.
+  std::vector<EncodedBatch> Run(std::vector<EventBatch> batches) {
+    EncodeStage stage(&encoder_, &letters_, &in_, &out_, &clock_, &metrics_);
+    stage.Start();
+    for (EventBatch& batch : batches) (void)in_.Push(std::move(batch), 1);
+    in_.Close();
+    stage.Join();
+    status_ = stage.status();
+    std::vector<EncodedBatch> results;
+    while (auto batch = out_.PopFor(std::chrono::milliseconds(0))) results.push_back(std::move(*batch));
+    return results;
+  }
+
+  static EventBatch Batch(std::vector<Event> events) {
+    EventBatch batch;
+    for (Event& event : events) {
+      const TopicPartition partition{event.raw.topic, event.position.partition};
+      auto found = std::find_if(batch.progress.begin(), batch.progress.end(),
+                                [&](const PartitionProgress& p) { return p.partition == partition; });
+      if (found == batch.progress.end()) found = batch.progress.insert(found, {partition, 0, 0, 0, 0, 0});
+      found->next_offset = event.position.offset + 1;
+      event.progress_index = static_cast<std::size_t>(found - batch.progress.begin());
+    }
+    batch.events = std::move(events);
+    batch.as_of_ms = 77;
+    batch.bytes = 123;
+    return batch;
+  }
+
+  FakeEncoder encoder_;
+  FakeDeadLetters letters_;
+  ManualClock clock_;
+  Metrics metrics_;
+  BoundedQueue<EventBatch> in_{100, 1 << 20};
+  BoundedQueue<EncodedBatch> out_{100, 1 << 20};
+  Status status_;
+};
+
+TEST_F(EncodeStageTest, EmbedsEachItemAndCarriesTheBatchesFrame) {
+  const auto results = Run({Batch({Item("a", 1, 10), Item("b", 2, 11)})});
+  ASSERT_OK(status_);
+  ASSERT_EQ(results.size(), 1U);
+  const EncodedBatch& batch = results[0];
+  EXPECT_EQ(batch.space_id, "fake-space");
+  EXPECT_EQ(batch.as_of_ms, 77);
+  EXPECT_EQ(batch.bytes, 123U);
+  ASSERT_EQ(batch.items.size(), 2U);
+  EXPECT_EQ(batch.items[1].update.item_id, "b");
+  EXPECT_EQ(batch.items[1].update.vector, (std::vector<float>{2, 1}));
+  EXPECT_EQ(batch.items[1].position.offset, 11);
+  EXPECT_EQ(batch.items[1].record_timestamp_ms, 1011);
+  EXPECT_EQ(encoder_.calls, 1);
+  ASSERT_EQ(batch.progress.size(), 1U);
+  EXPECT_EQ(batch.progress[0].next_offset, 12);
+}
+
+TEST_F(EncodeStageTest, EncodesOnlyTheLastWriteOfAnItem) {
+  const auto results = Run({Batch({Item("a", 1, 0), Item("b", 5, 1), Item("a", 2, 2), Item("a", 3, 3)})});
+  ASSERT_EQ(results.size(), 1U);
+  ASSERT_EQ(results[0].items.size(), 2U);
+  EXPECT_EQ(results[0].items[1].update.item_id, "a");
+  EXPECT_EQ(results[0].items[1].update.vector[0], 3);
+  EXPECT_EQ(results[0].items[1].position.offset, 3);
+  EXPECT_EQ(encoder_.seen, (std::vector<std::string>{"b", "a"}));
+  EXPECT_EQ(metrics_
+                .GetCounter("freshet_encode_superseded_total",
+                            "Item writes dropped for a later write of the same item in their batch.")
+                .Value(),
+            2);
+}
+
+TEST_F(EncodeStageTest, ADeletePassesWithoutTheModel) {
+  const auto results = Run({Batch({Item("a", 1, 0), Deleted("a", 1), Deleted("b", 2), Item("b", 4, 3)})});
+  ASSERT_EQ(results.size(), 1U);
+  ASSERT_EQ(results[0].items.size(), 2U);
+  EXPECT_TRUE(results[0].items[0].update.deleted);
+  EXPECT_TRUE(results[0].items[0].update.vector.empty());
+  EXPECT_FALSE(results[0].items[1].update.deleted);
+  EXPECT_EQ(encoder_.seen, std::vector<std::string>{"b"});
+}
+
+TEST_F(EncodeStageTest, FindsTheBadItemsByBisectionAndPassesTheRest) {
+  std::vector<Event> events;
+  for (int i = 0; i < 64; ++i) events.push_back(Item("i" + std::to_string(i), i == 13 || i == 40 ? -1 : i, i));
+  const auto results = Run({Batch(std::move(events))});
+  ASSERT_OK(status_);
+  ASSERT_EQ(results.size(), 1U);
+  EXPECT_EQ(results[0].items.size(), 62U);
+  for (const ItemChange& change : results[0].items) {
+    EXPECT_EQ(change.update.vector[0], static_cast<float>(change.position.offset));
+  }
+  ASSERT_EQ(letters_.sent.size(), 2U);
+  EXPECT_EQ(letters_.sent[0].position.offset, 13);
+  EXPECT_EQ(letters_.sent[1].position.offset, 40);
+  EXPECT_EQ(letters_.sent[0].stage, "TRANSFORMATION");
+  EXPECT_EQ(letters_.sent[0].reason, "x is negative");
+  EXPECT_EQ(letters_.sent[0].record.key, "i13");
+  EXPECT_EQ(results[0].progress[0].next_offset, 64) << "a dead letter's offset is covered";
+  EXPECT_LE(encoder_.calls, 26) << "bisection, not one call an item";
+}
+
+TEST_F(EncodeStageTest, APoisonedLastWriteDoesNotBringTheOlderOneBack) {
+  const auto results = Run({Batch({Item("a", 1, 0), Item("a", -1, 1)})});
+  ASSERT_EQ(results.size(), 1U);
+  EXPECT_TRUE(results[0].items.empty());
+  ASSERT_EQ(letters_.sent.size(), 1U);
+  EXPECT_EQ(letters_.sent[0].position.offset, 1);
+  EXPECT_EQ(results[0].progress[0].next_offset, 2);
+}
+
+TEST_F(EncodeStageTest, PassesHeartbeatsAndFullySkippedBatches) {
+  EventBatch heartbeat;
+  heartbeat.as_of_ms = 99;
+  const auto results = Run({std::move(heartbeat), Batch({At(0, 5), At(0, 6)})});
+  ASSERT_EQ(results.size(), 2U);
+  EXPECT_EQ(results[0].as_of_ms, 99);
+  EXPECT_TRUE(results[0].progress.empty());
+  EXPECT_TRUE(results[1].items.empty());
+  ASSERT_EQ(results[1].progress.size(), 1U);
+  EXPECT_EQ(results[1].progress[0].next_offset, 7);
+  EXPECT_EQ(encoder_.calls, 0);
+}
+
+TEST_F(EncodeStageTest, KeepsUserEventsInLogOrderBesideTheirPartition) {
+  Event bought = At(1, 3, "interactions");
+  bought.body = Interaction{"u", "a", "purchase", 1.0, 5};
+  Event forgotten = At(1, 4, "users");
+  forgotten.body = UserUpdate{"u", true, {}};
+  Event again = At(1, 4, "interactions");
+  again.body = Interaction{"u", "b", "purchase", 1.0, 6};
+  const auto results = Run({Batch({Item("a", 1, 0, 1), bought, forgotten, again})});
+  ASSERT_EQ(results.size(), 1U);
+  const EncodedBatch& batch = results[0];
+  ASSERT_EQ(batch.users.size(), 3U);
+  EXPECT_EQ(std::get<Interaction>(batch.users[0].body).item_id, "a");
+  EXPECT_TRUE(std::get<UserUpdate>(batch.users[1].body).forgotten);
+  EXPECT_EQ(std::get<Interaction>(batch.users[2].body).item_id, "b");
+  // All three topics have a partition 1: the topic tells them apart.
+  EXPECT_EQ(batch.progress[batch.items[0].progress_index].partition.topic, "items");
+  EXPECT_EQ(batch.progress[batch.users[0].progress_index].partition.topic, "interactions");
+  EXPECT_EQ(batch.progress[batch.users[1].progress_index].partition.topic, "users");
+}
+
+TEST_F(EncodeStageTest, ABrokenModelEndsTheStageAndClosesBothQueues) {
+  encoder_.broken = true;
+  EncodeStage stage(&encoder_, &letters_, &in_, &out_, &clock_, &metrics_);
+  stage.Start();
+  ASSERT_TRUE(in_.Push(Batch({Item("a", 1, 0)}), 1));
+  stage.Join();  // the input was never closed by us
+  EXPECT_EQ(stage.status().code(), Code::kInternal);
+  EXPECT_FALSE(in_.Push(EventBatch{}, 0));
+  EXPECT_TRUE(out_.drained());
+  EXPECT_TRUE(letters_.sent.empty()) << "a broken model is not the items' fault";
+}
+
+TEST_F(EncodeStageTest, ABatchIsNotPassedOnBeforeItsDeadLettersAre) {
+  letters_.answer = Cancelled("stopping");
+  const auto results = Run({Batch({Item("a", -1, 0), Item("b", 1, 1)})});
+  EXPECT_TRUE(results.empty());
+  EXPECT_EQ(status_.code(), Code::kCancelled);
+}
+
+}  // namespace
+}  // namespace freshet

@@ -1,0 +1,295 @@
+#include "freshet/encoder/package.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "freshet/core/checksum.h"
+#include "freshet/core/fault.h"
+#include "freshet/core/file.h"
+#include "freshet_test/test_support.h"
+#include "model_manifest.h"
+#include "package_writer.h"
+#include "tiny_model.h"
+
+namespace freshet {
+namespace {
+
+namespace fs = std::filesystem;
+
+const char* const kFiles[] = {"model.yaml", "model.yaml.sha256", "item_tower.pt", "user_tower.pt", "goldens.json"};
+
+class PackageTest : public ::testing::Test {
+ protected:
+  PackageTest() : directory_(dir_ / "models/tiny"), root_(dir_ / "models") {}
+
+  void Write(PackageContents contents = test::TinyPackage()) {
+    const Result<std::string> written = WritePackage(std::move(contents), directory_);
+    ASSERT_OK(written);
+    space_id_ = *written;
+  }
+
+  Result<std::unique_ptr<ModelPackage>> Open() { return OpenModelPackage({directory_, root_, 1}); }
+
+  // The first error of opening the package and loading both towers.
+  Status OpenAndLoad() {
+    FRESHET_ASSIGN(const std::unique_ptr<ModelPackage> package, Open());
+    FRESHET_TRY(package->LoadItemEncoder().status());
+    return package->LoadUserEncoder().status();
+  }
+
+  std::string Bytes(const std::string& file) { return *ReadFile(directory_ + "/" + file); }
+  void Put(const std::string& file, const std::string& bytes) {
+    std::ofstream(directory_ + "/" + file, std::ios::binary) << bytes;
+  }
+  // Rewrites model.yaml and its checksum, as somebody would who means it.
+  void PutManifest(const std::string& yaml) {
+    Put("model.yaml", yaml);
+    Put("model.yaml.sha256", Sha256Hex(yaml) + "  model.yaml\n");
+  }
+  void ReplaceInManifest(const std::string& from, const std::string& to) {
+    std::string yaml = Bytes("model.yaml");
+    const std::size_t at = yaml.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    PutManifest(yaml.replace(at, from.size(), to));
+  }
+
+  const test::TempDir dir_;
+  const std::string directory_;
+  const std::string root_;
+  std::string space_id_;
+};
+
+void ExpectRefusal(const Status& status, Code code, const std::string& what) {
+  EXPECT_EQ(status.code(), code) << status.ToString();
+  EXPECT_NE(status.message().find(what), std::string::npos) << status.ToString();
+}
+
+TEST_F(PackageTest, RoundTrips) {
+  Write();
+  const auto package = Open();
+  ASSERT_OK(package);
+  const ModelManifest& manifest = (*package)->manifest();
+  EXPECT_EQ(manifest.name, "tiny");
+  EXPECT_EQ(manifest.space_id, space_id_);
+  EXPECT_EQ(manifest.space_id.size(), 16U);
+  EXPECT_EQ(manifest.metric, Metric::kL2);
+  EXPECT_EQ(manifest.item.features.size(), 2U);
+
+  const auto items = (*package)->LoadItemEncoder();
+  ASSERT_OK(items);
+  EXPECT_EQ((*items)->space_id(), space_id_);
+  ItemUpdate item;
+  item.item_id = "a";
+  item.features = {{"price", 2.0}};
+  const ItemUpdate* const batch[] = {&item};
+  std::vector<float> out(2);
+  ASSERT_OK((*items)->Encode(batch, out));
+  EXPECT_EQ(out, (std::vector<float>{1, 1}));
+
+  const auto users = (*package)->LoadUserEncoder();
+  ASSERT_OK(users);
+  EXPECT_EQ((*users)->space_id(), space_id_);
+  ASSERT_OK((*users)->Encode({"u", {}, {{"a", "view", 1.0, 0}}}, out));
+  EXPECT_EQ(out, (std::vector<float>{1, 0}));
+  // Nobody knows anything of this one: the tower says zero, which has no direction.
+  EXPECT_EQ((*users)->Encode({"stranger", {}, {}}, out).code(), Code::kInvalidArgument);
+}
+
+TEST_F(PackageTest, IsReplacedInOneStepAndLeavesNothingBehind) {
+  Write();
+  const std::string first = space_id_;
+  PackageContents other = test::TinyPackage();
+  other.manifest.item.features[0].vocabulary = {"b", "a"};
+  ASSERT_OK(other.manifest.item.Finish());
+  other.goldens.items[0].vector = {1, 2};
+  Write(std::move(other));
+  EXPECT_NE(space_id_, first) << "another feature spec is another space";
+  EXPECT_OK(OpenAndLoad());
+  EXPECT_EQ(std::distance(fs::directory_iterator(root_), fs::directory_iterator()), 1);
+}
+
+TEST_F(PackageTest, AFailureBeforeTheRenameLeavesTheOldPackage) {
+  Write();
+  const std::string first = space_id_;
+  ASSERT_OK(ArmFaults("package.before_rename=error"));
+  PackageContents other = test::TinyPackage();
+  other.manifest.version = "2";
+  EXPECT_FALSE(WritePackage(std::move(other), directory_).ok());
+  ASSERT_OK(ArmFaults(""));
+  EXPECT_OK(OpenAndLoad());
+  EXPECT_EQ((*Open())->manifest().version, "1");
+  EXPECT_EQ(std::distance(fs::directory_iterator(root_), fs::directory_iterator()), 1);
+}
+
+TEST_F(PackageTest, DoesNotOverwriteWhatIsNoPackage) {
+  fs::create_directories(directory_);
+  Put("precious.txt", "x");
+  EXPECT_EQ(WritePackage(test::TinyPackage(), directory_).status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(Bytes("precious.txt"), "x");
+}
+
+TEST_F(PackageTest, TheSpaceDependsOnTowersMetricAndSpecButNotOnTheName) {
+  Write();
+  const std::string first = space_id_;
+  PackageContents renamed = test::TinyPackage();
+  renamed.manifest.name = "other";
+  Write(std::move(renamed));
+  EXPECT_EQ(space_id_, first);
+  PackageContents metric = test::TinyPackage();
+  metric.manifest.metric = Metric::kInnerProduct;
+  Write(std::move(metric));
+  EXPECT_NE(space_id_, first);
+}
+
+TEST_F(PackageTest, RefusesAFlippedBitInAnyFile) {
+  for (const std::string file : kFiles) {
+    Write();
+    const std::string good = Bytes(file);
+    for (const std::size_t at : {std::size_t{0}, good.size() / 2, good.size() - 1}) {
+      std::string bad = good;
+      bad[at] = static_cast<char>(bad[at] ^ 1);
+      Put(file, bad);
+      const Status status = OpenAndLoad();
+      EXPECT_EQ(status.code(), Code::kCorruption) << file << " at " << at << ": " << status.ToString();
+      EXPECT_NE(status.message().find(file.substr(0, file.find('.'))), std::string::npos) << status.ToString();
+    }
+  }
+}
+
+TEST_F(PackageTest, RefusesATruncatedEmptyOrMissingFile) {
+  for (const std::string file : kFiles) {
+    for (const std::size_t size : {std::size_t{0}, std::size_t{20}}) {
+      Write();
+      Put(file, Bytes(file).substr(0, size));
+      EXPECT_EQ(OpenAndLoad().code(), Code::kCorruption) << file;
+    }
+    Write();
+    fs::remove(directory_ + "/" + file);
+    ExpectRefusal(OpenAndLoad(), Code::kCorruption, file);
+  }
+  fs::remove_all(directory_);
+  EXPECT_EQ(OpenAndLoad().code(), Code::kNotFound);
+}
+
+TEST_F(PackageTest, RefusesFormatsAndSignaturesItDoesNotKnow) {
+  Write();
+  ReplaceInManifest("format: 1", "format: 2");
+  ExpectRefusal(OpenAndLoad(), Code::kFailedPrecondition, "format `2`");
+  Write();
+  ReplaceInManifest("bags-dense-v1", "bags-dense-v9");
+  ExpectRefusal(OpenAndLoad(), Code::kFailedPrecondition, "bags-dense-v9");
+}
+
+TEST_F(PackageTest, RefusesAManifestThatContradictsItself) {
+  const std::pair<const char*, const char*> edits[] = {
+      {"dim: 2", "dim: 3"},
+      {"dim: 2", "dim: 0"},
+      {"dim: 2", "dim: 99999"},
+      {"metric: l2", "metric: cosine"},
+      {"metric: l2", "metric: l3"},
+      {"mean: 0", "mean: 1"},
+      {"\"a\", \"b\"", "\"b\", \"a\""},
+      {"name: \"tiny\"", "name: [1]"},
+      {"name: \"tiny\"", "nam: \"tiny\""},
+      {"files:", "extra: 1\nfiles:"},
+      {"goldens.json:", "../goldens.json:"},
+  };
+  for (const auto& [from, to] : edits) {
+    Write();
+    ReplaceInManifest(from, to);
+    ExpectRefusal(OpenAndLoad(), Code::kCorruption, "model.yaml");
+  }
+}
+
+TEST_F(PackageTest, RefusesTowersThatDoNotFitTheirManifest) {
+  PackageContents wrong_dim = test::TinyPackage();
+  wrong_dim.manifest.dim = 3;
+  wrong_dim.goldens.items[0].vector = {0, 3, 0};
+  wrong_dim.goldens.user_vectors = {{0.5F, 0.5F, 0}};
+  Write(std::move(wrong_dim));
+  ExpectRefusal(OpenAndLoad(), Code::kCorruption, "item_tower.pt");
+
+  PackageContents swapped = test::TinyPackage();
+  std::swap(swapped.item_tower, swapped.user_tower);
+  Write(std::move(swapped));
+  ExpectRefusal(OpenAndLoad(), Code::kCorruption, "item_tower.pt");
+
+  PackageContents garbage = test::TinyPackage();
+  garbage.user_tower = "no TorchScript at all";
+  Write(std::move(garbage));
+  ExpectRefusal(OpenAndLoad(), Code::kCorruption, "user_tower.pt");
+}
+
+TEST_F(PackageTest, RunsTheGoldensBeforeTheFirstRealInput) {
+  PackageContents item = test::TinyPackage();
+  item.goldens.items[0].vector[1] += 2e-4F;
+  Write(std::move(item));
+  ExpectRefusal(OpenAndLoad(), Code::kCorruption, "item `b`");
+
+  PackageContents user = test::TinyPackage();
+  user.goldens.user_vectors[0][0] -= 2e-4F;
+  Write(std::move(user));
+  ExpectRefusal(OpenAndLoad(), Code::kCorruption, "user `u`");
+
+  PackageContents within = test::TinyPackage();
+  within.goldens.items[0].vector[1] += 5e-5F;
+  Write(std::move(within));
+  EXPECT_OK(OpenAndLoad());
+}
+
+TEST_F(PackageTest, RefusesGoldensThatProveNothing) {
+  PackageContents none = test::TinyPackage();
+  none.goldens.items.clear();
+  Write(std::move(none));
+  ExpectRefusal(OpenAndLoad(), Code::kCorruption, "goldens.json");
+  PackageContents loose = test::TinyPackage();
+  loose.goldens.tolerance = 10;
+  Write(std::move(loose));
+  ExpectRefusal(OpenAndLoad(), Code::kCorruption, "tolerance");
+}
+
+TEST_F(PackageTest, OpensOnlyBeneathTheAllowedRoot) {
+  Write();
+  const std::string elsewhere = dir_ / "elsewhere";
+  fs::create_directories(elsewhere);
+  EXPECT_EQ(OpenModelPackage({directory_, elsewhere, 1}).status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(OpenModelPackage({root_ + "/../models/tiny", root_, 1}).status().code(), Code::kOk);
+  EXPECT_EQ(OpenModelPackage({elsewhere + "/../models/tiny", elsewhere, 1}).status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(OpenModelPackage({root_, root_, 1}).status().code(), Code::kFailedPrecondition) << "the root is no package";
+  EXPECT_OK(OpenModelPackage({directory_, "", 1}));
+
+  // A root whose name is a prefix of the directory's is not its parent.
+  fs::create_directories(dir_ / "mod");
+  EXPECT_EQ(OpenModelPackage({directory_, dir_ / "mod", 1}).status().code(), Code::kFailedPrecondition);
+}
+
+TEST_F(PackageTest, FollowsNoLinkOutOfTheRoot) {
+  Write();
+  const std::string outside = dir_ / "outside";
+  fs::rename(directory_, outside);
+  fs::create_directory_symlink(outside, directory_);
+  EXPECT_EQ(Open().status().code(), Code::kFailedPrecondition);
+
+  fs::remove(directory_);
+  fs::rename(outside, directory_);
+  fs::create_directory_symlink(directory_, root_ + "/current");
+  EXPECT_OK(OpenModelPackage({root_ + "/current", root_, 1}));  // a link that stays inside is fine
+
+  fs::rename(directory_ + "/item_tower.pt", dir_ / "tower.pt");
+  fs::create_symlink(dir_ / "tower.pt", directory_ + "/item_tower.pt");
+  ExpectRefusal(OpenAndLoad(), Code::kFailedPrecondition, "item_tower.pt");
+}
+
+TEST_F(PackageTest, NoticesATowerThatChangesAfterItWasOpened) {
+  Write();
+  const auto package = Open();
+  ASSERT_OK(package);
+  std::string bytes = Bytes("item_tower.pt");
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+  Put("item_tower.pt", bytes);
+  EXPECT_EQ((*package)->LoadItemEncoder().status().code(), Code::kCorruption);
+  EXPECT_OK((*package)->LoadUserEncoder());
+}
+
+}  // namespace
+}  // namespace freshet

@@ -1,0 +1,125 @@
+#include "torch_tower.h"
+
+#include <thread>
+
+#include "freshet/encoder/package.h"
+#include "freshet_test/test_support.h"
+#include "tiny_model.h"
+
+namespace freshet {
+namespace {
+
+using test::TinyTower;
+
+constexpr TowerShape kShape{3, 1, 1, 2};
+
+TowerInput Rows(const std::vector<std::int64_t>& rows) {
+  TowerInput input;
+  for (const std::int64_t row : rows) {
+    input.offsets.push_back(static_cast<std::int64_t>(input.indices.size()));
+    input.indices.push_back(row);
+    input.dense.push_back(static_cast<float>(row));
+    ++input.rows;
+  }
+  return input;
+}
+
+std::string Forward(const std::string& body) {
+  return "def forward(self, indices: Tensor, offsets: Tensor, dense: Tensor) -> Tensor:\n" + body;
+}
+
+TEST(TorchTowerTest, RunsTheSignature) {
+  const auto tower = Tower::Load(TinyTower(test::kTinyForward, 1), kShape);
+  ASSERT_OK(tower);
+  std::vector<float> out(6);
+  ASSERT_OK((*tower)->Run(Rows({0, 1, 2}), out));
+  EXPECT_EQ(out, (std::vector<float>{1, 0, 0, 1.5F, 1, 2}));
+  ASSERT_OK((*tower)->Run(TowerInput{}, {}));
+}
+
+TEST(TorchTowerTest, AnEmptyBagIsZero) {
+  const auto tower = Tower::Load(TinyTower(test::kTinyForward, 1), kShape);
+  ASSERT_OK(tower);
+  TowerInput input;
+  input.offsets = {0, 0};
+  input.dense = {2, 4};
+  input.rows = 2;
+  std::vector<float> out(4);
+  ASSERT_OK((*tower)->Run(input, out));
+  EXPECT_EQ(out, (std::vector<float>{0, 1, 0, 2}));
+}
+
+TEST(TorchTowerTest, RefusesWhatDoesNotFitWhenItIsLoaded) {
+  const std::string good = TinyTower(test::kTinyForward, 1);
+  TowerShape wrong_dim = kShape;
+  wrong_dim.dim = 3;
+  TowerShape wrong_dense = kShape;
+  wrong_dense.dense = 2;
+  TowerShape wrong_rows = kShape;
+  wrong_rows.table_rows = 4;  // the last row of the spec is not in the table
+  for (const TowerShape& shape : {wrong_dim, wrong_dense, wrong_rows}) {
+    EXPECT_EQ(Tower::Load(good, shape).status().code(), Code::kCorruption);
+  }
+  EXPECT_EQ(Tower::Load("", kShape).status().code(), Code::kCorruption);
+  EXPECT_EQ(Tower::Load("not a zip file", kShape).status().code(), Code::kCorruption);
+  EXPECT_EQ(Tower::Load(good.substr(0, good.size() / 2), kShape).status().code(), Code::kCorruption);
+  EXPECT_EQ(Tower::Load(TinyTower("def other(self, x: Tensor) -> Tensor:\n    return x\n", 1), kShape).status().code(),
+            Code::kCorruption);
+  EXPECT_EQ(
+      Tower::Load(TinyTower("def forward(self, x: Tensor) -> Tensor:\n    return x\n", 1), kShape).status().code(),
+      Code::kCorruption);
+}
+
+TEST(TorchTowerTest, ContainsATowerThatRaises) {
+  const auto tower = Tower::Load(TinyTower(Forward("    assert bool((dense <= 1).all()), \"price above one\"\n"
+                                                   "    return torch.cat([dense, dense], 1)\n"),
+                                           1),
+                                 kShape);
+  ASSERT_OK(tower);
+  std::vector<float> out(2);
+  const Status status = (*tower)->Run(Rows({2}), out);
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_NE(status.message().find("price above one"), std::string::npos) << status.message();
+  EXPECT_OK((*tower)->Run(Rows({1}), out));  // a later, good input still works
+}
+
+TEST(TorchTowerTest, RefusesNumbersThatAreNotFinite) {
+  const auto tower =
+      Tower::Load(TinyTower(Forward("    return torch.cat([dense, dense / (dense - 2.0)], 1)\n"), 1), kShape);
+  ASSERT_OK(tower);
+  std::vector<float> out(4);
+  EXPECT_OK((*tower)->Run(Rows({0, 1}), out));
+  EXPECT_EQ((*tower)->Run(Rows({1, 2}), out).code(), Code::kInvalidArgument);
+}
+
+TEST(TorchTowerTest, RunsOnSeveralThreadsAtOnce) {
+  const auto tower = Tower::Load(TinyTower(test::kTinyForward, 1), kShape);
+  ASSERT_OK(tower);
+  std::vector<std::thread> threads;
+  std::vector<int> right(4);
+  for (std::size_t t = 0; t < right.size(); ++t) {
+    threads.emplace_back([&, t] {
+      std::vector<float> out(2);
+      for (int i = 0; i < 200; ++i) {
+        const std::int64_t row = (i + static_cast<std::int64_t>(t)) % 3;
+        const bool ok = (*tower)->Run(Rows({row}), out).ok();
+        const std::vector<float> wanted[] = {{1, 0}, {0, 1.5F}, {1, 2}};
+        if (ok && out == wanted[row]) ++right[t];
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(right, std::vector<int>(4, 200));
+}
+
+TEST(TorchTowerTest, ReportsACompilerError) {
+  EXPECT_EQ(SerializeTower({}, Forward("    return torch.no_such_function(dense)\n")).status().code(), Code::kInternal);
+}
+
+TEST(TorchTowerTest, NamesItsBlas) {
+  const std::string blas = BlasInUse();
+  EXPECT_TRUE(blas == "openblas" || blas == "reference") << blas;
+}
+
+}  // namespace
+}  // namespace freshet

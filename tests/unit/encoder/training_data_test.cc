@@ -1,0 +1,159 @@
+#include "training_data.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+class TrainingDataTest : public ::testing::Test {
+ protected:
+  void Put(const std::string& file, const std::string& text) { std::ofstream(dir_ / file) << text; }
+
+  TrainOptions Options() {
+    TrainOptions options;
+    options.items_file = dir_ / "items.jsonl";
+    options.interactions_file = dir_ / "interactions.jsonl";
+    options.out_directory = dir_ / "model";
+    options.validation_fraction = 0.25;
+    return options;
+  }
+
+  void PutItems() {
+    Put("items.jsonl",
+        R"({"item_id": "a", "features": {"price": 1.5}}
+{"item_id": "b", "features": {"price": 2.5}}
+{"item_id": "c", "features": {"price": 3.5}}
+{"item_id": "gone", "features": {"price": 9}}
+{"item_id": "gone", "deleted": true}
+)");
+  }
+
+  static std::string Line(const std::string& user, const std::string& item, int time, double value = 1) {
+    return R"({"user_id": ")" + user + R"(", "item_id": ")" + item + R"(", "value": )" + std::to_string(value) +
+           R"(, "timestamp": )" + std::to_string(time) + "}\n";
+  }
+
+  void ExpectRefusal(const std::string& reason) {
+    const Result<TrainingData> data = LoadTrainingData(Options());
+    ASSERT_FALSE(data.ok());
+    EXPECT_EQ(data.status().code(), Code::kInvalidArgument) << data.status().ToString();
+    EXPECT_NE(data.status().message().find(reason), std::string::npos) << data.status().message();
+  }
+
+  const test::TempDir dir_;
+};
+
+TEST_F(TrainingDataTest, SplitsByTimeAndKeepsBaskets) {
+  PutItems();
+  // Out of order in the file; u's second basket is at 20; v appears in the validation part only.
+  Put("interactions.jsonl", Line("u", "b", 20) + Line("u", "a", 10) + Line("u", "c", 20) + Line("u", "a", 30) +
+                                Line("v", "a", 30) + Line("u", "gone", 15) + Line("u", "b", 16, -3));
+  TrainOptions options = Options();
+  options.validation_fraction = 0.4;
+  const Result<TrainingData> data = LoadTrainingData(options);
+  ASSERT_OK(data);
+  EXPECT_EQ(data->items.size(), 3U) << "a deleted item is no candidate";
+  EXPECT_EQ(data->unknown_items, 1);
+  ASSERT_EQ(data->examples.size(), 3U);
+  const auto u = static_cast<std::size_t>(data->examples[0].user);
+  EXPECT_EQ(data->users[u].user_id, "u");
+  EXPECT_EQ(data->sequences[u], (std::vector<std::int32_t>{0, 1, 2})) << "by time; a return is no positive";
+  EXPECT_EQ(data->examples[2].position, 2);
+  EXPECT_EQ(data->examples[2].earlier, 1) << "b was in the same basket";
+  ASSERT_EQ(data->validation.size(), 1U) << "v has no history";
+  EXPECT_EQ(data->validation[0].items, std::vector<std::int32_t>{0});
+  EXPECT_EQ(data->item_counts, (std::vector<std::int64_t>{1, 1, 1}));
+}
+
+TEST_F(TrainingDataTest, UntilHidesWhatCameLater) {
+  PutItems();
+  std::string lines;
+  for (int i = 0; i < 8; ++i) lines += Line("u", i % 2 == 0 ? "a" : "b", 10 + i);
+  Put("interactions.jsonl", lines + Line("u", "c", 100));
+  TrainOptions options = Options();
+  options.until_ms = 100;
+  const Result<TrainingData> data = LoadTrainingData(options);
+  ASSERT_OK(data);
+  EXPECT_EQ(data->item_counts[2], 0);
+  for (const FeatureDef& def : data->item_spec.features) {
+    if (def.name == "item_id") {
+      EXPECT_EQ(def.vocabulary.size(), 2U) << "c was never bought before";
+    }
+  }
+  options.until_ms = 5;
+  EXPECT_EQ(LoadTrainingData(options).status().code(), Code::kInvalidArgument);
+}
+
+TEST_F(TrainingDataTest, SaysWhatCannotBeTrainedOn) {
+  PutItems();
+  Put("interactions.jsonl", "");
+  ExpectRefusal("holds no positive interactions");
+  Put("interactions.jsonl", Line("u", "x", 1) + Line("u", "y", 2));
+  ExpectRefusal("the first is `x`");
+  Put("interactions.jsonl", Line("u", "a", 5) + Line("u", "b", 5) + Line("v", "b", 5));
+  ExpectRefusal("do they carry a `timestamp`");
+  Put("interactions.jsonl", Line("u", "a", 1) + Line("u", "b", 2) + Line("v", "b", 3) + Line("w", "b", 4));
+  ExpectRefusal("no user has interactions both before and in the validation part");
+  Put("items.jsonl", "");
+  ExpectRefusal("holds no items");
+  Put("items.jsonl", "{\"item_id\": \"a\", \"features\": {\"price\": 1e999}}\n");
+  ExpectRefusal("items.jsonl:1");
+  TrainOptions options = Options();
+  options.items_file = dir_ / "missing.jsonl";
+  EXPECT_EQ(LoadTrainingData(options).status().code(), Code::kNotFound);
+}
+
+TEST_F(TrainingDataTest, CachedRowsEqualTheExtractionOfServing) {
+  PutItems();
+  std::string lines;
+  for (int i = 0; i < 12; ++i) lines += Line(i % 3 == 0 ? "v" : "u", i % 2 == 0 ? "a" : "b", 10 + i);
+  Put("interactions.jsonl", lines);
+  Put("users.jsonl",
+      "{\"user_id\": \"u\", \"features\": {\"age\": 30}}\n{\"user_id\": \"v\", \"features\": {\"age\": 40}}\n");
+  TrainOptions options = Options();
+  options.users_file = dir_ / "users.jsonl";
+  options.history = 3;
+  const Result<TrainingData> data = LoadTrainingData(options);
+  ASSERT_OK(data);
+  const InputCache cache(*data);
+
+  TowerInput cached;
+  TowerInput served;
+  for (std::size_t i = 0; i < data->items.size(); ++i) {
+    cache.AppendItem(static_cast<std::int32_t>(i), false, &cached);
+    AppendItem(data->item_spec, data->items[i], &served);
+  }
+  EXPECT_EQ(cached.indices, served.indices);
+  EXPECT_EQ(cached.offsets, served.offsets);
+  EXPECT_EQ(cached.dense, served.dense);
+
+  cached.Clear();
+  served.Clear();
+  for (std::size_t u = 0; u < data->users.size(); ++u) {
+    UserContext user = data->users[u];
+    for (const std::int32_t item : data->sequences[u]) {
+      user.history.push_back({data->items[static_cast<std::size_t>(item)].item_id, "view", 1.0, 0});
+    }
+    cache.AppendUser(static_cast<std::int32_t>(u), data->sequences[u], &cached);
+    AppendUser(data->user_spec, user, &served);
+  }
+  std::sort(cached.indices.begin(), cached.indices.end());  // the order within a bag means nothing
+  std::sort(served.indices.begin(), served.indices.end());
+  EXPECT_EQ(cached.indices, served.indices);
+  EXPECT_EQ(cached.offsets, served.offsets);
+  EXPECT_EQ(cached.dense, served.dense);
+
+  cached.Clear();
+  served.Clear();
+  ItemUpdate stranger = data->items[0];
+  stranger.item_id = "never seen";
+  cache.AppendItem(0, true, &cached);
+  AppendItem(data->item_spec, stranger, &served);
+  EXPECT_EQ(cached.indices, served.indices) << "a hidden id looks like a new item";
+}
+
+}  // namespace
+}  // namespace freshet

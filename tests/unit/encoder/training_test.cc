@@ -1,0 +1,162 @@
+#include "freshet/encoder/training.h"
+
+#include <cmath>
+#include <fstream>
+#include <random>
+
+#include "freshet/core/file.h"
+#include "freshet/encoder/package.h"
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+constexpr int kClusters = 12;
+constexpr int kItemsPerCluster = 25;
+constexpr int kUsers = 150;
+
+// Users who buy within one cluster each; a title names the cluster. Popularity knows nothing of that.
+class TrainingTest : public ::testing::Test {
+ protected:
+  TrainingTest() {
+    std::mt19937_64 random(test::TestSeed());
+    std::ofstream items(dir_ / "items.jsonl");
+    for (int i = 0; i < kClusters * kItemsPerCluster; ++i) {
+      items << R"({"item_id": "i)" << i << R"(", "features": {"title": "kind)" << i % kClusters << " number" << i
+            << R"(", "price": )" << i % 7 << "}}\n";
+    }
+    std::ofstream interactions(dir_ / "interactions.jsonl");
+    for (int time = 1; time <= 4000; ++time) {
+      const auto user = static_cast<int>(random() % kUsers);
+      const auto rank = static_cast<int>(random() % kItemsPerCluster);
+      interactions << R"({"user_id": "u)" << user << R"(", "item_id": "i)" << user % kClusters + kClusters * rank
+                   << R"(", "timestamp": )" << time << "}\n";
+    }
+  }
+
+  TrainOptions Options(const std::string& out) {
+    TrainOptions options;
+    options.items_file = dir_ / "items.jsonl";
+    options.interactions_file = dir_ / "interactions.jsonl";
+    options.out_directory = dir_ / out;
+    options.dim = 16;
+    options.embedding_dim = 16;
+    options.hidden = 32;
+    options.batch_size = 128;
+    options.epochs = 4;
+    options.history = 10;
+    options.learning_rate = 0.01;
+    return options;
+  }
+
+  const test::TempDir dir_;
+};
+
+TEST_F(TrainingTest, BeatsPopularityAndServesFromItsPackage) {
+  std::vector<TrainProgress> ends;
+  const TrainOptions options = Options("model");
+  const Result<TrainReport> report = Train(options, [&](const TrainProgress& state) {
+    EXPECT_LE(state.fraction, 1);
+    if (state.recall_at_100 >= 0) ends.push_back(state);
+  });
+  ASSERT_OK(report);
+  ASSERT_EQ(ends.size(), 4U);
+  EXPECT_LT(ends.back().loss, ends.front().loss);
+  EXPECT_GT(report->recall_at_100, 1.5 * report->popularity_recall_at_100);
+  EXPECT_EQ(report->items, kClusters * kItemsPerCluster);
+  EXPECT_GT(report->validation_users, 50);
+
+  const auto package = OpenModelPackage({options.out_directory, "", 1});
+  ASSERT_OK(package);
+  EXPECT_EQ((*package)->manifest().space_id, report->space_id);
+  const auto items = (*package)->LoadItemEncoder();
+  const auto users = (*package)->LoadUserEncoder();
+  ASSERT_OK(items);
+  ASSERT_OK(users);
+
+  // A user of cluster 3 against a known item of that cluster, a known one of another, and new items that only their
+  // titles place: content must carry them.
+  std::vector<float> user(16);
+  ASSERT_OK((*users)->Encode(
+      {"stranger", {}, {{"i3", "view", 1.0, 1}, {"i15", "view", 1.0, 2}, {"i27", "view", 1.0, 3}}}, user));
+  const auto score = [&](const std::string& id, const std::string& title) {
+    ItemUpdate item;
+    item.item_id = id;
+    item.features = {{"price", 3.0}, {"title", title}};
+    const ItemUpdate* const batch[] = {&item};
+    std::vector<float> vector(16);
+    EXPECT_OK((*items)->Encode(batch, vector));
+    double length = 0;
+    double dot = 0;
+    for (std::size_t i = 0; i < vector.size(); ++i) {
+      EXPECT_TRUE(std::isfinite(vector[i]));
+      length += static_cast<double>(vector[i]) * static_cast<double>(vector[i]);
+      dot += static_cast<double>(vector[i]) * static_cast<double>(user[i]);
+    }
+    EXPECT_NEAR(length, 1, 1e-5);
+    return dot;
+  };
+  EXPECT_GT(score("i39", "kind3 number39"), score("i40", "kind4 number40"));
+  EXPECT_GT(score("new1", "kind3 brandnew"), score("new2", "kind4 brandnew"));
+}
+
+TEST_F(TrainingTest, IsDeterministicBySeed) {
+  TrainOptions options = Options("first");
+  options.epochs = 1;
+  const auto train = [&](const std::string& out, std::uint64_t seed) {
+    options.out_directory = dir_ / out;
+    options.seed = seed;
+    const Result<TrainReport> report = Train(options, nullptr);
+    EXPECT_OK(report);
+    return report.ok() ? report->space_id : "";
+  };
+  const std::string first = train("first", 1);
+  EXPECT_EQ(train("second", 1), first) << "the space id covers every weight";
+  EXPECT_NE(train("third", 2), first);
+  EXPECT_EQ(*ReadFile(dir_ / "first/goldens.json"), *ReadFile(dir_ / "second/goldens.json"));
+}
+
+TEST_F(TrainingTest, TrainsOnIdsAlone) {
+  std::ofstream items(dir_ / "items.jsonl");
+  for (int i = 0; i < kClusters * kItemsPerCluster; ++i) items << R"({"item_id": "i)" << i << "\"}\n";
+  items.close();
+  TrainOptions options = Options("ids");
+  options.epochs = 2;
+  EXPECT_OK(Train(options, nullptr));
+}
+
+TEST_F(TrainingTest, WritesNothingWhenItFails) {
+  TrainOptions options = Options("model");
+  options.until_ms = 1;
+  EXPECT_EQ(Train(options, nullptr).status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(ReadFile(dir_ / "model/model.yaml").status().code(), Code::kNotFound);
+}
+
+TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
+  TrainOptions good;
+  good.items_file = "i";
+  good.interactions_file = "j";
+  good.out_directory = "o";
+  ASSERT_OK(good.Validate());
+  const std::function<void(TrainOptions*)> mistakes[] = {
+      [](TrainOptions* o) { o->items_file.clear(); },
+      [](TrainOptions* o) { o->validation_fraction = 1; },
+      [](TrainOptions* o) { o->dim = 1; },
+      [](TrainOptions* o) { o->epochs = 0; },
+      [](TrainOptions* o) { o->batch_size = 1; },
+      [](TrainOptions* o) { o->history = 0; },
+      [](TrainOptions* o) { o->learning_rate = NAN; },
+      [](TrainOptions* o) { o->temperature = 0; },
+      [](TrainOptions* o) { o->id_dropout = 1; },
+      [](TrainOptions* o) { o->threads = 0; },
+      [](TrainOptions* o) { o->until_ms = -1; },
+  };
+  for (const auto& mistake : mistakes) {
+    TrainOptions bad = good;
+    mistake(&bad);
+    EXPECT_EQ(bad.Validate().code(), Code::kConfig);
+  }
+}
+
+}  // namespace
+}  // namespace freshet

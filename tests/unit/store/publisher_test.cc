@@ -1,0 +1,116 @@
+#include "freshet/store/publisher.h"
+
+#include <atomic>
+#include <map>
+#include <mutex>
+
+#include "freshet/store/applier.h"
+#include "freshet/store/changelog.h"
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+// A broker that can be corked; keeps what it acknowledged.
+class FakeSink final : public RecordSink {
+ public:
+  Status Send(const std::vector<OutRecord>& records, std::chrono::milliseconds /*timeout*/) override {
+    ++sends;
+    if (corked) return Unavailable("corked");
+    const std::lock_guard lock(mu);
+    for (const OutRecord& record : records) {
+      if (record.key == std::string(kProgressKey)) {
+        ++progress;
+      } else {
+        keys.push_back(*record.key);
+      }
+    }
+    return Status::Ok();
+  }
+  Result<std::int32_t> PartitionCount(const std::string& /*topic*/) override { return 2; }
+  [[nodiscard]] std::size_t count() {
+    const std::lock_guard lock(mu);
+    return keys.size();
+  }
+  std::atomic<bool> corked{false};
+  std::atomic<int> sends{0};
+  std::atomic<int> progress{0};
+  std::mutex mu;
+  std::vector<std::string> keys;
+};
+
+class PublisherTest : public ::testing::Test {
+ protected:
+  PublisherTest() {
+    store_options_.directory = dir_ / "data";
+    store_options_.space_id = "s";
+    store_options_.dim = 2;
+    auto opened = Store::Open(store_options_);
+    EXPECT_OK(opened);
+    store_ = std::move(*opened);
+    applier_ = std::make_unique<Applier>(ApplierOptions{}, store_options_, store_.get(),
+                                         MakeFlatIndex(2, Metric::kCosine), &clock_, &metrics_);
+    EXPECT_OK(applier_->Rebuild());
+    publisher_ = std::make_unique<Publisher>(PublisherOptions{}, store_.get(), applier_.get(), &sink_, &clock_,
+                                             &metrics_);
+  }
+  void Put(const std::string& id) {
+    EncodedBatch batch;
+    batch.space_id = "s";
+    batch.as_of_ms = 1000;
+    batch.progress.emplace_back();
+    batch.progress[0].partition = {"items", 0};
+    batch.progress[0].next_offset = offset_ + 1;
+    batch.items.emplace_back();
+    batch.items[0].update.item_id = id;
+    batch.items[0].update.vector = {1, 0};
+    batch.items[0].position.offset = offset_++;
+    ASSERT_OK(applier_->Apply(std::move(batch)));
+  }
+
+  test::TempDir dir_;
+  SystemClock clock_;
+  Metrics metrics_;
+  StoreOptions store_options_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Applier> applier_;
+  FakeSink sink_;
+  std::unique_ptr<Publisher> publisher_;
+  std::int64_t offset_ = 0;
+};
+
+TEST_F(PublisherTest, PublishesInOrderTrimsAndTellsItsProgress) {
+  for (int i = 0; i < 5; ++i) Put("i" + std::to_string(i));
+  publisher_->Start();
+  EXPECT_TRUE(test::WaitFor([&] { return store_->outbox_records() == 0; }));
+  EXPECT_TRUE(test::WaitFor([&] { return sink_.progress >= 4; })) << "every partition of both topics";
+  publisher_->Stop(1000);
+  EXPECT_TRUE(publisher_->drained());
+  EXPECT_EQ(sink_.keys, (std::vector<std::string>{"i0", "i1", "i2", "i3", "i4"}));
+}
+
+TEST_F(PublisherTest, ABrokerThatIsAwayLosesNothing) {
+  sink_.corked = true;
+  Put("a");
+  publisher_->Start();
+  EXPECT_TRUE(test::WaitFor([&] { return sink_.sends > 1; }));
+  EXPECT_EQ(store_->outbox_records(), 1U);
+  Put("b");
+  sink_.corked = false;
+  EXPECT_TRUE(test::WaitFor([&] { return sink_.count() == 2; }));
+  publisher_->Stop(1000);
+  EXPECT_EQ(store_->outbox_records(), 0U);
+}
+
+TEST_F(PublisherTest, StoppingWithoutABrokerKeepsTheOutboxForTheNextStart) {
+  sink_.corked = true;
+  Put("a");
+  publisher_->Start();
+  EXPECT_TRUE(test::WaitFor([&] { return sink_.sends > 0; }));
+  publisher_->Stop(0);
+  EXPECT_FALSE(publisher_->drained());
+  EXPECT_EQ(store_->outbox_records(), 1U);
+}
+
+}  // namespace
+}  // namespace freshet
