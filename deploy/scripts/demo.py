@@ -16,6 +16,7 @@ import sys
 import time
 
 import demo_proofs
+import demo_report
 from demo_events import EventFiles, Expected, title_of, utc
 from demo_http import Client
 from demo_processes import DemoError, Processes, end_leftovers, run, tail, wait_for
@@ -109,10 +110,10 @@ class Demo:
         for topic, path in self.event_paths.items():
             command += ["--" + topic, path]
         self.training = json.loads(run(command, self.processes.log("train"), show_stderr=self.terminal.terminal))
-        recall, popular = (self.training.get(key) for key in ("recommendation_recall_at_100", "popularity_recall_at_100"))
-        self.terminal.line(f"{self.training.get('train_pairs', 0):,} pairs in {self.training.get('seconds', 0):.1f} s, "
-                           f"loss {self.training.get('loss', 0):.3f}")
-        self.terminal.line(f"recommendation recall@100 on the last weeks before {self.until[:10]}: {recall:.3f}; "
+        recall, popular = (self.training[f"{kind}_recall_at_100"] for kind in ("recommendation", "popularity"))
+        self.terminal.line(f"{self.training['train_pairs']:,} pairs, {self.training['epochs']} epochs, "
+                           f"{self.training['seconds']:.1f} s, loss {self.training['loss']:.3f}")
+        self.terminal.line(f"recommendation recall@100 on the last tenth of them: {recall:.3f}; "
                            f"always the most popular: {popular:.3f}")
 
     # Step 4
@@ -135,6 +136,13 @@ class Demo:
             self.processes.check_alive(name)
             self.clients[name] = Client(self.processes.address(name, self.path(name + ".address")))
         return self.clients[name]
+
+    def start_services(self):
+        self.start_engine()
+        self.start_service("sidecar", "sidecar", wait=True)
+        # Ready: the engine has its partitions and has read to their ends, and the sidecar has heard of it.
+        for name in ("engine", "sidecar"):
+            wait_for(f"{name} is ready", lambda name=name: self.client(name).ready()[0], 60)
 
     def engine_ready(self):
         if not os.path.exists(self.path("engine.address")):
@@ -270,55 +278,6 @@ class Demo:
         engine = self.client("engine").status()
         proofs.add("no event became a dead letter", engine["dead_letters"] == 0, f"{engine['dead_letters']:,}")
 
-    # Step 8
-    def report(self, proofs):
-        for name in ("engine", "sidecar"):
-            self.figures[f"{name}_resident_mb"] = round(self.client(name).status()["resident_bytes"] / 1e6, 1)
-        f = self.figures
-        both = lambda first, second, unit: f"{f[first]} / {f[second]} {unit}"
-        self.terminal.table([
-            ("events/s, catalogue as fast as it goes", f"{f['catalogue_events_per_second']:,}"),
-            ("events/s, the stream as it was sent", f"{f['stream_events_per_second']:,}"),
-            ("freshness in the engine, p50 / p99", both("freshness_engine_p50_ms", "freshness_engine_p99_ms", "ms")),
-            ("freshness in the sidecar, p50 / p99", both("freshness_sidecar_p50_ms", "freshness_sidecar_p99_ms", "ms")),
-            ("query p50 / p99, 100 of all items (server's histogram)", both("query_p50_ms", "query_p99_ms", "ms")),
-            ("queries/s over one connection, from Python", f"{f['query_calls_per_second_one_connection']:,}"),
-            ("new product: producer started to found / timestamp to searchable",
-             both("new_product_found_ms", "new_product_searchable_within_ms", "ms at most")),
-            ("back after kill -9 / all caught up",
-             both("restart_after_kill_seconds", "restart_and_caught_up_seconds", "s")),
-            ("resident memory, engine / sidecar", both("engine_resident_mb", "sidecar_resident_mb", "MB")),
-            ("recommendation recall@100 / popularity's", f"{self.training['recommendation_recall_at_100']:.3f} / "
-                                                          f"{self.training['popularity_recall_at_100']:.3f}"),
-            ("proofs that hold", f"{sum(p['holds'] for p in proofs.results)} of {len(proofs.results)}"),
-        ])
-        self.terminal.line("freshness: from the record's timestamp in Kafka until it is in answers there")
-        demo_proofs.write_report(self.path("report.json"), self, proofs)
-        self.terminal.line(f"all of it, for a script: {self.path('report.json')}")
-
-    # Step 9
-    def what_next(self):
-        if self.arguments.keep:
-            user = sorted(self.expected.seen)[0]
-            address = self.processes.address("sidecar", self.path("sidecar.address"))
-            self.terminal.line("engine, sidecar and broker are still running:")
-            body = json.dumps({"user": user, "k": 5, "with_attributes": True})
-            self.terminal.line(f"  curl -s http://{address}/v1/recall -d '{body}'")
-            self.terminal.line(f"  {BINARY} query --address {address} --user {user} --k 5")
-            self.terminal.line(f"  curl -s http://{address}/metrics | grep freshet_freshness")
-            stop = f"kill {' '.join(str(child.pid) for child in self.processes.children.values())}"
-            if self.arguments.kafka:
-                stop += f"; deploy/kafka/broker stop --dir {self.path('kafka')}"
-            self.terminal.line(f"  {stop}    # ends them; so does the next deploy/demo")
-        else:
-            self.terminal.line("deploy/demo --keep            leave everything running and ask it yourself")
-        if not self.arguments.kafka:
-            self.terminal.line("deploy/demo --kafka           the same through Apache Kafka")
-        self.terminal.line("deploy/demo --movielens DIR   films instead of gifts (download MovieLens from GroupLens)")
-        self.terminal.line("deploy/config/engine.yaml     every setting, explained; with your own topics:")
-        self.terminal.line(f"  {BINARY} run --config my-engine.yaml")
-        self.terminal.line("deploy/test                   the tests, kill -9 of engine and Apache Kafka among them")
-
     def cause_of(self, error):
         """A process that is gone is the cause of whatever went wrong in asking it."""
         for name in ("broker", "engine", "sidecar"):
@@ -344,7 +303,7 @@ class Demo:
         self.terminal.step("Training two towers")
         self.timed("train", self.train)
         self.terminal.step("The engine, and a query sidecar that follows it")
-        self.timed("start", lambda: (self.start_engine(), self.start_service("sidecar", "sidecar", True)))
+        self.timed("start", self.start_services)
         self.terminal.step("The stream")
         self.timed("stream", self.stream)
         self.terminal.step(f"Three customers: what they {self.verb}, what the sidecar recommends")
@@ -354,9 +313,9 @@ class Demo:
         self.timed("proofs", self.prove, proofs)
         self.terminal.step("Figures")
         self.seconds["all"] = round(sum(self.seconds.values()), 1)
-        self.report(proofs)
+        demo_report.figures(self, proofs)
         self.terminal.step("What next")
-        self.what_next()
+        demo_report.what_next(self)
         return proofs.all_hold()
 
 

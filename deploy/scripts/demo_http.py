@@ -81,7 +81,8 @@ class Histogram:
     def bound(self, q):
         """The upper bound of the bucket that the quantile is in; None when nothing was observed."""
         wanted = q * self.count()
-        return next((bound for bound in sorted(self.buckets) if self.buckets[bound] >= wanted), None) if wanted else None
+        reached = [bound for bound in sorted(self.buckets) if self.buckets[bound] >= wanted]
+        return reached[0] if wanted and reached else None
 
     def quantile(self, q):
         """By linear interpolation within the bucket, as Prometheus does; None when nothing was observed."""

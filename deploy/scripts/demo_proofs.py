@@ -1,10 +1,7 @@
 """What the demo proves, each against what Python itself counted in the input (demo_events.Expected)."""
 
 import http.client
-import json
-import os
 import signal
-import subprocess
 import time
 
 from demo_events import title_of
@@ -184,24 +181,3 @@ def kill_engine(proofs, demo, part):
                f"it answers {back:.1f} s after the kill, index rebuilt from its store")
     proofs.add("the sidecar answered meanwhile", failed == 0 and answered > 0,
                f"{answered} of {answered + failed} questions")
-
-
-def write_report(path, demo, proofs):
-    """report.json: figures, proofs, and what they were measured on."""
-    def first(pattern, file):
-        with open(file, encoding="utf-8") as f:
-            for line in f:
-                if line.startswith(pattern):
-                    return line.split(":", 1)[1].strip()
-        return ""
-    version = subprocess.run([demo.binary, "--version"], capture_output=True, text=True, check=False).stdout.strip()
-    report = {
-        "demo": demo.dataset, "broker": demo.broker_kind, "version": version,
-        "machine": {"cpu": first("model name", "/proc/cpuinfo"), "cores": os.cpu_count(),
-                    "memory_gb": round(int(first("MemTotal", "/proc/meminfo").split()[0]) / 1048576, 1)},
-        "figures": demo.figures, "seconds": demo.seconds, "training": demo.training, "proofs": proofs.results,
-        "all_hold": proofs.all_hold(),
-    }
-    with open(path, "w", encoding="utf-8") as f:
-        json.dump(report, f, indent=2)
-        f.write("\n")

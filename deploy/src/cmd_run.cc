@@ -58,21 +58,24 @@ void AddService(CLI::App* app, CommandRunner* run, const char* name, const char*
   command->add_option("--address-file", arguments->address_file, "write host:port here once answering")
       ->type_name("FILE");
   command->footer(footer);
-  command->callback([arguments, run, name] { *run = [arguments, name] { return RunService<Service>(*arguments, name); }; });
+  command->callback(
+      [arguments, run, name] { *run = [arguments, name] { return RunService<Service>(*arguments, name); }; });
 }
 
 }  // namespace
 
 void AddRunCommand(CLI::App* app, CommandRunner* run) {
-  AddService<Engine>(app, run, "run", "the engine: Kafka -> encoder -> index and store -> changelog; answers if `query:` is set",
-                     "Example:\n  freshet run --config deploy/config/engine.yaml --set kafka.bootstrap_servers=127.0.0.1:9092\n\n"
-                     "SIGTERM drains, commits and exits 0; a second one exits at once and loses nothing either.");
+  AddService<Engine>(
+      app, run, "run", "the engine: Kafka -> encoder -> index and store -> changelog; answers if `query:` is set",
+      "Example:\n  freshet run --config deploy/config/engine.yaml --set kafka.bootstrap_servers=127.0.0.1:9092\n\n"
+      "SIGTERM drains, commits and exits 0; a second one exits at once and loses nothing either.");
 }
 
 void AddSidecarCommand(CLI::App* app, CommandRunner* run) {
-  AddService<Sidecar>(app, run, "sidecar", "follow the changelog and answer, beside the recommender",
-                      "Example:\n  freshet sidecar --config deploy/config/sidecar.yaml --set query.listen=127.0.0.1:8081\n\n"
-                      "Its model package must be the engine's: vectors of two models are never mixed.");
+  AddService<Sidecar>(
+      app, run, "sidecar", "follow the changelog and answer, beside the recommender",
+      "Example:\n  freshet sidecar --config deploy/config/sidecar.yaml --set query.listen=127.0.0.1:8081\n\n"
+      "Its model package must be the engine's: vectors of two models are never mixed.");
 }
 
 }  // namespace freshet

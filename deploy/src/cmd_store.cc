@@ -61,7 +61,8 @@ Status Dump(const std::string& directory) {
 void AddStoreCommand(CLI::App* app, CommandRunner* run) {
   auto* command = app->add_subcommand("store", "look into a data directory");
   command->require_subcommand(1);
-  auto* dump = command->add_subcommand("dump", "items, users and offsets as JSON lines; no process may hold the directory");
+  auto* dump =
+      command->add_subcommand("dump", "items, users and offsets as JSON lines; no process may hold the directory");
   auto directory = std::make_shared<std::string>();
   dump->add_option("directory", *directory, "data_dir of an engine or a sidecar")->required()->type_name("DIR");
   dump->footer("Example:\n  freshet store dump ./data | head");

@@ -43,7 +43,8 @@ void ReadTopic(ConfigReader* reader, const YamlNode& node, const std::string& pa
       {"extra_attributes",
        [&](const YamlNode& n) { ReadPointerMap(reader, n, "extra_attributes", &schema.extra_attributes); }}};
   reader->Mapping(node, path,
-                  {reader->Text("name", &topic->name), reader->Integer("partitions", &topic->partitions, 1, 10'000),
+                  {reader->Text("name", &topic->name),
+                   reader->Integer("partitions", &topic->partitions, 1, 10'000),
                    {"schema", [&](const YamlNode& n) { reader->Mapping(n, path + ".schema", pointers); }}});
 }
 
@@ -81,7 +82,8 @@ void ReadKafka(ConfigReader* reader, const YamlNode& node, Config* config) {
   };
   reader->Mapping(node, "kafka",
                   {reader->Text("bootstrap_servers", &config->kafka.bootstrap_servers),
-                   reader->Text("client_id", &config->kafka.client_id), reader->Text("group_id", &config->group_id),
+                   reader->Text("client_id", &config->kafka.client_id),
+                   reader->Text("group_id", &config->group_id),
                    reader->Text("group_instance_id", &config->group_instance_id),
                    {"assign", [&](const YamlNode& n) { ReadAssign(reader, n, config); }},
                    reader->Integer("session_timeout_ms", &config->session_timeout_ms, 1'000, 3'600'000),
@@ -95,20 +97,19 @@ void ReadTopics(ConfigReader* reader, const YamlNode& node, Config* config) {
     config->users->schema = DefaultSchema(TopicRole::kUsers);
     ReadTopic(reader, n, "topics.users", &*config->users);
   };
-  reader->Mapping(node, "topics",
-                  {{"items", [&](const YamlNode& n) { ReadTopic(reader, n, "topics.items", &config->items); }},
-                   {"interactions",
-                    [&](const YamlNode& n) { ReadTopic(reader, n, "topics.interactions", &config->interactions); }},
-                   {"users", users},
-                   reader->Flag("create", &config->create_topics)});
+  reader->Mapping(
+      node, "topics",
+      {{"items", [&](const YamlNode& n) { ReadTopic(reader, n, "topics.items", &config->items); }},
+       {"interactions", [&](const YamlNode& n) { ReadTopic(reader, n, "topics.interactions", &config->interactions); }},
+       {"users", users},
+       reader->Flag("create", &config->create_topics)});
 }
 
 void ReadEncoder(ConfigReader* reader, const YamlNode& node, Config* config) {
   EncoderConfig& encoder = config->encoder;
   reader->Mapping(
       node, "encoder",
-      {reader->Choice("kind", {"model", "passthrough"},
-                      [&](std::size_t choice) { encoder.passthrough = choice == 1; }),
+      {reader->Choice("kind", {"model", "passthrough"}, [&](std::size_t choice) { encoder.passthrough = choice == 1; }),
        reader->Text("package", &encoder.package), reader->Text("allowed_root", &encoder.allowed_root),
        reader->Integer("dim", &encoder.dim, 1, 4096),
        reader->Choice("metric", {"cosine", "ip", "l2"},
@@ -120,16 +121,15 @@ void ReadEncoder(ConfigReader* reader, const YamlNode& node, Config* config) {
 
 void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields) {
   fields->push_back({"log", [reader, config](const YamlNode& node) {
-                       reader->Mapping(node, "log",
-                                       {reader->Choice("format", {"human", "json"},
-                                                       [&](std::size_t choice) {
-                                                         config->log_format = choice == 0 ? LogFormat::kHuman
-                                                                                          : LogFormat::kJson;
-                                                       }),
-                                        reader->Choice("level", {"debug", "info", "warning", "error"},
-                                                       [&](std::size_t choice) {
-                                                         config->log_level = static_cast<LogLevel>(choice);
-                                                       })});
+                       reader->Mapping(
+                           node, "log",
+                           {reader->Choice("format", {"human", "json"},
+                                           [&](std::size_t choice) {
+                                             config->log_format = choice == 0 ? LogFormat::kHuman : LogFormat::kJson;
+                                           }),
+                            reader->Choice("level", {"debug", "info", "warning", "error"}, [&](std::size_t choice) {
+                              config->log_level = static_cast<LogLevel>(choice);
+                            })});
                      }});
   fields->push_back({"batch", [reader, config](const YamlNode& node) {
                        reader->Mapping(node, "batch",
@@ -143,23 +143,22 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
                                         reader->Integer("max_bytes", &config->queue_max_bytes, 1024)});
                      }});
   fields->push_back({"index", [reader, config](const YamlNode& node) {
-                       reader->Mapping(node, "index",
-                                       {reader->Integer("m", &config->index.m, 2, 128),
-                                        reader->Integer("ef_construction", &config->index.ef_construction, 2, 4096),
-                                        reader->Integer("initial_capacity", &config->index.initial_capacity, 64),
-                                        reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1,
-                                                       0.95)});
+                       reader->Mapping(
+                           node, "index",
+                           {reader->Integer("m", &config->index.m, 2, 128),
+                            reader->Integer("ef_construction", &config->index.ef_construction, 2, 4096),
+                            reader->Integer("initial_capacity", &config->index.initial_capacity, 64),
+                            reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.95)});
                      }});
-  fields->push_back(
-      {"store", [reader, config](const YamlNode& node) {
-         reader->Mapping(node, "store",
-                         {reader->Choice("durability", {"wal", "sync"},
-                                         [&](std::size_t choice) { config->sync = choice == 1; }),
-                          reader->Integer("history", &config->applier.history, 1, 10'000),
-                          reader->Integer("seen", &config->applier.seen, 1, 100'000),
-                          reader->Integer("cache_bytes", &config->cache_bytes, 8 << 20),
-                          reader->Integer("write_buffer_bytes", &config->write_buffer_bytes, 1 << 20)});
-       }});
+  fields->push_back({"store", [reader, config](const YamlNode& node) {
+                       reader->Mapping(node, "store",
+                                       {reader->Choice("durability", {"wal", "sync"},
+                                                       [&](std::size_t choice) { config->sync = choice == 1; }),
+                                        reader->Integer("history", &config->applier.history, 1, 10'000),
+                                        reader->Integer("seen", &config->applier.seen, 1, 100'000),
+                                        reader->Integer("cache_bytes", &config->cache_bytes, 8 << 20),
+                                        reader->Integer("write_buffer_bytes", &config->write_buffer_bytes, 1 << 20)});
+                     }});
 }
 
 void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* fields) {
@@ -169,17 +168,17 @@ void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* field
                                         reader->Text("vectors_topic", &config->publisher.vectors_topic),
                                         reader->Text("user_events_topic", &config->publisher.user_events_topic),
                                         reader->Integer("partitions", &config->changelog_partitions, 1, 10'000),
-                                        reader->Integer("progress_interval_ms",
-                                                        &config->publisher.progress_interval_ms, 10, 60'000)});
+                                        reader->Integer("progress_interval_ms", &config->publisher.progress_interval_ms,
+                                                        10, 60'000)});
                      }});
   fields->push_back({"query", [reader, config](const YamlNode& node) {
                        config->serve = true;
-                       reader->Mapping(node, "query",
-                                       {reader->Text("listen", &config->http.listen),
-                                        reader->Integer("threads", &config->http.threads, 1, 256),
-                                        reader->Integer("max_connections", &config->http.max_connections, 1, 1'000'000),
-                                        reader->Integer("request_timeout_ms", &config->http.request_timeout_ms, 1,
-                                                        30'000)});
+                       reader->Mapping(
+                           node, "query",
+                           {reader->Text("listen", &config->http.listen),
+                            reader->Integer("threads", &config->http.threads, 1, 256),
+                            reader->Integer("max_connections", &config->http.max_connections, 1, 1'000'000),
+                            reader->Integer("request_timeout_ms", &config->http.request_timeout_ms, 1, 30'000)});
                      }});
   fields->push_back({"ready", [reader, config](const YamlNode& node) {
                        reader->Mapping(node, "ready",

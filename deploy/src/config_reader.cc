@@ -67,8 +67,8 @@ std::optional<std::int64_t> ConfigReader::ReadInteger(const YamlNode& node, cons
   if (!text) return std::nullopt;
   const auto value = ParseInt(*text);
   if (!value || *value < low || *value > high) {
-    const std::string range = high == std::numeric_limits<std::int64_t>::max() ? StrCat("at least ", low)
-                                                                               : StrCat(low, " to ", high);
+    const std::string range =
+        high == std::numeric_limits<std::int64_t>::max() ? StrCat("at least ", low) : StrCat(low, " to ", high);
     Error(node.line, StrCat("`", key, "` must be a whole number, ", range));
     return std::nullopt;
   }

@@ -71,8 +71,8 @@ Result<std::unique_ptr<Node>> Node::Open(const Config& config, ApplierOptions::R
            {"items", StrCat(node->applier->catalog().live())},
            {"sequence", StrCat(node->applier->sequence())},
            {"rebuild_ms", StrCat((node->clock.MonotonicUs() - begin_us) / 1000)}});
-  node->recall = std::make_unique<RecallService>(node->applier.get(), node->user_encoder.get(), &node->clock,
-                                                 &node->metrics);
+  node->recall =
+      std::make_unique<RecallService>(node->applier.get(), node->user_encoder.get(), &node->clock, &node->metrics);
   node->metrics.GetGauge("freshet_build_info", "Constant 1; the labels tell the build", {{"version", FRESHET_VERSION}})
       .Set(1);
   return node;
@@ -87,7 +87,8 @@ Status Node::Serve(const Config& config, const std::string& role,
     if (as_of_ms == 0) {
       reasons.push_back("has not caught up with the log yet");
     } else if (const std::int64_t behind_ms = clock.WallMs() - as_of_ms; behind_ms > max_lag_ms) {
-      reasons.push_back(StrCat("answers are ", behind_ms / 1000, " s behind the log, the bound is ", max_lag_ms / 1000));
+      reasons.push_back(
+          StrCat("answers are ", behind_ms / 1000, " s behind the log, the bound is ", max_lag_ms / 1000));
     }
     return reasons;
   };
@@ -99,8 +100,8 @@ Status Node::Serve(const Config& config, const std::string& role,
 
 std::string Node::StatusJson(const std::string& role) {
   const auto dead_letters = [this](const char* stage) {
-    return metrics.GetCounter("freshet_dead_letters_total", "Records that left the stream as dead letters",
-                              {{"stage", stage}})
+    return metrics
+        .GetCounter("freshet_dead_letters_total", "Records that left the stream as dead letters", {{"stage", stage}})
         .Value();
   };
   Histogram& freshness =

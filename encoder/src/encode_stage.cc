@@ -159,7 +159,8 @@ Status EncodeStage::EncodeRange(std::vector<Event*>* items, std::size_t begin, s
   }
   Event& event = *(*items)[begin];
   (*bad)[begin] = true;
-  letters->push_back({std::move(event.raw), event.position, event.record_timestamp_ms, "TRANSFORMATION", status.message()});
+  letters->push_back(
+      {std::move(event.raw), event.position, event.record_timestamp_ms, "TRANSFORMATION", status.message()});
   return Status::Ok();
 }
 

@@ -1,12 +1,13 @@
 // HNSW (Malkov and Yashunin, arXiv 1603.09320) by hnswlib 0.8.0: the only file that names it.
 //
-// hnswlib may not be searched while it is changed, resized live or asked to reuse slots (measured: races, crashes, points
-// that cannot be found or deleted). So a graph here only ever grows, in short slices during which searches wait; tombstones
-// are our own bitmap, consulted through its filter functor, so that its deletion code never runs; and when a graph is full,
-// or too much of it is dead, a new one is built from the live vectors while the old one answers, and then takes its place.
+// hnswlib may not be searched while it is changed, resized live or asked to reuse slots (measured: races, crashes,
+// points that cannot be found or deleted). So a graph here only ever grows, in short slices during which searches wait;
+// tombstones are our own bitmap, consulted through its filter functor, so that its deletion code never runs; and when a
+// graph is full, or too much of it is dead, a new one is built from the live vectors while the old one answers, and
+// then takes its place.
+#include <hnswlib/hnswlib.h>
 #include <atomic>
 #include <exception>
-#include <hnswlib/hnswlib.h>
 #include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
@@ -67,7 +68,7 @@ struct Graph {
   const std::size_t capacity;
   Space space;
   hnswlib::HierarchicalNSW<float> hnsw;
-  std::vector<Label> labels;                    // by slot; written before `used` covers it
+  std::vector<Label> labels;                     // by slot; written before `used` covers it
   std::vector<std::atomic<std::uint64_t>> dead;  // bitmap by slot
   std::atomic<std::size_t> used{0};
   std::atomic<std::size_t> dead_count{0};
@@ -251,7 +252,7 @@ class HnswIndex final : public Index {
   mutable std::mutex current_mu_;  // guards the pointer graph_ against readers; the writer thread alone replaces it
   std::shared_ptr<Graph> graph_;
   mutable std::mutex gate_;
-  mutable std::shared_mutex graph_mu_;  // shared: search; exclusive: a write slice
+  mutable std::shared_mutex graph_mu_;            // shared: search; exclusive: a write slice
   std::unordered_map<Label, std::size_t> slots_;  // writer thread only
   std::atomic<std::size_t> rebuilds_{0};
 };

@@ -17,7 +17,9 @@ namespace freshet {
 class Scorer {
  public:
   Scorer(Metric metric, int dim)
-      : l2_(metric == Metric::kL2), dim_(static_cast<std::size_t>(dim)), kernel_(l2_ ? SquaredL2Kernel() : DotKernel()) {}
+      : l2_(metric == Metric::kL2),
+        dim_(static_cast<std::size_t>(dim)),
+        kernel_(l2_ ? SquaredL2Kernel() : DotKernel()) {}
   [[nodiscard]] float operator()(const float* a, const float* b) const {
     const float value = kernel_(a, b, dim_);
     return l2_ ? -value : value;
@@ -29,9 +31,7 @@ class Scorer {
   DistanceKernel kernel_;
 };
 
-inline bool BetterHit(const Hit& a, const Hit& b) {
-  return a.score != b.score ? a.score > b.score : a.label < b.label;
-}
+inline bool BetterHit(const Hit& a, const Hit& b) { return a.score != b.score ? a.score > b.score : a.label < b.label; }
 
 inline Status CheckQuery(std::span<const float> query, int dim) {
   if (query.size() != static_cast<std::size_t>(dim)) {

@@ -20,7 +20,8 @@ class Filling {
   [[nodiscard]] std::size_t records() const { return records_; }
   [[nodiscard]] std::size_t bytes() const { return batch_.bytes; }
 
-  // The progress entry of the record's partition; nullptr when this batch holds another epoch of it and has to go first.
+  // The progress entry of the record's partition; nullptr when this batch holds another epoch of it and has to go
+  // first.
   PartitionProgress* Source(const RawRecord& record, const ChangelogRecord& decoded, std::size_t* index) {
     const TopicPartition partition{std::string(record.topic), record.partition};
     const auto [it, added] = index_.emplace(partition, batch_.progress.size());
@@ -95,7 +96,8 @@ FollowStage::FollowStage(const FollowOptions& options, RecordSource* source, Bou
       records_(metrics->GetCounter("freshet_follow_records_total", "Changelog records read")),
       undecodable_(metrics->GetCounter("freshet_follow_undecodable_total",
                                        "Changelog records that do not decode; other than 0 is a defect")),
-      lag_records_(metrics->GetGauge("freshet_consumer_lag_records", "Records between the log's end and this reader")) {}
+      lag_records_(metrics->GetGauge("freshet_consumer_lag_records", "Records between the log's end and this reader")) {
+}
 
 FollowStage::~FollowStage() { Stop(); }
 
@@ -140,11 +142,11 @@ Status FollowStage::RunUntilStopped() {
       }
     }
     const std::int64_t now_us = clock_->MonotonicUs();
-    const bool full = state.filling.records() >= options_.max_batch_records ||
-                      state.filling.bytes() >= options_.max_batch_bytes;
+    const bool full =
+        state.filling.records() >= options_.max_batch_records || state.filling.bytes() >= options_.max_batch_bytes;
     const bool lingered = state.filling.records() > 0 && now_us - state.begun_us >= options_.linger_ms * 1000;
-    const bool heartbeat = now_us - state.emitted_us >= options_.heartbeat_ms * 1000 &&
-                           state.AsOf() != state.emitted_as_of_ms;
+    const bool heartbeat =
+        now_us - state.emitted_us >= options_.heartbeat_ms * 1000 && state.AsOf() != state.emitted_as_of_ms;
     if (full || lingered || heartbeat) FRESHET_TRY(Emit(&state));
   }
   return state.filling.records() > 0 ? Emit(&state) : Status::Ok();

@@ -182,8 +182,8 @@ Status Applier::PlanUsers(EncodedBatch* batch, Plan* plan) {
   return Status::Ok();
 }
 
-// A follower meets a new epoch in a partition: the engine began again with an empty store and publishes everything anew.
-// What this partition said under the old epoch is then nobody's word any more.
+// A follower meets a new epoch in a partition: the engine began again with an empty store and publishes everything
+// anew. What this partition said under the old epoch is then nobody's word any more.
 Status Applier::PlanEpochs(EncodedBatch* batch, Plan* plan) {
   if (options_.role == ApplierOptions::Role::kEngine) return Status::Ok();
   for (const PartitionProgress& source : batch->progress) {
@@ -220,8 +220,8 @@ Status Applier::PlanEpochs(EncodedBatch* batch, Plan* plan) {
 
 Status Applier::Apply(EncodedBatch batch) {
   if (!batch.space_id.empty() && batch.space_id != store_options_.space_id) {
-    return FailedPrecondition(StrCat("a batch of embedding space ", batch.space_id, " came to a store of ",
-                                     store_options_.space_id));
+    return FailedPrecondition(
+        StrCat("a batch of embedding space ", batch.space_id, " came to a store of ", store_options_.space_id));
   }
   Plan plan;
   const std::uint64_t first_label = next_label_;
@@ -365,8 +365,8 @@ Status Applier::Audit() const {
   std::sort(stored.begin(), stored.end());
   const std::vector<Label> indexed = index_->LiveLabels();
   if (indexed != stored) {
-    return Corruption(StrCat("the index has ", indexed.size(), " live labels, the store ", stored.size(),
-                             ", or they differ"));
+    return Corruption(
+        StrCat("the index has ", indexed.size(), " live labels, the store ", stored.size(), ", or they differ"));
   }
   return Status::Ok();
 }

@@ -131,7 +131,8 @@ Result<bool> Publisher::PublishSome() {
 }
 
 Status Publisher::PublishProgress() {
-  // Read before the look at the outbox: whatever as_of covers has been committed, so it is published, or still in the outbox.
+  // Read before the look at the outbox: whatever as_of covers has been committed, so it is published, or still in the
+  // outbox.
   const std::int64_t as_of_ms = replica_->as_of_ms();
   if (store_->outbox_records() > 0 || as_of_ms == 0) return Status::Ok();
   const std::string value = EncodeProgressValue({as_of_ms, replica_->space_id()});

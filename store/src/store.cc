@@ -1,6 +1,5 @@
 #include "freshet/store/store.h"
 
-#include <fcntl.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
@@ -9,15 +8,12 @@
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 #include <rocksdb/write_buffer_manager.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
-#include <system_error>
 
 #include "freshet/core/bytes.h"
 #include "freshet/core/clock.h"
@@ -25,14 +21,27 @@
 #include "freshet/core/file.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
+#include "directory_lock.h"
 #include "store_rows.h"
 
 namespace freshet {
 namespace {
 
-enum Family { kDefault, kMeta, kItems, kVectors, kLabels, kFeatures, kAttributes, kUsers, kOffsets, kOutbox, kFamilies };
-constexpr std::array<const char*, kFamilies> kFamilyNames = {
-    "default", "meta", "items", "vectors", "labels", "features", "attributes", "users", "offsets", "outbox"};
+enum Family {
+  kDefault,
+  kMeta,
+  kItems,
+  kVectors,
+  kLabels,
+  kFeatures,
+  kAttributes,
+  kUsers,
+  kOffsets,
+  kOutbox,
+  kFamilies
+};
+constexpr std::array<const char*, kFamilies> kFamilyNames = {"default",  "meta",       "items", "vectors", "labels",
+                                                             "features", "attributes", "users", "offsets", "outbox"};
 constexpr char kIdentityKey[] = "identity";
 constexpr char kStateKey[] = "state";
 
@@ -50,8 +59,8 @@ Status FromRocks(const rocksdb::Status& status, std::string_view what) {
   return Internal(message);
 }
 
-// Debian's RocksDB is built with assertions, and its default info log asserts on a failed write: a full disk would abort
-// the process (measured). This one writes nowhere but to our log.
+// Debian's RocksDB is built with assertions, and its default info log asserts on a failed write: a full disk would
+// abort the process (measured). This one writes nowhere but to our log.
 class InfoLog final : public rocksdb::Logger {
  public:
   InfoLog() : rocksdb::Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
@@ -65,38 +74,6 @@ class InfoLog final : public rocksdb::Logger {
   void Logv(const char* format, va_list arguments) override {
     Logv(rocksdb::InfoLogLevel::INFO_LEVEL, format, arguments);
   }
-};
-
-// RocksDB has a lock of its own, but reports it as any other IO error, told apart by text alone. Ours comes first and says
-// who holds the directory. The kernel drops it with the process, however that ends.
-class DirectoryLock {
- public:
-  DirectoryLock() = default;
-  ~DirectoryLock() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  DirectoryLock(const DirectoryLock&) = delete;
-  DirectoryLock& operator=(const DirectoryLock&) = delete;
-
-  Status Acquire(const std::string& directory) {
-    const std::string path = directory + "/freshet.lock";
-    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd_ < 0) return IoError(StrCat(path, ": cannot be opened: ", std::generic_category().message(errno)));
-    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
-      std::array<char, 32> owner{};
-      const ssize_t n = ::pread(fd_, owner.data(), owner.size() - 1, 0);
-      return FailedPrecondition(StrCat(directory, ": another freshet holds this data directory (process ",
-                                       n > 0 ? std::string(Trim(owner.data())) : "unknown", ")"));
-    }
-    const std::string pid = StrCat(::getpid(), "\n");
-    if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, pid.data(), pid.size(), 0) < 0) {
-      return IoError(StrCat(path, ": ", std::generic_category().message(errno)));
-    }
-    return Status::Ok();
-  }
-
- private:
-  int fd_ = -1;
 };
 
 class RocksStore final : public Store {
@@ -192,7 +169,7 @@ class RocksStore final : public Store {
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;
   StoreIdentity identity_;
-  StoreState state_;  // writer thread only, after Open
+  StoreState state_;     // writer thread only, after Open
   bool broken_ = false;  // writer thread only: a write failed, the handle is not trusted any more
   std::atomic<std::uint64_t> outbox_records_{0};
   std::atomic<std::uint64_t> outbox_bytes_{0};
@@ -214,8 +191,7 @@ Status RocksStore::OpenDatabase() {
   db.keep_log_file_num = 1;
   // One cache bounds it all: blocks, their index and filters, and write buffers.
   const auto cache = rocksdb::NewLRUCache(options_.cache_bytes);
-  db.write_buffer_manager =
-      std::make_shared<rocksdb::WriteBufferManager>(options_.write_buffer_bytes * 2, cache);
+  db.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(options_.write_buffer_bytes * 2, cache);
   rocksdb::ColumnFamilyOptions family;
   family.write_buffer_size = options_.write_buffer_bytes;
   family.compression = rocksdb::kLZ4Compression;
@@ -257,12 +233,13 @@ Status RocksStore::LoadIdentity() {
                                      StoreIdentity{}.format));
   }
   if (existing_) options_.dim = static_cast<int>(identity_.dim);
-  if (!existing_ && (identity_.space_id != options_.space_id || identity_.dim != static_cast<std::uint32_t>(options_.dim) ||
-      identity_.metric != MetricName(options_.metric))) {
-    return FailedPrecondition(StrCat(
-        options_.directory, ": holds vectors of embedding space ", identity_.space_id, " (", identity_.dim, "-d ",
-        identity_.metric, "), the configured model makes ", options_.space_id, " (", options_.dim, "-d ",
-        MetricName(options_.metric), "): use the model it was made with, or an empty data_dir to embed all again"));
+  if (!existing_ &&
+      (identity_.space_id != options_.space_id || identity_.dim != static_cast<std::uint32_t>(options_.dim) ||
+       identity_.metric != MetricName(options_.metric))) {
+    return FailedPrecondition(StrCat(options_.directory, ": holds vectors of embedding space ", identity_.space_id,
+                                     " (", identity_.dim, "-d ", identity_.metric, "), the configured model makes ",
+                                     options_.space_id, " (", options_.dim, "-d ", MetricName(options_.metric),
+                                     "): use the model it was made with, or an empty data_dir to embed all again"));
   }
   const rocksdb::Status state = db_->Get(rocksdb::ReadOptions(), Handle(kMeta), kStateKey, &bytes);
   if (!state.IsNotFound()) {
@@ -366,13 +343,14 @@ Result<std::map<TopicPartition, PartitionProgress>> RocksStore::Progress() const
 Result<std::vector<OutboxEntry>> RocksStore::ReadOutbox(std::size_t max_records, std::size_t max_bytes) const {
   std::vector<OutboxEntry> entries;
   std::size_t bytes = 0;
-  FRESHET_TRY(Scan(kOutbox, OrderedKey(outbox_first_), [&](std::string_view key, std::string_view value) -> Result<bool> {
-    if (key.size() != 8) return Corruption("outbox key does not decode");
-    FRESHET_ASSIGN(OutboxEntry entry, DecodeOutboxRow(FromOrderedKey(key), value));
-    entries.push_back(std::move(entry));
-    bytes += value.size();
-    return entries.size() < max_records && bytes < max_bytes;
-  }));
+  FRESHET_TRY(
+      Scan(kOutbox, OrderedKey(outbox_first_), [&](std::string_view key, std::string_view value) -> Result<bool> {
+        if (key.size() != 8) return Corruption("outbox key does not decode");
+        FRESHET_ASSIGN(OutboxEntry entry, DecodeOutboxRow(FromOrderedKey(key), value));
+        entries.push_back(std::move(entry));
+        bytes += value.size();
+        return entries.size() < max_records && bytes < max_bytes;
+      }));
   return entries;
 }
 
@@ -381,13 +359,14 @@ Status RocksStore::TrimOutbox(std::uint64_t up_to_sequence) {
   rocksdb::WriteBatch batch;
   std::uint64_t records = 0;
   std::uint64_t bytes = 0;
-  FRESHET_TRY(Scan(kOutbox, OrderedKey(outbox_first_), [&](std::string_view key, std::string_view value) -> Result<bool> {
-    if (FromOrderedKey(key) > up_to_sequence) return false;
-    batch.Delete(Handle(kOutbox), ToSlice(key));
-    ++records;
-    bytes += value.size();
-    return true;
-  }));
+  FRESHET_TRY(
+      Scan(kOutbox, OrderedKey(outbox_first_), [&](std::string_view key, std::string_view value) -> Result<bool> {
+        if (FromOrderedKey(key) > up_to_sequence) return false;
+        batch.Delete(Handle(kOutbox), ToSlice(key));
+        ++records;
+        bytes += value.size();
+        return true;
+      }));
   // Not synced: what reappears after a power loss is published again, and followers drop it by its sequence.
   FRESHET_TRY(FromRocks(db_->Write(rocksdb::WriteOptions(), &batch), options_.directory + ": trim"));
   outbox_first_ = up_to_sequence + 1;
@@ -403,7 +382,8 @@ Status StoreOptions::Validate() const {
   if (space_id.empty()) return ConfigError("the embedding space has no id");
   if (dim < 1 || dim > 4096) return ConfigError(StrCat("dim must be 1 to 4096, not ", dim));
   if (cache_bytes < (std::size_t{8} << 20)) return ConfigError("store.cache_bytes must be at least 8388608");
-  if (write_buffer_bytes < (std::size_t{1} << 20)) return ConfigError("store.write_buffer_bytes must be at least 1048576");
+  if (write_buffer_bytes < (std::size_t{1} << 20))
+    return ConfigError("store.write_buffer_bytes must be at least 1048576");
   return Status::Ok();
 }
 

@@ -1,5 +1,5 @@
-// The bytes of the store's rows; store/README.md writes them down. Each value starts with a version byte. Readers validate
-// every byte; an unreadable row is kCorruption, with its key named by the caller.
+// The bytes of the store's rows; store/README.md writes them down. Each value starts with a version byte. Readers
+// validate every byte; an unreadable row is kCorruption, with its key named by the caller.
 #pragma once
 
 #include <string>

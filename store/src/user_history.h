@@ -30,9 +30,8 @@ inline void ApplyUserChange(const UserChange& change, const HistoryBounds& bound
   auto& history = (*user)->history;
   HistoryEntry entry{interaction.item_id, interaction.event, interaction.value, interaction.timestamp_ms};
   // In event-time order; a late event goes where it belongs, ties keep log order.
-  const auto at = std::upper_bound(history.begin(), history.end(), entry, [](const auto& a, const auto& b) {
-    return a.timestamp_ms < b.timestamp_ms;
-  });
+  const auto at = std::upper_bound(history.begin(), history.end(), entry,
+                                   [](const auto& a, const auto& b) { return a.timestamp_ms < b.timestamp_ms; });
   history.insert(at, std::move(entry));
   if (history.size() > bounds.history) history.erase(history.begin());
   auto& seen = (*user)->seen;

@@ -1,4 +1,5 @@
-// The consumer group and the process on Apache Kafka: static membership, offsets from the store, signals and exit codes.
+// The consumer group and the process on Apache Kafka: static membership, offsets from the store, signals and exit
+// codes.
 #include <csignal>
 
 #include "freshet/core/file.h"
@@ -26,8 +27,7 @@ class GroupTest : public ::testing::Test {
     producer_ = std::move(*producer);
   }
   [[nodiscard]] Config EngineConfig() const {
-    auto config =
-        ParseConfig(EngineYaml(broker_.bootstrap_servers(), dir_ / "engine", "group"), "engine.yaml", {});
+    auto config = ParseConfig(EngineYaml(broker_.bootstrap_servers(), dir_ / "engine", "group"), "engine.yaml", {});
     EXPECT_OK(config);
     return *config;
   }

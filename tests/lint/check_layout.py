@@ -26,7 +26,7 @@ ADAPTERS = [
     (r"spdlog/", r"ingest/core/src/log\.cc"),
     (r"rapidjson/", r"ingest/core/(include/freshet/core/json\.h|src/json\.cc)"),
     (r"CLI/", r"deploy/src/[^/]*"),
-    (r"(xxhash|zstd)\.h|openssl/", r"ingest/core/src/[^/]*"),
+    (r"(xxhash|zstd)\.h|openssl/", r"ingest/core/src/[^/]*|tests/unit/core/[^/]*"),
 ]
 # The peers of a benchmark are the libraries themselves.
 TEST_ADAPTERS = r"tests/bench/.*"

@@ -102,9 +102,10 @@ TEST_F(EngineTest, ASidecarOfAnotherSpaceStopsInsteadOfMixing) {
   Put("a", 1);
   auto engine = Engine::Start(EngineConfig());
   ASSERT_OK(engine);
-  ASSERT_TRUE(WaitFor([&] { return (*engine)->applier().catalog().live() == 1 && (*engine)->store().outbox_records() == 0; }));
-  auto config = ParseConfig(SidecarYaml(broker_->bootstrap_servers(), dir_ / "sidecar"), "sidecar.yaml",
-                            {"encoder.metric=l2"});
+  ASSERT_TRUE(
+      WaitFor([&] { return (*engine)->applier().catalog().live() == 1 && (*engine)->store().outbox_records() == 0; }));
+  auto config =
+      ParseConfig(SidecarYaml(broker_->bootstrap_servers(), dir_ / "sidecar"), "sidecar.yaml", {"encoder.metric=l2"});
   ASSERT_OK(config);
   auto sidecar = Sidecar::Start(*config);
   ASSERT_OK(sidecar);
@@ -116,8 +117,8 @@ TEST_F(EngineTest, ASidecarOfAnotherSpaceStopsInsteadOfMixing) {
 // Every stage's failure stops the engine, is told, and loses nothing: the next start goes on.
 TEST_F(EngineTest, AFailedCommitStopsTheEngineAndTheNextStartContinues) {
   Put("a", 1);
-  for (const char* plan : {"store.before_write=stop@1", "store.after_write=stop@1",
-                           "applier.between_index_and_catalog=stop@1"}) {
+  for (const char* plan :
+       {"store.before_write=stop@1", "store.after_write=stop@1", "applier.between_index_and_catalog=stop@1"}) {
     SCOPED_TRACE(plan);
     auto engine = Engine::Start(EngineConfig());
     ASSERT_OK(engine);
@@ -152,9 +153,7 @@ TEST_F(EngineTest, RepublishedChangesChangeNothingAtTheSidecar) {
   ASSERT_OK(config);
   auto sidecar = Sidecar::Start(*config);
   ASSERT_OK(sidecar);
-  ASSERT_TRUE(WaitFor([&] {
-    return (*engine)->applier().sequence() == 3 && (*sidecar)->applier().sequence() == 3;
-  }));
+  ASSERT_TRUE(WaitFor([&] { return (*engine)->applier().sequence() == 3 && (*sidecar)->applier().sequence() == 3; }));
   EXPECT_EQ((*sidecar)->applier().catalog().LiveIds(), std::vector<std::string>{"b"});
 }
 
@@ -180,8 +179,8 @@ TEST_F(EngineTest, AnswersOverHttpAndCountsWhatItDid) {
   auto engine = Engine::Start(EngineConfig());
   ASSERT_OK(engine);
   ASSERT_TRUE(WaitForLive((*engine)->applier(), 1));
-  const auto reply = HttpCall((*engine)->http_address(), "POST", "/v1/recall", R"({"vector":[1,0,0,0,0,0,0,0],"k":5})",
-                              2'000);
+  const auto reply =
+      HttpCall((*engine)->http_address(), "POST", "/v1/recall", R"({"vector":[1,0,0,0,0,0,0,0],"k":5})", 2'000);
   ASSERT_OK(reply);
   EXPECT_EQ(reply->status, 200);
   const auto json = ParseJson(reply->body);

@@ -1,5 +1,5 @@
-// The whole engine on the embedded broker against the oracle: random streams over several partitions, checked after every
-// run and after every restart, engine and sidecar alike.
+// The whole engine on the embedded broker against the oracle: random streams over several partitions, checked after
+// every run and after every restart, engine and sidecar alike.
 #include <random>
 
 #include "freshet/core/strings.h"
@@ -93,8 +93,7 @@ TEST_F(PropertyTest, AnswersStoreAndIndexEqualTheOracleAfterEveryRunAndRestart) 
     EXPECT_EQ(Differs(oracle_, (*engine)->applier(), (*engine)->store(), (*engine)->recall()), "");
     ASSERT_TRUE(WaitUntilLevel(**engine, **sidecar));
     ASSERT_OK((*sidecar)->status());
-    EXPECT_EQ(Differs(oracle_, (*sidecar)->applier(), (*sidecar)->store(), (*sidecar)->recall()), "")
-        << "sidecar";
+    EXPECT_EQ(Differs(oracle_, (*sidecar)->applier(), (*sidecar)->store(), (*sidecar)->recall()), "") << "sidecar";
     ASSERT_OK((*sidecar)->Stop());
     ASSERT_OK((*engine)->Stop());
   }
@@ -115,8 +114,8 @@ TEST_F(PropertyTest, DeadLettersAreExactlyThePoison) {
   consumer.topics = {"dead-letters"};
   consumer.assign_all = true;
   SystemClock clock;
-  auto source = OpenKafkaConsumer(consumer, [](const auto&) { return std::map<TopicPartition, std::int64_t>(); },
-                                  &clock, std::chrono::seconds(10));
+  auto source = OpenKafkaConsumer(
+      consumer, [](const auto&) { return std::map<TopicPartition, std::int64_t>(); }, &clock, std::chrono::seconds(10));
   ASSERT_OK(source);
   std::size_t letters = 0;
   EXPECT_TRUE(WaitFor([&] {
@@ -141,7 +140,8 @@ TEST_F(PropertyTest, UserEventsReachTheSidecarAsTheEngineAppliedThem) {
     OutRecord record;
     record.topic = "interactions";
     record.key = user;
-    record.value = StrCat(R"({"user_id":")", user, R"(","item_id":")", item, R"(","event":"view","timestamp":)", at, "}");
+    record.value =
+        StrCat(R"({"user_id":")", user, R"(","item_id":")", item, R"(","event":"view","timestamp":)", at, "}");
     return record;
   };
   std::vector<OutRecord> records;

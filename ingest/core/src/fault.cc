@@ -1,8 +1,8 @@
 #include "freshet/core/fault.h"
 
+#include <unistd.h>
 #include <csignal>
 #include <cstdlib>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>

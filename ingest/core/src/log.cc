@@ -1,9 +1,9 @@
 #include "freshet/core/log.h"
 
-#include <atomic>
-#include <memory>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <atomic>
+#include <memory>
 
 #include "freshet/core/json.h"
 

@@ -1,7 +1,7 @@
 #include "freshet_test/checks.h"
 
-#include <cmath>
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "freshet/core/strings.h"

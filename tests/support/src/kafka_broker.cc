@@ -30,8 +30,8 @@ void KafkaBroker::Start() {
 void KafkaBroker::Kill() const { ASSERT_EQ(RunCommand({Script(), "kill", "--dir", directory_}, nullptr), 0); }
 
 void KafkaBroker::CreateTopic(const std::string& name, int partitions, bool compact) const {
-  std::vector<std::string> command = {Script(), "topic",        "--dir", directory_, name,
-                                      "--partitions", std::to_string(partitions)};
+  std::vector<std::string> command = {
+      Script(), "topic", "--dir", directory_, name, "--partitions", std::to_string(partitions)};
   if (compact) command.emplace_back("--compact");
   ASSERT_EQ(RunCommand(command, nullptr), 0);
 }

@@ -23,19 +23,19 @@ TEST(Config, DefaultsAreEnoughWithAnEncoder) {
 TEST(Config, EveryMistakeAtOnceWithLineAndNearestKey) {
   const auto config = ParseConfig(
       "kafka:\n"
-      "  bootstrap_server: x\n"            // 2: slip
-      "  session_timeout_ms: fast\n"       // 3: no number
-      "batch: {max_records: 0}\n"          // 4: out of range
-      "encoder: {kind: magic}\n"           // 5: no such choice
-      "errors.tolerance: some\n"           // 6
-      "no_such_thing: 1\n",                // 7
+      "  bootstrap_server: x\n"       // 2: slip
+      "  session_timeout_ms: fast\n"  // 3: no number
+      "batch: {max_records: 0}\n"     // 4: out of range
+      "encoder: {kind: magic}\n"      // 5: no such choice
+      "errors.tolerance: some\n"      // 6
+      "no_such_thing: 1\n",           // 7
       "f.yaml", {});
   ASSERT_EQ(config.status().code(), Code::kConfig);
   const std::string& message = config.status().message();
   for (const char* part :
-       {"f.yaml:2: unknown key `bootstrap_server` in `kafka`; did you mean `bootstrap_servers`?", "f.yaml:3:",
-        "f.yaml:4: `max_records` must be a whole number, 1 to 100000", "f.yaml:5: `kind` must be model or passthrough",
-        "f.yaml:6:", "f.yaml:7: unknown key `no_such_thing`"}) {
+       {"f.yaml:2: unknown key `bootstrap_server` in `kafka`; did you mean `bootstrap_servers`?",
+        "f.yaml:3:", "f.yaml:4: `max_records` must be a whole number, 1 to 100000",
+        "f.yaml:5: `kind` must be model or passthrough", "f.yaml:6:", "f.yaml:7: unknown key `no_such_thing`"}) {
     EXPECT_NE(message.find(part), std::string::npos) << part << "\n in \n" << message;
   }
 }
@@ -63,8 +63,8 @@ TEST(Config, OverridesReachNestedAndDottedKeys) {
 
 TEST(Config, EnvironmentIsExpandedAndAMissingVariableIsNamed) {
   ::setenv("FRESHET_TEST_SECRET", "s3cret", 1);
-  const std::string yaml = std::string(kMinimal) +
-                           "kafka: {librdkafka_options: {sasl.password: \"${env:FRESHET_TEST_SECRET}\"}}\n";
+  const std::string yaml =
+      std::string(kMinimal) + "kafka: {librdkafka_options: {sasl.password: \"${env:FRESHET_TEST_SECRET}\"}}\n";
   const auto config = ParseConfig(yaml, "f.yaml", {});
   ASSERT_OK(config);
   EXPECT_EQ(config->kafka.librdkafka_options.at("sasl.password"), "s3cret");
@@ -75,8 +75,8 @@ TEST(Config, EnvironmentIsExpandedAndAMissingVariableIsNamed) {
 
 TEST(Config, KeysThatFreshetOwnsAreRefusedByName) {
   for (const char* key : {"group.id", "enable.auto.commit", "auto.offset.reset", "metadata.broker.list"}) {
-    const auto config = ParseConfig(
-        std::string(kMinimal) + "kafka: {librdkafka_options: {" + key + ": x}}\n", "f.yaml", {});
+    const auto config =
+        ParseConfig(std::string(kMinimal) + "kafka: {librdkafka_options: {" + key + ": x}}\n", "f.yaml", {});
     ASSERT_EQ(config.status().code(), Code::kConfig) << key;
     EXPECT_NE(config.status().message().find(key), std::string::npos);
   }

@@ -101,8 +101,8 @@ TEST(HnswIndex, EqualsFlatUnderChurn) {
       ASSERT_OK(found);
       EXPECT_EQ(found->size(), std::min(k, live.size()));
       EXPECT_EQ(Labels(*found).size(), found->size()) << "a label twice";
-      EXPECT_TRUE(std::is_sorted(found->begin(), found->end(),
-                                 [](const Hit& a, const Hit& b) { return a.score > b.score; }));
+      EXPECT_TRUE(
+          std::is_sorted(found->begin(), found->end(), [](const Hit& a, const Hit& b) { return a.score > b.score; }));
       options.filter = &even;
       const auto filtered = hnsw->Search(query, options);
       ASSERT_OK(filtered);

@@ -51,8 +51,8 @@ class PublisherTest : public ::testing::Test {
     applier_ = std::make_unique<Applier>(ApplierOptions{}, store_options_, store_.get(),
                                          MakeFlatIndex(2, Metric::kCosine), &clock_, &metrics_);
     EXPECT_OK(applier_->Rebuild());
-    publisher_ = std::make_unique<Publisher>(PublisherOptions{}, store_.get(), applier_.get(), &sink_, &clock_,
-                                             &metrics_);
+    publisher_ =
+        std::make_unique<Publisher>(PublisherOptions{}, store_.get(), applier_.get(), &sink_, &clock_, &metrics_);
   }
   void Put(const std::string& id) {
     EncodedBatch batch;

@@ -1,9 +1,9 @@
 // The sub-commands of `freshet`, one file each (cmd_*.cc).
 //
 // Place in the flow: main.cc builds the CLI11 app from these. Each function adds its sub-command, with help text and a
-// pasteable example in the footer, and sets *run when that sub-command is chosen; main then calls it. The returned number
-// is the exit code: 0, 1 failure, 2 usage, 69 dependency unavailable, 78 configuration. Data goes to standard output,
-// messages to standard error; progress bars only on a terminal.
+// pasteable example in the footer, and sets *run when that sub-command is chosen; main then calls it. The returned
+// number is the exit code: 0, 1 failure, 2 usage, 69 dependency unavailable, 78 configuration. Data goes to standard
+// output, messages to standard error; progress bars only on a terminal.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +33,8 @@ void AddStoreCommand(CLI::App* app, CommandRunner* run);
 // 69 for transient codes, 78 for kConfig, else 1; prints "freshet: <message>" to standard error when not ok.
 int ExitCode(const Status& status);
 
-// SIGINT and SIGTERM: the first sets the flag, a second ends the process at once (nothing is lost: what was not stored is
-// read again). Call before threads start.
+// SIGINT and SIGTERM: the first sets the flag, a second ends the process at once (nothing is lost: what was not stored
+// is read again). Call before threads start.
 void InstallStopSignals();
 [[nodiscard]] bool StopRequested();
 

@@ -1,8 +1,8 @@
 // The engine: ingest -> encode -> apply -> publish, and answers where `query:` is configured.
 //
-// Place in the flow: the composition root of `freshet run`; the tests run it in process. Start() returns when everything
-// is up; Stop() goes left to right: stop reading, drain, commit, publish, stop answering. Destroying without Stop() does
-// the same. What was not stored when the process ends is read again from the stored offsets.
+// Place in the flow: the composition root of `freshet run`; the tests run it in process. Start() returns when
+// everything is up; Stop() goes left to right: stop reading, drain, commit, publish, stop answering. Destroying without
+// Stop() does the same. What was not stored when the process ends is read again from the stored offsets.
 #pragma once
 
 #include <functional>

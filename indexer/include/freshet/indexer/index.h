@@ -3,9 +3,9 @@
 // Place in the flow: fed by store's Applier, searched by the query path; knows labels, never item ids. Labels are fresh
 // numbers, never reused; a new version of an item gets a new label and its old one a tombstone.
 // Thread-safety: one writer thread calls Insert, Tombstone and Maintain; any number of threads search at the same time.
-// Shapes: a vector is dim() floats, prepared (finite, non-zero, unit length for cosine) at the door, see PrepareVector().
-// Scores are higher-is-better whatever the metric: cosine and ip the inner product, l2 the negated squared distance.
-// Free of graph terms, so that other kinds fit behind it.
+// Shapes: a vector is dim() floats, prepared (finite, non-zero, unit length for cosine) at the door, see
+// PrepareVector(). Scores are higher-is-better whatever the metric: cosine and ip the inner product, l2 the negated
+// squared distance. Free of graph terms, so that other kinds fit behind it.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +36,8 @@ class LabelFilter {
 
 struct SearchOptions {
   std::size_t k = 100;
-  std::size_t ef = 0;     // search effort; 0: chosen from k
-  bool exact = false;     // scan everything
+  std::size_t ef = 0;  // search effort; 0: chosen from k
+  bool exact = false;  // scan everything
   const LabelFilter* filter = nullptr;
   std::optional<float> score_threshold;
 };

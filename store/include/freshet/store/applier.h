@@ -2,9 +2,9 @@
 //
 // Place in the flow: BoundedQueue<EncodedBatch> -> plan (drop what is stale, number, label) -> Store::Write -> Index ->
 // Catalog -> counted as fresh. The commit comes before the index, because RocksDB is the truth: a crash between the two
-// loses nothing, since the index is rebuilt from the store. One thread applies; it is also the Replica that queries read,
-// from any thread. On the engine it numbers changes and fills the outbox; on a follower the numbers are the writer's.
-// Errors: see Store; the first that is not transient stops it.
+// loses nothing, since the index is rebuilt from the store. One thread applies; it is also the Replica that queries
+// read, from any thread. On the engine it numbers changes and fills the outbox; on a follower the numbers are the
+// writer's. Errors: see Store; the first that is not transient stops it.
 #pragma once
 
 #include <atomic>
@@ -33,11 +33,11 @@ namespace freshet {
 struct ApplierOptions {
   enum class Role { kEngine, kFollower };
   Role role = Role::kEngine;
-  std::string vectors_topic = "vectors";  // follower: which of its topics holds items
-  std::size_t history = 50;          // interactions kept per user
-  std::size_t seen = 1024;           // item ids remembered per user
-  std::size_t rebuild_batch = 1024;  // rows per insert while the index is rebuilt at start
-  bool outbox = true;                // engine: write the changelog's outbox
+  std::string vectors_topic = "vectors";                      // follower: which of its topics holds items
+  std::size_t history = 50;                                   // interactions kept per user
+  std::size_t seen = 1024;                                    // item ids remembered per user
+  std::size_t rebuild_batch = 1024;                           // rows per insert while the index is rebuilt at start
+  bool outbox = true;                                         // engine: write the changelog's outbox
   std::uint64_t outbox_max_bytes = std::uint64_t{256} << 20;  // above it, applying waits for the publisher
 };
 
@@ -54,8 +54,8 @@ class Applier final : public Replica {
   // Applies one batch on the calling thread. Idempotent: what the stored offsets already cover changes nothing.
   Status Apply(EncodedBatch batch);
 
-  // Or: applies what comes, on a thread of its own, until the queue is closed and drained. `on_stored` is called after each
-  // commit, on that thread.
+  // Or: applies what comes, on a thread of its own, until the queue is closed and drained. `on_stored` is called after
+  // each commit, on that thread.
   void Start(BoundedQueue<EncodedBatch>* in, std::function<void(const std::vector<PartitionProgress>&)> on_stored);
   // From now on the changelog's backlog holds nothing back: for a graceful stop while the broker is away.
   void ReleaseBackpressure() { stopping_ = true; }
@@ -65,8 +65,8 @@ class Applier final : public Replica {
   // Next offsets as stored, for OffsetLookup.
   [[nodiscard]] std::map<TopicPartition, std::int64_t> StoredOffsets(const std::vector<TopicPartition>& wanted) const;
 
-  // Index against store: live labels one to one with the store's items. Errors: kCorruption naming the first difference.
-  // REQUIRES: nothing is being applied.
+  // Index against store: live labels one to one with the store's items. Errors: kCorruption naming the first
+  // difference. REQUIRES: nothing is being applied.
   Status Audit() const;
 
   // Replica:

@@ -1,9 +1,9 @@
 // Which label is which item, in memory: what an answer may contain.
 //
-// Place in the flow: rebuilt from the store at start, changed by the Applier after each commit, read by every answer. The
-// index may lag behind by the moments of an apply; the catalog decides: a hit counts only if its label's item is live
-// here. While an item is being replaced a search may have found its old or its new label, so both resolve to the item
-// (the caller returns each item once). A deleted item's labels resolve to nothing from the moment Apply() returns.
+// Place in the flow: rebuilt from the store at start, changed by the Applier after each commit, read by every answer.
+// The index may lag behind by the moments of an apply; the catalog decides: a hit counts only if its label's item is
+// live here. While an item is being replaced a search may have found its old or its new label, so both resolve to the
+// item (the caller returns each item once). A deleted item's labels resolve to nothing from the moment Apply() returns.
 // Thread-safe: many readers, one writer.
 #pragma once
 
@@ -31,8 +31,8 @@ class Catalog {
   // last (request deadlines are seconds), so no search still holds one of them.
   void ForgetDeadLabels();
 
-  // ids[i] is the item's id when the label of hits[i] belongs, or belonged until a moment ago, to an item that is live now;
-  // empty otherwise. One lock for all of them: the answer is true of one moment.
+  // ids[i] is the item's id when the label of hits[i] belongs, or belonged until a moment ago, to an item that is live
+  // now; empty otherwise. One lock for all of them: the answer is true of one moment.
   void Resolve(const std::vector<Hit>& hits, std::vector<std::string>* ids) const;
   [[nodiscard]] std::optional<Label> LabelOf(std::string_view item_id) const;
   [[nodiscard]] std::size_t live() const;

@@ -1,10 +1,10 @@
 // The changelog: what followers read instead of the producers' topics.
 //
-// Place in the flow: the Applier writes a record into the outbox column family in the same WriteBatch as the change; the
-// Publisher sends it and then trims; a follower decodes it back into an EncodedBatch. Topic `vectors` (compacted) has
-// key = item id, null value = delete; topic `user-events` has key = user id. Every record carries `freshet-epoch` and
-// `freshet-sequence` headers (u64, decimal text), so that a delete, which has no value, is ordered too. The value's bytes
-// are described in store/README.md. Every byte is validated; the checksum covers all before it. Thread-safe.
+// Place in the flow: the Applier writes a record into the outbox column family in the same WriteBatch as the change;
+// the Publisher sends it and then trims; a follower decodes it back into an EncodedBatch. Topic `vectors` (compacted)
+// has key = item id, null value = delete; topic `user-events` has key = user id. Every record carries `freshet-epoch`
+// and `freshet-sequence` headers (u64, decimal text), so that a delete, which has no value, is ordered too. The value's
+// bytes are described in store/README.md. Every byte is validated; the checksum covers all before it. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,9 @@ namespace freshet {
 inline constexpr char kEpochHeader[] = "freshet-epoch";
 inline constexpr char kSequenceHeader[] = "freshet-sequence";
 // Progress records' key: not valid UTF-8, so that no id collides with it.
-inline constexpr std::string_view kProgressKey = "\xff" "progress";
+inline constexpr std::string_view kProgressKey =
+    "\xff"
+    "progress";
 
 // "Everything up to `sequence` is in this partition before me, and the engine was at `as_of_ms` then."
 struct ChangelogProgress {
@@ -40,7 +42,8 @@ struct ChangelogRecord {
 };
 
 // Without topic, key and headers: what the outbox holds.
-[[nodiscard]] std::string EncodeItemValue(const ItemChange& change, std::string_view space_id);  // REQUIRES: not deleted
+[[nodiscard]] std::string EncodeItemValue(const ItemChange& change,
+                                          std::string_view space_id);  // REQUIRES: not deleted
 [[nodiscard]] std::string EncodeUserValue(const UserChange& change);
 [[nodiscard]] std::string EncodeProgressValue(const ChangelogProgress& progress);
 

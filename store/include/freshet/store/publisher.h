@@ -1,9 +1,10 @@
 // Outbox -> changelog topics.
 //
-// Place in the flow: beside the Applier, on a thread of its own. Reads the outbox in sequence order, sends (at least once,
-// acknowledged by all in-sync replicas), trims. Between records, every progress_interval_ms, it puts a progress record
-// into every partition of both topics, so that a follower can say how fresh it is. While the broker is away it retries with
-// bounded backoff and the outbox grows in the store, where outbox_max_bytes turns into backpressure on the Applier.
+// Place in the flow: beside the Applier, on a thread of its own. Reads the outbox in sequence order, sends (at least
+// once, acknowledged by all in-sync replicas), trims. Between records, every progress_interval_ms, it puts a progress
+// record into every partition of both topics, so that a follower can say how fresh it is. While the broker is away it
+// retries with bounded backoff and the outbox grows in the store, where outbox_max_bytes turns into backpressure on the
+// Applier.
 #pragma once
 
 #include <atomic>
@@ -41,7 +42,8 @@ class Publisher {
 
   void Start();
   void Wake();  // the outbox has something; any thread
-  // Publishes what is in the outbox, for at most drain_ms, then stops; what is left stays in the store for the next start.
+  // Publishes what is in the outbox, for at most drain_ms, then stops; what is left stays in the store for the next
+  // start.
   void Stop(int drain_ms);
   [[nodiscard]] Status status() const;
   [[nodiscard]] bool drained() const { return drained_.load(); }

@@ -1,7 +1,7 @@
 // What the query path reads: one consistent pair of index and store.
 //
-// Place in the flow: implemented by store's Applier (engine and sidecar alike), consumed by query's RecallService; tests
-// fake it. Thread-safe.
+// Place in the flow: implemented by store's Applier (engine and sidecar alike), consumed by query's RecallService;
+// tests fake it. Thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -1,11 +1,11 @@
 // RocksDB: the truth.
 //
-// Place in the flow: right after the encoder, in one process-wide writer thread; readers from any thread. store.cc is the
-// only place that names RocksDB. One WriteBatch per micro-batch carries vectors, attributes, features, labels, users, the
-// outbox, the next offset of every partition covered and the sequence; after a crash the store is at one of its commits.
-// Column families and bytes: store/README.md. Errors: kCorruption, kFailedPrecondition
-// (another engine holds the directory, newer format, other embedding space), kResourceExhausted (disk full: stop using the
-// store, reopen), kIoError.
+// Place in the flow: right after the encoder, in one process-wide writer thread; readers from any thread. store.cc is
+// the only place that names RocksDB. One WriteBatch per micro-batch carries vectors, attributes, features, labels,
+// users, the outbox, the next offset of every partition covered and the sequence; after a crash the store is at one of
+// its commits. Column families and bytes: store/README.md. Errors: kCorruption, kFailedPrecondition (another engine
+// holds the directory, newer format, other embedding space), kResourceExhausted (disk full: stop using the store,
+// reopen), kIoError.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@ struct StoreOptions {
   std::string space_id;
   int dim = 0;
   Metric metric = Metric::kCosine;
-  bool sync = false;               // fsync the log at each commit; without it power loss may lose a suffix, which Kafka still has
-  std::size_t cache_bytes = std::size_t{64} << 20;         // block cache, write buffers charged to it
+  bool sync = false;  // fsync the log at each commit; without it power loss may lose a suffix, which Kafka still has
+  std::size_t cache_bytes = std::size_t{64} << 20;  // block cache, write buffers charged to it
   std::size_t write_buffer_bytes = std::size_t{32} << 20;
   Status Validate() const;
 };
@@ -40,7 +40,7 @@ struct ItemRow {
   Label label = 0;
   std::uint64_t epoch = 0;  // of the store that numbered it
   std::uint64_t sequence = 0;
-  LogPosition position;     // in the log this process reads
+  LogPosition position;  // in the log this process reads
   std::int64_t record_timestamp_ms = 0;
 };
 
@@ -57,7 +57,7 @@ struct Commit {
     std::string item_id;
     std::optional<Label> old_label;  // its vector and label rows go
     bool deleted = false;
-    ItemRow row;                     // when not deleted
+    ItemRow row;  // when not deleted
     const ItemUpdate* update = nullptr;
   };
   std::vector<Item> items;
@@ -71,7 +71,8 @@ struct Commit {
 
 class Store {
  public:
-  // Creates what is not there. A new store gets an epoch (creation time, microseconds): it orders stores after each other.
+  // Creates what is not there. A new store gets an epoch (creation time, microseconds): it orders stores after each
+  // other.
   [[nodiscard]] static Result<std::unique_ptr<Store>> Open(const StoreOptions& options);
   // An existing store, whatever its embedding space. Errors also: kNotFound.
   [[nodiscard]] static Result<std::unique_ptr<Store>> OpenExisting(const std::string& directory);
@@ -97,7 +98,8 @@ class Store {
   [[nodiscard]] virtual std::uint64_t sequence() const = 0;
   [[nodiscard]] virtual std::int64_t as_of_ms() const = 0;
 
-  // Oldest first, up to `max_records` or `max_bytes`, whichever comes first. Trim removes all up to and including `sequence`.
+  // Oldest first, up to `max_records` or `max_bytes`, whichever comes first. Trim removes all up to and including
+  // `sequence`.
   [[nodiscard]] virtual Result<std::vector<OutboxEntry>> ReadOutbox(std::size_t max_records,
                                                                     std::size_t max_bytes) const = 0;
   virtual Status TrimOutbox(std::uint64_t up_to_sequence) = 0;

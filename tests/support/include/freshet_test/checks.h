@@ -10,8 +10,9 @@
 
 namespace freshet::test {
 
-// Empty when all agree; else the first difference. Looks at the store (items, vectors, attributes), the index (labels, one
-// to one), and the answers: an exact search for everything returns each live item once, scored by its newest vector.
+// Empty when all agree; else the first difference. Looks at the store (items, vectors, attributes), the index (labels,
+// one to one), and the answers: an exact search for everything returns each live item once, scored by its newest
+// vector.
 [[nodiscard]] std::string Differs(const Oracle& oracle, const Applier& applier, const Store& store,
                                   const RecallService& recall);
 

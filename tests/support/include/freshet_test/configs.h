@@ -9,7 +9,8 @@ namespace freshet::test {
 
 inline constexpr int kTestDim = 8;
 
-inline std::string EngineYaml(const std::string& broker, const std::string& data_dir, const std::string& assign = "all") {
+inline std::string EngineYaml(const std::string& broker, const std::string& data_dir,
+                              const std::string& assign = "all") {
   return StrCat("data_dir: ", data_dir, "\nkafka:\n  bootstrap_servers: ", broker, "\n  assign: ", assign,
                 "\ntopics:\n  items: {name: items}\n  interactions: {name: interactions}\n  users: {name: users}\n",
                 "  create: true\nencoder: {kind: passthrough, dim: ", kTestDim, ", metric: cosine}\n",

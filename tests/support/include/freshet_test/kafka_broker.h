@@ -14,8 +14,8 @@ class KafkaBroker {
   KafkaBroker& operator=(const KafkaBroker&) = delete;
 
   [[nodiscard]] const std::string& bootstrap_servers() const { return bootstrap_servers_; }
-  void Kill() const;   // SIGKILL
-  void Start();        // again, on the same ports and data
+  void Kill() const;  // SIGKILL
+  void Start();       // again, on the same ports and data
   void CreateTopic(const std::string& name, int partitions, bool compact) const;
 
  private:

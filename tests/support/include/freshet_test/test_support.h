@@ -36,14 +36,14 @@ class TempDir {
 
 }  // namespace freshet::test
 
-#define ASSERT_OK(expr)                                                        \
-  do {                                                                         \
-    const auto& assert_ok_result = (expr);                                     \
+#define ASSERT_OK(expr)                                                               \
+  do {                                                                                \
+    const auto& assert_ok_result = (expr);                                            \
     ASSERT_TRUE(assert_ok_result.ok()) << ::freshet::test::Explain(assert_ok_result); \
   } while (false)
-#define EXPECT_OK(expr)                                                        \
-  do {                                                                         \
-    const auto& expect_ok_result = (expr);                                     \
+#define EXPECT_OK(expr)                                                               \
+  do {                                                                                \
+    const auto& expect_ok_result = (expr);                                            \
     EXPECT_TRUE(expect_ok_result.ok()) << ::freshet::test::Explain(expect_ok_result); \
   } while (false)
 

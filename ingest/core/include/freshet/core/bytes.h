@@ -20,8 +20,7 @@ static_assert(std::endian::native == std::endian::little, "formats are written i
 class ByteWriter {
  public:
   template <typename T>
-    requires std::is_arithmetic_v<T>
-  ByteWriter& Put(T value) {
+  requires std::is_arithmetic_v<T> ByteWriter& Put(T value) {
     char raw[sizeof(T)];
     std::memcpy(raw, &value, sizeof(T));
     out_.append(raw, sizeof(T));
@@ -50,8 +49,7 @@ class ByteReader {
   explicit ByteReader(std::string_view bytes) : rest_(bytes) {}
 
   template <typename T>
-    requires std::is_arithmetic_v<T>
-  T Get() {
+  requires std::is_arithmetic_v<T> T Get() {
     T value{};
     if (rest_.size() < sizeof(T)) {
       Fail();

@@ -20,9 +20,9 @@ Status WriteFileAtomically(const std::string& path, std::string_view content);
 Status CreateDirectories(const std::string& path);
 [[nodiscard]] bool FileExists(const std::string& path);
 
-// Calls `line` for each line of a text file, plain or zstd-compressed (by its magic number); '\n' and '\r\n' are stripped.
-// Stops at the first status that is not ok and returns it. `fraction` (0..1 of the file's bytes read) serves progress.
-// Errors: kNotFound; kCorruption for a damaged zstd frame or a line above 16 MiB; kIoError.
+// Calls `line` for each line of a text file, plain or zstd-compressed (by its magic number); '\n' and '\r\n' are
+// stripped. Stops at the first status that is not ok and returns it. `fraction` (0..1 of the file's bytes read) serves
+// progress. Errors: kNotFound; kCorruption for a damaged zstd frame or a line above 16 MiB; kIoError.
 Status ForEachLine(const std::string& path, const std::function<Status(std::string_view line, double fraction)>& line);
 
 }  // namespace freshet

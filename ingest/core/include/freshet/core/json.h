@@ -1,7 +1,7 @@
 // JSON: the one place that names RapidJSON.
 //
-// Place in the flow: event decoding, HTTP bodies, manifests, reports. Parsing is strict RFC 8259 UTF-8, bounded in depth,
-// without exceptions; a JsonDocument owns its tree, a JsonValue is a view into it. Thread-compatible.
+// Place in the flow: event decoding, HTTP bodies, manifests, reports. Parsing is strict RFC 8259 UTF-8, bounded in
+// depth, without exceptions; a JsonDocument owns its tree, a JsonValue is a view into it. Thread-compatible.
 #pragma once
 
 #include <rapidjson/document.h>

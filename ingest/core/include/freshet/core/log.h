@@ -1,7 +1,7 @@
 // Logging to standard error: human lines by default, JSON lines by option.
 //
-// Place in the flow: everywhere. Thread-safe. The only place that names spdlog is log.cc. Never log a secret, a record's
-// value, or at a rate that grows with traffic (log the first and then count in a metric).
+// Place in the flow: everywhere. Thread-safe. The only place that names spdlog is log.cc. Never log a secret, a
+// record's value, or at a rate that grows with traffic (log the first and then count in a metric).
 #pragma once
 
 #include <string>

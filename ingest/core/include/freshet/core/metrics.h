@@ -2,7 +2,8 @@
 //
 // Place in the flow: every stage gets a Metrics& from the composition root and asks for its metrics once, at start.
 // Returned references live as long as the Metrics. Thread-safe. Names: prefix `freshet_`, base units (`_seconds`,
-// `_bytes`, `_ratio`, `_total`); never an item or user id as a label. metrics.cc is the only place that names prometheus-cpp.
+// `_bytes`, `_ratio`, `_total`); never an item or user id as a label. metrics.cc is the only place that names
+// prometheus-cpp.
 #pragma once
 
 #include <map>

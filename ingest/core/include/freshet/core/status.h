@@ -72,8 +72,8 @@ class [[nodiscard]] Status {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}                    // NOLINT(google-explicit-constructor)
-  Result(Status status) : status_(std::move(status)) {             // NOLINT(google-explicit-constructor)
+  Result(T value) : value_(std::move(value)) {}         // NOLINT(google-explicit-constructor)
+  Result(Status status) : status_(std::move(status)) {  // NOLINT(google-explicit-constructor)
     assert(!status_.ok() && "a Result without a value needs a reason");
   }
 
@@ -97,10 +97,9 @@ class [[nodiscard]] Result {
 #define FRESHET_CONCAT(a, b) FRESHET_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function when `expr` is not ok.
-#define FRESHET_TRY(expr)                                                      \
-  do {                                                                         \
-    if (::freshet::Status freshet_try_status = (expr); !freshet_try_status.ok()) \
-      return freshet_try_status;                                               \
+#define FRESHET_TRY(expr)                                                                                   \
+  do {                                                                                                      \
+    if (::freshet::Status freshet_try_status = (expr); !freshet_try_status.ok()) return freshet_try_status; \
   } while (false)
 
 // `FRESHET_ASSIGN(auto x, MakeX());` declares x or returns the error.

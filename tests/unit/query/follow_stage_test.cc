@@ -1,0 +1,180 @@
+#include "freshet/query/follow_stage.h"
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "freshet/store/changelog.h"
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+// Records that wait to be polled; owns their bytes, as views must outlive the next Poll().
+class FakeSource final : public RecordSource {
+ public:
+  struct Stored {
+    std::string topic, key;
+    std::optional<std::string> value;
+    std::string epoch, sequence;
+    std::int64_t offset;
+  };
+  Result<PollResult> Poll(std::chrono::milliseconds /*timeout*/) override {
+    const std::lock_guard lock(mu_);
+    PollResult result;
+    if (!assigned_) {
+      assigned_ = true;
+      result.kind = PollResult::Kind::kAssigned;
+      result.partitions = {{"vectors", 0}, {"user-events", 0}};
+      return result;
+    }
+    if (next_ == records_.size()) return result;
+    const Stored& stored = *records_[next_++];
+    result.kind = PollResult::Kind::kRecord;
+    result.record.topic = stored.topic;
+    result.record.offset = stored.offset;
+    result.record.key = stored.key;
+    if (stored.value) result.record.value = *stored.value;
+    result.record.headers = {{kEpochHeader, stored.epoch}, {kSequenceHeader, stored.sequence}};
+    return result;
+  }
+  [[nodiscard]] std::int64_t AsOfMs() const override { return 0; }
+  [[nodiscard]] std::int64_t LagRecords() const override { return 0; }
+  void ReportStored(const std::vector<PartitionProgress>& /*progress*/) override {}
+
+  void Add(const std::string& topic, const std::string& key, std::optional<std::string> value, std::uint64_t epoch,
+           std::uint64_t sequence) {
+    const std::lock_guard lock(mu_);
+    records_.push_back(std::make_unique<Stored>(Stored{topic, key, std::move(value), std::to_string(epoch),
+                                                       std::to_string(sequence),
+                                                       static_cast<std::int64_t>(records_.size())}));
+  }
+
+ private:
+  std::mutex mu_;
+  bool assigned_ = false;
+  std::deque<std::unique_ptr<Stored>> records_;
+  std::size_t next_ = 0;
+};
+
+std::string Item(float x, const std::string& space = "s") {
+  ItemChange change;
+  change.update.vector = {x, 1};
+  return EncodeItemValue(change, space);
+}
+
+std::string Bought(const std::string& item) {
+  UserChange change;
+  change.body = Interaction{"", item, "purchase", 1, 5};
+  return EncodeUserValue(change);
+}
+
+class FollowStageTest : public ::testing::Test {
+ protected:
+  FollowStageTest() : out_(64, 1 << 20) {
+    options_.space_id = "s";
+    options_.dim = 2;
+  }
+  // Runs the stage until `done` holds for what came out so far, or it stopped by itself.
+  void RunUntil(const std::function<bool(const std::vector<EncodedBatch>&)>& done) {
+    FollowStage stage(options_, &source_, &out_, &clock_, &metrics_);
+    stage.Start();
+    EXPECT_TRUE(test::WaitFor([&] {
+      while (auto batch = out_.PopFor(std::chrono::milliseconds(0))) batches_.push_back(std::move(*batch));
+      return out_.drained() || done(batches_);
+    }));
+    stage.Stop();
+    status_ = stage.status();
+  }
+  [[nodiscard]] static std::size_t Items(const std::vector<EncodedBatch>& batches) {
+    std::size_t count = 0;
+    for (const EncodedBatch& batch : batches) count += batch.items.size();
+    return count;
+  }
+
+  FollowOptions options_;
+  FakeSource source_;
+  BoundedQueue<EncodedBatch> out_;
+  SystemClock clock_;
+  Metrics metrics_;
+  std::vector<EncodedBatch> batches_;
+  Status status_;
+};
+
+TEST_F(FollowStageTest, DecodesItemsDeletesAndUserEventsWithTheirOffsetsInBand) {
+  source_.Add("vectors", "a", Item(1), 9, 1);
+  source_.Add("vectors", "b", std::nullopt, 9, 2);
+  source_.Add("user-events", "u", Bought("a"), 9, 3);
+  std::size_t users = 0;
+  RunUntil([&](const auto& batches) {
+    users = 0;
+    for (const EncodedBatch& batch : batches) users += batch.users.size();
+    return Items(batches) == 2 && users == 1;
+  });
+  ASSERT_OK(status_);
+  std::map<TopicPartition, PartitionProgress> last;
+  for (const EncodedBatch& batch : batches_) {
+    for (const PartitionProgress& progress : batch.progress) last[progress.partition] = progress;
+  }
+  EXPECT_EQ((last[{"vectors", 0}].next_offset), 2);
+  EXPECT_EQ((last[{"vectors", 0}].sequence), 2U);
+  EXPECT_EQ((last[{"vectors", 0}].epoch), 9U);
+  EXPECT_EQ((last[{"user-events", 0}].next_offset), 3);
+}
+
+TEST_F(FollowStageTest, AsOfIsWhatThePartitionFurthestBehindHasReached) {
+  const std::string key(kProgressKey);
+  source_.Add("vectors", key, EncodeProgressValue({5000, "s"}), 9, 1);
+  source_.Add("user-events", key, EncodeProgressValue({4000, "s"}), 9, 1);
+  RunUntil([](const auto& batches) { return !batches.empty() && batches.back().as_of_ms != 0; });
+  ASSERT_OK(status_);
+  EXPECT_EQ(batches_.back().as_of_ms, 4000);
+}
+
+TEST_F(FollowStageTest, OneBatchNeverMixesEpochsOfAPartition) {
+  source_.Add("vectors", "a", Item(1), 9, 10);
+  source_.Add("vectors", "a", Item(2), 10, 1);
+  RunUntil([](const auto& batches) { return Items(batches) == 2; });
+  ASSERT_OK(status_);
+  for (const EncodedBatch& batch : batches_) {
+    if (!batch.items.empty()) {
+      EXPECT_EQ(batch.items.size(), 1U);
+    }
+  }
+}
+
+TEST_F(FollowStageTest, ARunThatIsPublishedAgainCountsOnceWithinABatch) {
+  options_.linger_ms = 200;  // all in one batch
+  for (int again = 0; again < 2; ++again) {
+    source_.Add("user-events", "u", Bought("a"), 9, 1);
+    source_.Add("user-events", "u", Bought("b"), 9, 2);
+  }
+  RunUntil([](const auto& batches) { return !batches.empty() && !batches[0].users.empty(); });
+  ASSERT_OK(status_);
+  EXPECT_EQ(batches_[0].users.size(), 2U);
+}
+
+TEST_F(FollowStageTest, AnotherEmbeddingSpaceOrDimensionStopsIt) {
+  source_.Add("vectors", "a", Item(1, "other"), 9, 1);
+  RunUntil([](const auto&) { return false; });
+  EXPECT_EQ(status_.code(), Code::kFailedPrecondition);
+  EXPECT_EQ(Items(batches_), 0U);
+}
+
+TEST_F(FollowStageTest, ADamagedRecordIsCountedAndSkipped) {
+  std::string damaged = Item(1);
+  damaged[5] = static_cast<char>(damaged[5] ^ 1);
+  source_.Add("vectors", "a", damaged, 9, 1);
+  source_.Add("vectors", "b", Item(1), 9, 2);
+  RunUntil([](const auto& batches) { return Items(batches) == 1; });
+  ASSERT_OK(status_);
+  EXPECT_EQ(metrics_
+                .GetCounter("freshet_follow_undecodable_total",
+                            "Changelog records that do not decode; other than 0 is a defect")
+                .Value(),
+            1);
+}
+
+}  // namespace
+}  // namespace freshet
