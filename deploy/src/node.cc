@@ -101,12 +101,12 @@ Status Node::Serve(const Config& config, const std::string& role,
 std::string Node::StatusJson(const std::string& role) {
   const auto dead_letters = [this](const char* stage) {
     return metrics
-        .GetCounter("freshet_dead_letters_total", "Records that left the stream as dead letters", {{"stage", stage}})
+        .GetCounter("freshet_dead_letters_total", "Records that left the stream as poison", {{"stage", stage}})
         .Value();
   };
   Histogram& freshness =
       metrics.GetHistogram("freshet_freshness_seconds", "Record timestamp to searchable here, per change");
-  Histogram& query = metrics.GetHistogram("freshet_query_seconds", "Time of one recall");
+  Histogram& query = metrics.GetHistogram("freshet_query_seconds", "Time to answer a recall");
   const IndexStats index = applier->index().Stats();
   JsonWriter out;
   out.BeginObject();
@@ -115,7 +115,7 @@ std::string Node::StatusJson(const std::string& role) {
   out.Key("sequence").Uint(applier->sequence()).Key("as_of_ms").Int(applier->as_of_ms());
   out.Key("lag_records")
       .Int(static_cast<std::int64_t>(
-          metrics.GetGauge("freshet_consumer_lag_records", "Records between the log's end and this reader").Value()));
+          metrics.GetGauge("freshet_consumer_lag_records", "Records in the log that were not read yet").Value()));
   out.Key("applied_records").Uint(applier->applied_records());
   out.Key("dead_letters")
       .Int(static_cast<std::int64_t>(dead_letters("KEY_CONVERTER") + dead_letters("VALUE_CONVERTER") +

@@ -96,8 +96,7 @@ FollowStage::FollowStage(const FollowOptions& options, RecordSource* source, Bou
       records_(metrics->GetCounter("freshet_follow_records_total", "Changelog records read")),
       undecodable_(metrics->GetCounter("freshet_follow_undecodable_total",
                                        "Changelog records that do not decode; other than 0 is a defect")),
-      lag_records_(metrics->GetGauge("freshet_consumer_lag_records", "Records between the log's end and this reader")) {
-}
+      lag_records_(metrics->GetGauge("freshet_consumer_lag_records", "Records in the log that were not read yet")) {}
 
 FollowStage::~FollowStage() { Stop(); }
 

@@ -1,7 +1,7 @@
 // One owner per data directory.
 //
-// RocksDB has a lock of its own, but reports it as any other IO error, told apart by text alone. Ours comes first and says
-// who holds the directory. The kernel drops it with the process, however that ends. Not thread-safe: one owner.
+// RocksDB has a lock of its own, but reports it as any other IO error, told apart by text alone. Ours comes first and
+// says who holds the directory. The kernel drops it with the process, however that ends. Not thread-safe: one owner.
 #pragma once
 
 #include <string>

@@ -15,13 +15,13 @@
 #include <cstdio>
 #include <cstring>
 
+#include "directory_lock.h"
 #include "freshet/core/bytes.h"
 #include "freshet/core/clock.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/file.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
-#include "directory_lock.h"
 #include "store_rows.h"
 
 namespace freshet {

@@ -88,7 +88,8 @@ TEST(Config, OtherThanLoopbackIsRefused) {
 
 TEST(Config, TheExamplesAreValid) {
   for (const char* name : {"engine", "sidecar", "demo-engine", "demo-sidecar"}) {
-    EXPECT_OK(LoadConfig(test::SourceRoot() + "/deploy/config/" + name + ".yaml", {})) << name;
+    SCOPED_TRACE(name);
+    EXPECT_OK(LoadConfig(test::SourceRoot() + "/deploy/config/" + name + ".yaml", {}));
   }
 }
 

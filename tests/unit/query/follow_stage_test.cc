@@ -46,9 +46,9 @@ class FakeSource final : public RecordSource {
   void Add(const std::string& topic, const std::string& key, std::optional<std::string> value, std::uint64_t epoch,
            std::uint64_t sequence) {
     const std::lock_guard lock(mu_);
-    records_.push_back(std::make_unique<Stored>(Stored{topic, key, std::move(value), std::to_string(epoch),
-                                                       std::to_string(sequence),
-                                                       static_cast<std::int64_t>(records_.size())}));
+    records_.push_back(
+        std::make_unique<Stored>(Stored{topic, key, std::move(value), std::to_string(epoch), std::to_string(sequence),
+                                        static_cast<std::int64_t>(records_.size())}));
   }
 
  private:

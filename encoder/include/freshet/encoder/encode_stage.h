@@ -1,8 +1,8 @@
 // The second stage: micro-batches of events -> vectors.
 //
 // Place in the flow: BoundedQueue<EventBatch> -> last write per item -> ItemEncoder, one model call per batch ->
-// BoundedQueue<EncodedBatch>. Runs on one thread. An item that the model cannot embed is found by bisection and becomes a
-// dead letter; the rest passes; its offset is still covered by the batch. Drains its input when that is closed, then
+// BoundedQueue<EncodedBatch>. Runs on one thread. An item that the model cannot embed is found by bisection and becomes
+// a dead letter; the rest passes; its offset is still covered by the batch. Drains its input when that is closed, then
 // closes its output. Errors: permanent ones end the stage and close both queues.
 #pragma once
 

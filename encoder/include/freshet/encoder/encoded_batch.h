@@ -15,8 +15,8 @@ namespace freshet {
 
 // The last write of an item in its batch.
 struct ItemChange {
-  ItemUpdate update;          // its `vector` is the embedding; empty when deleted
-  LogPosition position;       // in the log this process reads: the items topic, or a follower's changelog
+  ItemUpdate update;               // its `vector` is the embedding; empty when deleted
+  LogPosition position;            // in the log this process reads: the items topic, or a follower's changelog
   std::size_t progress_index = 0;  // which entry of the batch's `progress` that partition is
   std::int64_t record_timestamp_ms = 0;
   std::uint64_t sequence = 0;  // followers: as published; 0 on the engine's side, where the store numbers it
@@ -32,8 +32,8 @@ struct UserChange {
 
 struct EncodedBatch {
   std::string space_id;
-  std::vector<ItemChange> items;        // at most one per item id
-  std::vector<UserChange> users;        // in log order
+  std::vector<ItemChange> items;  // at most one per item id
+  std::vector<UserChange> users;  // in log order
   std::vector<PartitionProgress> progress;
   std::int64_t as_of_ms = 0;
   std::size_t bytes = 0;

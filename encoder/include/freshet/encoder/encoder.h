@@ -55,8 +55,8 @@ class UserEncoder {
   [[nodiscard]] virtual Status Encode(const UserContext& user, std::span<float> out) const = 0;
 };
 
-// For people who bring their own embeddings: checks dimension, finiteness and non-zero length, and passes on (normalised
-// for cosine). space_id is `passthrough-<dim>-<metric>` unless given.
+// For people who bring their own embeddings: checks dimension, finiteness and non-zero length, and passes on
+// (normalised for cosine). space_id is `passthrough-<dim>-<metric>` unless given.
 [[nodiscard]] std::unique_ptr<ItemEncoder> MakePassthroughEncoder(int dim, Metric metric, std::string space_id = "");
 
 // Checks a vector and normalises it for cosine. Errors: kInvalidArgument (dimension, NaN, infinity, zero length).

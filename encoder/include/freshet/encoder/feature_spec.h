@@ -1,9 +1,9 @@
 // Which features feed a tower, and how they become tensors. One implementation serves training and serving.
 //
-// Place in the flow: part of a model package; used by the trainer and by both encoders. Every feature becomes one bag of
-// rows of the tower's single embedding table (categorical: one row; multi-valued: several, mean-pooled; text: hashed word
-// tokens; history: the item ids of recent interactions), or, for `dense`, one column. Missing values are values: an empty
-// bag, or 0 after standardisation. Extraction is deterministic, thread-safe and allocation-light.
+// Place in the flow: part of a model package; used by the trainer and by both encoders. Every feature becomes one bag
+// of rows of the tower's single embedding table (categorical: one row; multi-valued: several, mean-pooled; text: hashed
+// word tokens; history: the item ids of recent interactions), or, for `dense`, one column. Missing values are values:
+// an empty bag, or 0 after standardisation. Extraction is deterministic, thread-safe and allocation-light.
 #pragma once
 
 #include <cstdint>
@@ -22,12 +22,12 @@ namespace freshet {
 enum class FeatureKind { kCategorical, kMultiValued, kText, kDense, kHistory };
 
 struct FeatureDef {
-  std::string name;          // of the feature in the event; "item_id", "user_id" and "history" are the built-in sources
+  std::string name;  // of the feature in the event; "item_id", "user_id" and "history" are the built-in sources
   FeatureKind kind = FeatureKind::kCategorical;
   std::int64_t buckets = 0;  // hash buckets: XXH3(value) % buckets; with a vocabulary, the out-of-vocabulary buckets
   std::vector<std::string> vocabulary;  // value -> row by position, before the buckets; may be empty
-  int max_values = 64;       // of a bag: the first ones (history: the newest)
-  double mean = 0;           // dense: (x - mean) / stddev, of log1p(max(x, 0)) when `log`
+  int max_values = 64;                  // of a bag: the first ones (history: the newest)
+  double mean = 0;                      // dense: (x - mean) / stddev, of log1p(max(x, 0)) when `log`
   double stddev = 1;
   bool log = false;
 
@@ -46,7 +46,8 @@ struct FeatureSpec {
   [[nodiscard]] std::string ToYaml(int indent) const;
   [[nodiscard]] static Result<FeatureSpec> FromYaml(const YamlNode& node, const std::string& file);
 
-  // Set by Finish(): per feature, the first row of its range, its index among bags or dense columns, and its vocabulary.
+  // Set by Finish(): per feature, the first row of its range, its index among bags or dense columns, and its
+  // vocabulary.
   std::vector<std::int64_t> row_base;
   std::vector<std::unordered_map<std::string, std::int64_t>> lookup;
   int bag_count_ = 0;
@@ -54,8 +55,8 @@ struct FeatureSpec {
   std::int64_t table_rows_ = 0;
 };
 
-// The tensors of signature `bags-dense-v1`, for a batch of B rows: indices i64[n], offsets i64[B * bags] (bag (b, f) starts
-// at offsets[b * bags + f]), dense f32[B, dense_count]. Cleared and refilled without giving memory back.
+// The tensors of signature `bags-dense-v1`, for a batch of B rows: indices i64[n], offsets i64[B * bags] (bag (b, f)
+// starts at offsets[b * bags + f]), dense f32[B, dense_count]. Cleared and refilled without giving memory back.
 struct TowerInput {
   std::vector<std::int64_t> indices;
   std::vector<std::int64_t> offsets;

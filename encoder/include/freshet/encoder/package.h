@@ -1,9 +1,9 @@
 // A model package: a directory that carries everything a tower needs, checked before any of it runs.
 //
-// Place in the flow: written by training (ours or an export from PyTorch), opened by engine (item tower) and sidecar (user
-// tower). Layout and `model.yaml` are described in encoder/README.md. TorchScript is executable code: packages are opened
-// only beneath an allowed directory, checksums are verified before anything is parsed, and the golden inputs are run before
-// the first real one. Thread-compatible; the encoders it makes say for themselves.
+// Place in the flow: written by training (ours or an export from PyTorch), opened by engine (item tower) and sidecar
+// (user tower). Layout and `model.yaml` are described in encoder/README.md. TorchScript is executable code: packages
+// are opened only beneath an allowed directory, checksums are verified before anything is parsed, and the golden inputs
+// are run before the first real one. Thread-compatible; the encoders it makes say for themselves.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ struct ModelManifest {
   std::string signature = "bags-dense-v1";  // how the towers are called; see encoder/README.md
   FeatureSpec item;
   FeatureSpec user;
-  std::string library_version;                 // LibTorch that wrote it
-  std::map<std::string, std::string> sha256;   // file name -> lower-case hex
+  std::string library_version;                // LibTorch that wrote it
+  std::map<std::string, std::string> sha256;  // file name -> lower-case hex
 };
 
 struct PackageOptions {

@@ -1,9 +1,9 @@
 // Training two towers from event files.
 //
 // Place in the flow: `freshet train`; off the stream. InfoNCE with in-batch negatives and logQ correction (Yi et al.,
-// "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019). The result is a package
-// like any other. Deterministic by seed on one thread. Errors: kConfig, kInvalidArgument (the data cannot be trained on:
-// says what to do), kIoError.
+// "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019). The result is a
+// package like any other. Deterministic by seed on one thread. Errors: kConfig, kInvalidArgument (the data cannot be
+// trained on: says what to do), kIoError.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace freshet {
 struct TrainOptions {
   std::string items_file;
   std::string interactions_file;
-  std::string users_file;    // may be empty
+  std::string users_file;  // may be empty
   std::string out_directory;
   std::string name = "two-tower";
   std::string version = "1";
@@ -55,7 +55,7 @@ struct TrainReport {
   std::int64_t train_pairs = 0;
   std::int64_t validation_users = 0;
   double final_loss = 0;
-  double recall_at_100 = 0;             // of the epoch that was kept (the best on validation)
+  double recall_at_100 = 0;  // of the epoch that was kept (the best on validation)
   double popularity_recall_at_100 = 0;
   int best_epoch = 0;
   double seconds = 0;

@@ -1,8 +1,8 @@
 // Poison leaves the stream with a reason.
 //
-// Place in the flow: used by ingest (undecodable bytes) and by the encoder (an item the model cannot embed). The record is
-// copied (key, value, headers, timestamp) with Kafka Connect's context headers `__connect.errors.*`; Send returns only
-// once the dead letters are acknowledged, so that their offsets may then be stored. Thread-safe.
+// Place in the flow: used by ingest (undecodable bytes) and by the encoder (an item the model cannot embed). The record
+// is copied (key, value, headers, timestamp) with Kafka Connect's context headers `__connect.errors.*`; Send returns
+// only once the dead letters are acknowledged, so that their offsets may then be stored. Thread-safe.
 #pragma once
 
 #include <atomic>
@@ -40,12 +40,11 @@ struct DeadLetterOptions {
   std::string topic;  // errors.deadletterqueue.topic.name; empty: letters are only counted and logged
   std::string connector_name = "freshet";
   bool context_headers = true;  // errors.deadletterqueue.context.headers.enable
-  bool tolerate = true;         // errors.tolerance: all; false (none): the first letter stops the stream, kFailedPrecondition
+  bool tolerate = true;  // errors.tolerance: all; false (none): the first letter stops the stream, kFailedPrecondition
 };
 
 // `sink` outlives the queue. `stopping` turns endless retries into kCancelled.
 [[nodiscard]] std::unique_ptr<DeadLetterQueue> MakeDeadLetterQueue(const DeadLetterOptions& options, RecordSink* sink,
-                                                                   Metrics* metrics,
-                                                                   const std::atomic<bool>* stopping);
+                                                                   Metrics* metrics, const std::atomic<bool>* stopping);
 
 }  // namespace freshet

@@ -18,8 +18,8 @@ namespace freshet {
 
 enum class TopicRole { kItems, kInteractions, kUsers };
 
-// Where things are in a producer's JSON: RFC 6901 pointers into the decoded value ("" is the whole value). The defaults fit
-// the plain form of design.md. An empty optional pointer switches that part off.
+// Where things are in a producer's JSON: RFC 6901 pointers into the decoded value ("" is the whole value). The defaults
+// fit the plain form of design.md. An empty optional pointer switches that part off.
 struct SchemaMap {
   std::string item_id;     // interactions: "/item_id"; items: taken from the key when empty
   std::string user_id;     // interactions: "/user_id" (falls back to the key); users: from the key when empty

@@ -1,8 +1,9 @@
 // What the stream says, typed: the vocabulary of every stage.
 //
 // Place in the flow: made by the decoders of ingest, walked through encoder, indexer and store, published to followers.
-// Plain values, thread-compatible. Offsets travel with the data: an EventBatch carries, for each partition that it covers,
-// the offset to continue from, over data *and* skipped records, so that nothing can be committed before it is written.
+// Plain values, thread-compatible. Offsets travel with the data: an EventBatch carries, for each partition that it
+// covers, the offset to continue from, over data *and* skipped records, so that nothing can be committed before it is
+// written.
 #pragma once
 
 #include <cstdint>
@@ -50,9 +51,9 @@ struct ItemUpdate {
 struct Interaction {
   std::string user_id;
   std::string item_id;
-  std::string event;                // "view", "purchase", ...
-  double value = 1.0;               // weight; finite
-  std::int64_t timestamp_ms = 0;    // event time
+  std::string event;              // "view", "purchase", ...
+  double value = 1.0;             // weight; finite
+  std::int64_t timestamp_ms = 0;  // event time
 };
 
 struct UserUpdate {
@@ -85,18 +86,18 @@ struct Event {
 // How far a partition is covered by a batch.
 struct PartitionProgress {
   TopicPartition partition;
-  std::int64_t next_offset = 0;         // last covered offset + 1
-  std::int64_t last_timestamp_ms = 0;   // of the last covered record
-  std::uint64_t fingerprint = 0;        // XXH3 of the last covered record's timestamp and key: notices a re-created topic
-  std::uint64_t epoch = 0;              // followers: the writer's store epoch ...
-  std::uint64_t sequence = 0;           // ... and the newest sequence covered; 0 on the engine's side
+  std::int64_t next_offset = 0;        // last covered offset + 1
+  std::int64_t last_timestamp_ms = 0;  // of the last covered record
+  std::uint64_t fingerprint = 0;  // XXH3 of the last covered record's timestamp and key: notices a re-created topic
+  std::uint64_t epoch = 0;        // followers: the writer's store epoch ...
+  std::uint64_t sequence = 0;     // ... and the newest sequence covered; 0 on the engine's side
 };
 
 struct EventBatch {
   std::vector<Event> events;                // in log order within each partition
   std::vector<PartitionProgress> progress;  // one for each partition touched
-  std::int64_t as_of_ms = 0;                // log time up to which everything is in this batch or an earlier one; 0: unknown
-  std::size_t bytes = 0;                    // of keys and values, for the queue's byte bound
+  std::int64_t as_of_ms = 0;  // log time up to which everything is in this batch or an earlier one; 0: unknown
+  std::size_t bytes = 0;      // of keys and values, for the queue's byte bound
 };
 
 }  // namespace freshet

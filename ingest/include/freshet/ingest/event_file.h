@@ -1,8 +1,8 @@
 // Files of events: JSON lines, the value with `item_id` or `user_id` inside; plain or zstd.
 //
 // Place in the flow: import writes them, replay and training read them. A line of a deleted item is
-// {"item_id": "x", "deleted": true}, of a forgotten user {"user_id": "u", "deleted": true}. A line may carry "timestamp"
-// (Unix ms): replay sends it as the record time. Thread-compatible.
+// {"item_id": "x", "deleted": true}, of a forgotten user {"user_id": "u", "deleted": true}. A line may carry
+// "timestamp" (Unix ms): replay sends it as the record time. Thread-compatible.
 #pragma once
 
 #include <functional>
@@ -25,8 +25,8 @@ struct EventLine {
 // Which kind of events a line holds: item_id and user_id -> interactions; item_id -> items; user_id -> users.
 [[nodiscard]] Result<TopicRole> GuessRole(std::string_view line);
 
-// Decodes each line with the same decoder as the stream (default schema). Stops at the first error of `handle` or of a line
-// (message: file:line: reason).
+// Decodes each line with the same decoder as the stream (default schema). Stops at the first error of `handle` or of a
+// line (message: file:line: reason).
 Status ForEachEvent(const std::string& path, TopicRole role, const DecodeLimits& limits,
                     const std::function<Status(Event&&, double fraction)>& handle);
 

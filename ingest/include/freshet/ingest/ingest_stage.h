@@ -1,9 +1,9 @@
 // The first stage: records -> batches of typed events, with their offsets in-band.
 //
 // Place in the flow: RecordSource -> decode -> dead letters -> BoundedQueue<EventBatch>. Runs on one thread of its own
-// between Start() and Stop(). A batch closes at max_batch_records, max_batch_bytes, or linger_ms after its first record;
-// while nothing arrives an empty batch every heartbeat_ms carries as_of on. A batch is pushed only after its dead letters
-// are acknowledged. Errors: a permanent one ends the stage; status() tells it and the queue is closed.
+// between Start() and Stop(). A batch closes at max_batch_records, max_batch_bytes, or linger_ms after its first
+// record; while nothing arrives an empty batch every heartbeat_ms carries as_of on. A batch is pushed only after its
+// dead letters are acknowledged. Errors: a permanent one ends the stage; status() tells it and the queue is closed.
 #pragma once
 
 #include <atomic>

@@ -1,7 +1,8 @@
 // Kafka: the adapters over librdkafka (configuration reference: librdkafka 2.0.2 CONFIGURATION.md).
 //
-// Place in the flow: KafkaConsumer is the left edge of engine and sidecar, KafkaProducer the right edge of dead letters,
-// changelog and replay, MockBroker the embedded broker. Ownership: each owns its librdkafka handle; closing waits for it.
+// Place in the flow: KafkaConsumer is the left edge of engine and sidecar, KafkaProducer the right edge of dead
+// letters, changelog and replay, MockBroker the embedded broker. Ownership: each owns its librdkafka handle; closing
+// waits for it.
 #pragma once
 
 #include <chrono>
@@ -30,11 +31,12 @@ Status ValidateLibrdkafkaOptions(const std::map<std::string, std::string>& optio
 struct ConsumerOptions {
   KafkaOptions kafka;
   std::vector<std::string> topics;
-  // Consumer group with static membership (group.instance.id), so that a restart moves nothing. Empty with `assign_all`.
+  // Consumer group with static membership (group.instance.id), so that a restart moves nothing. Empty with
+  // `assign_all`.
   std::string group_id;
   std::string group_instance_id;
-  bool assign_all = false;            // pin every partition of the topics, without a group
-  std::vector<std::int32_t> assign;   // pin these partitions of each topic, without a group
+  bool assign_all = false;           // pin every partition of the topics, without a group
+  std::vector<std::int32_t> assign;  // pin these partitions of each topic, without a group
   int session_timeout_ms = 10'000;
   std::size_t queued_max_kbytes = 16'384;  // prefetch bound per partition
 };
@@ -48,8 +50,8 @@ struct ConsumerOptions {
 // Idempotent producer, acks=all, lz4. Thread-safe.
 class KafkaProducer : public RecordSink {
  public:
-  // Queues without waiting for the acknowledgement; blocks (bounded by the local queue) while it is full. A delivery that
-  // fails is counted and reported by Flush().
+  // Queues without waiting for the acknowledgement; blocks (bounded by the local queue) while it is full. A delivery
+  // that fails is counted and reported by Flush().
   [[nodiscard]] virtual Status Produce(const OutRecord& record) = 0;
   [[nodiscard]] virtual Status Flush(std::chrono::milliseconds timeout) = 0;
 };
@@ -61,10 +63,11 @@ struct NewTopic {
   std::int32_t partitions = 1;
   bool compact = false;
 };
-Status CreateTopics(const KafkaOptions& options, const std::vector<NewTopic>& topics, std::chrono::milliseconds timeout);
+Status CreateTopics(const KafkaOptions& options, const std::vector<NewTopic>& topics,
+                    std::chrono::milliseconds timeout);
 
-// librdkafka's mock cluster: real protocol on loopback, in this process. It keeps 5 MiB a partition, does not compact, and
-// forgets everything when the process ends: for trying out and for fault tests, not for keeping data.
+// librdkafka's mock cluster: real protocol on loopback, in this process. It keeps 5 MiB a partition, does not compact,
+// and forgets everything when the process ends: for trying out and for fault tests, not for keeping data.
 class MockBroker {
  public:
   virtual ~MockBroker() = default;

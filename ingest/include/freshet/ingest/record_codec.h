@@ -2,8 +2,8 @@
 //
 // Format (little-endian, version in the enclosing record): u32 count, then per entry: string name (u32 length, bytes),
 // u8 type, value. Types of features: 1 f64, 2 string, 3 u32 count + strings. Of attributes: 1 u8 bool, 2 i64, 3 f64,
-// 4 string, 5 u32 count + strings. Readers validate every byte: unknown types, unsorted names and counts beyond the input
-// fail the reader. Thread-safe.
+// 4 string, 5 u32 count + strings. Readers validate every byte: unknown types, unsorted names and counts beyond the
+// input fail the reader. Thread-safe.
 #pragma once
 
 #include <string>

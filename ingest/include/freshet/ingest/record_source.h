@@ -36,15 +36,15 @@ struct PollResult {
   std::vector<TopicPartition> partitions;  // kAssigned, kRevoked
 };
 
-// Offsets to start from: for each partition asked for, the stored next offset, or nothing where none is stored (then the
-// source starts at the earliest record that the log still holds).
+// Offsets to start from: for each partition asked for, the stored next offset, or nothing where none is stored (then
+// the source starts at the earliest record that the log still holds).
 using OffsetLookup = std::function<std::map<TopicPartition, std::int64_t>(const std::vector<TopicPartition>&)>;
 
 class RecordSource {
  public:
   virtual ~RecordSource() = default;
-  // Waits up to `timeout` for something. Errors: kUnavailable while the broker is away (poll again, the source retries by
-  // itself); permanent codes end the stream.
+  // Waits up to `timeout` for something. Errors: kUnavailable while the broker is away (poll again, the source retries
+  // by itself); permanent codes end the stream.
   [[nodiscard]] virtual Result<PollResult> Poll(std::chrono::milliseconds timeout) = 0;
   // Log time up to which every record of every owned partition has been returned by Poll(): now for partitions at their
   // end, else the time of the last record returned. 0: nothing is owned yet, or a partition has not answered so far.
