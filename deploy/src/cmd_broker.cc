@@ -90,7 +90,8 @@ void AddBrokerCommand(CLI::App* app, CommandRunner* run) {
   command->add_flag("--json", arguments->json, "Print the address and the topics as one JSON object");
   command->footer(
       "Example:\n"
-      "  freshet broker --topic items:2 --topic interactions:2 --address-file /tmp/broker.address &\n"
+      "  freshet broker --address-file /tmp/broker.address --topic items:4 interactions:4 users:4 vectors:4 \\\n"
+      "    user-events:4 dead-letters:1 &\n"
       "It prints its address, for --bootstrap-servers and kafka.bootstrap_servers.");
   command->callback([arguments, run] {
     Result<std::vector<NewTopic>> topics = ParseTopics(arguments->topics);

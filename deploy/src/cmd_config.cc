@@ -30,15 +30,15 @@ int Check(const std::string& path, const std::vector<std::string>& overrides, bo
 }  // namespace
 
 void AddConfigCommand(CLI::App* app, CommandRunner* run) {
-  auto* command = app->add_subcommand("config", "check a configuration file");
+  auto* command = app->add_subcommand("config", "Check a configuration file");
   command->require_subcommand(1);
-  auto* check = command->add_subcommand("check", "report every mistake at once, with line and fix");
+  auto* check = command->add_subcommand("check", "Report every mistake at once, with line and fix");
   auto path = std::make_shared<std::string>();
   auto overrides = std::make_shared<std::vector<std::string>>();
   auto json = std::make_shared<bool>(false);
   check->add_option("file", *path, "YAML file")->required()->type_name("FILE");
-  check->add_option("--set", *overrides, "override one key of the file; may be repeated")->type_name("KEY.PATH=VALUE");
-  check->add_flag("--json", *json, "one JSON object on standard output");
+  check->add_option("--set", *overrides, "Override one key of the file; may be repeated")->type_name("KEY.PATH=VALUE");
+  check->add_flag("--json", *json, "Print one JSON object");
   check->footer("Example:\n  freshet config check deploy/config/engine.yaml");
   check->callback([=] { *run = [=] { return Check(*path, *overrides, *json); }; });
 }

@@ -309,7 +309,7 @@ void AddReplayCommand(CLI::App* app, CommandRunner* run) {
   command->footer(
       "Examples:\n"
       "  freshet replay /tmp/shop/items.jsonl --topic items --bootstrap-servers \"$(cat /tmp/broker.address)\"\n"
-      "  freshet replay items=/tmp/shop/items.jsonl interactions=/tmp/shop/interactions.jsonl --speed 86400 \\\n"
+      "  freshet replay interactions=/tmp/shop/interactions.jsonl users=/tmp/shop/users.jsonl --limit 20000 \\\n"
       "    --bootstrap-servers \"$(cat /tmp/broker.address)\"\n"
       "Exit codes: 0 all acknowledged (or ended by a signal), 1 a file is broken, 69 the broker is away.");
   command->callback([arguments, run] {

@@ -53,9 +53,9 @@ void AddService(CLI::App* app, CommandRunner* run, const char* name, const char*
   auto* command = app->add_subcommand(name, what);
   auto arguments = std::make_shared<ServiceArguments>();
   command->add_option("--config", arguments->config, "YAML file; see deploy/config")->required()->type_name("FILE");
-  command->add_option("--set", arguments->overrides, "override one key of the file; may be repeated")
+  command->add_option("--set", arguments->overrides, "Override one key of the file; may be repeated")
       ->type_name("KEY.PATH=VALUE");
-  command->add_option("--address-file", arguments->address_file, "write host:port here once answering")
+  command->add_option("--address-file", arguments->address_file, "Write host:port to this file once it answers")
       ->type_name("FILE");
   command->footer(footer);
   command->callback(
@@ -66,15 +66,22 @@ void AddService(CLI::App* app, CommandRunner* run, const char* name, const char*
 
 void AddRunCommand(CLI::App* app, CommandRunner* run) {
   AddService<Engine>(
-      app, run, "run", "the engine: Kafka -> encoder -> index and store -> changelog; answers if `query:` is set",
-      "Example:\n  freshet run --config deploy/config/engine.yaml --set kafka.bootstrap_servers=127.0.0.1:9092\n\n"
-      "SIGTERM drains, commits and exits 0; a second one exits at once and loses nothing either.");
+      app, run, "run", "The engine: Kafka -> encoder -> index and store -> changelog; answers if `query:` is set",
+      "Example (after those of import, train and broker):\n"
+      "  freshet run --config deploy/config/demo-engine.yaml --set data_dir=/tmp/shop/engine \\\n"
+      "    --set encoder.package=/tmp/shop/model --set encoder.allowed_root=/tmp/shop \\\n"
+      "    --set kafka.bootstrap_servers=\"$(cat /tmp/broker.address)\" --set query.listen=127.0.0.1:8080 &\n\n"
+      "deploy/config/engine.yaml explains every setting. SIGTERM drains, commits and exits 0; a second one exits at\n"
+      "once and loses nothing either.");
 }
 
 void AddSidecarCommand(CLI::App* app, CommandRunner* run) {
   AddService<Sidecar>(
-      app, run, "sidecar", "follow the changelog and answer, beside the recommender",
-      "Example:\n  freshet sidecar --config deploy/config/sidecar.yaml --set query.listen=127.0.0.1:8081\n\n"
+      app, run, "sidecar", "Follow the changelog and answer, beside the recommender",
+      "Example (after that of run):\n"
+      "  freshet sidecar --config deploy/config/demo-sidecar.yaml --set data_dir=/tmp/shop/sidecar \\\n"
+      "    --set encoder.package=/tmp/shop/model --set encoder.allowed_root=/tmp/shop \\\n"
+      "    --set kafka.bootstrap_servers=\"$(cat /tmp/broker.address)\" --set query.listen=127.0.0.1:8081 &\n\n"
       "Its model package must be the engine's: vectors of two models are never mixed.");
 }
 

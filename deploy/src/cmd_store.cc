@@ -59,13 +59,13 @@ Status Dump(const std::string& directory) {
 }  // namespace
 
 void AddStoreCommand(CLI::App* app, CommandRunner* run) {
-  auto* command = app->add_subcommand("store", "look into a data directory");
+  auto* command = app->add_subcommand("store", "Look into a data directory");
   command->require_subcommand(1);
   auto* dump =
-      command->add_subcommand("dump", "items, users and offsets as JSON lines; no process may hold the directory");
+      command->add_subcommand("dump", "Items, users and offsets as JSON lines; no process may hold the directory");
   auto directory = std::make_shared<std::string>();
   dump->add_option("directory", *directory, "data_dir of an engine or a sidecar")->required()->type_name("DIR");
-  dump->footer("Example:\n  freshet store dump ./data | head");
+  dump->footer("Example (after that of run, once it has stopped):\n  freshet store dump /tmp/shop/engine | head -n 3");
   dump->callback([=] { *run = [=] { return ExitCode(Dump(*directory)); }; });
 }
 

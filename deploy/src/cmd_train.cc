@@ -154,7 +154,8 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
   command->add_flag("--json", arguments->json, "Print the report as one JSON object");
   command->footer(
       "Example:\n"
-      "  freshet train --items data/items.jsonl.zst --interactions data/interactions.jsonl.zst --out models/shop\n"
+      "  freshet train --items /tmp/shop/items.jsonl --interactions /tmp/shop/interactions.jsonl \\\n"
+      "    --users /tmp/shop/users.jsonl --out /tmp/shop/model\n"
       "Recall is recommendation recall: the share of a user's later interactions among the best 100 of all items,\n"
       "those already seen included.");
   command->callback([arguments, run] { *run = [arguments] { return RunTrain(arguments.get()); }; });

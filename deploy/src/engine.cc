@@ -102,7 +102,12 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
   FRESHET_ASSIGN(IngestStage::Decoders decoders, MakeDecoders());
   FRESHET_ASSIGN(node_, Node::Open(config_, ApplierOptions::Role::kEngine, rebuild_progress));
   FRESHET_TRY(CreateMissingTopics());
-  FRESHET_ASSIGN(producer_, OpenKafkaProducer(config_.kafka));
+  // A changelog record may be late, but none may give up while a later one of its partition goes through: followers order
+  // by sequence and would take the one sent again for an old one. So no record ever expires in the producer's queue, which
+  // is bounded; who waits for it has a timeout of its own.
+  KafkaOptions producer = config_.kafka;
+  producer.librdkafka_options["message.timeout.ms"] = "0";
+  FRESHET_ASSIGN(producer_, OpenKafkaProducer(producer));
   dead_letters_ = MakeDeadLetterQueue(config_.dead_letters, producer_.get(), &node_->metrics, &stopping_);
   const auto stored = [this](const std::vector<TopicPartition>& wanted) {
     return node_->applier->StoredOffsets(wanted);

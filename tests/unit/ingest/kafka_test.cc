@@ -268,8 +268,6 @@ TEST_F(KafkaTest, FlushReportsWhatWasNotDelivered) {
   options.librdkafka_options["message.timeout.ms"] = "300";
   auto producer = OpenKafkaProducer(options);
   ASSERT_OK(producer);
-  ASSERT_OK((*producer)->Produce(Record("k", "v")));
-  ASSERT_OK((*producer)->Flush(kTimeout));
   ASSERT_OK(broker_->SetUp(false));
   ASSERT_OK((*producer)->Produce(Record("k", "v")));
   EXPECT_EQ((*producer)->Flush(kTimeout).code(), Code::kUnavailable);
@@ -330,6 +328,7 @@ TEST_F(KafkaTest, AGroupSharesPartitionsAndTellsOfAssignmentInBand) {
   options.topics = {"items"};
   options.group_id = "engines";
   options.group_instance_id = "engine-1";
+  options.session_timeout_ms = 6000;  // the mock broker knows no static membership: a member that left must time out
   const OffsetLookup lookup = [](const std::vector<TopicPartition>&) {
     return std::map<TopicPartition, std::int64_t>{{{"items", 0}, 1}};
   };
@@ -349,6 +348,14 @@ TEST_F(KafkaTest, AGroupSharesPartitionsAndTellsOfAssignmentInBand) {
   progress.next_offset = 3;
   (*consumer)->ReportStored({progress});
   EXPECT_OK((*consumer)->Poll(milliseconds(50)));
+
+  // The same member, started again: its partition comes back, and reading starts where the store says.
+  consumer->reset();
+  consumer = OpenKafkaConsumer(options, lookup, &clock_, kTimeout);
+  ASSERT_OK(consumer);
+  const std::vector<Kept> again = Read(consumer->get(), 2);
+  ASSERT_EQ(again.size(), 2u);
+  EXPECT_EQ(again[0].offset, 1);
 }
 
 TEST_F(KafkaTest, DeadLettersKeepTheRecordAndSayWhy) {
