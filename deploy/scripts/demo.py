@@ -122,8 +122,13 @@ class Demo:
         if os.path.exists(file):
             os.remove(file)
         self.clients.pop(name, None)
+        overrides = [f"kafka.bootstrap_servers={self.bootstrap}"]
+        if name == "engine" and not self.arguments.kafka:
+            # The embedded broker knows no static membership: a killed engine's place would be held until its time is over.
+            overrides.append("kafka.assign=all")
         self.processes.start(name, [BINARY, command, "--config", f"deploy/config/demo-{name}.yaml",
-                                    "--set", f"kafka.bootstrap_servers={self.bootstrap}", "--address-file", file])
+                                    *(word for override in overrides for word in ("--set", override)),
+                                    "--address-file", file])
         if wait:
             address = self.processes.address(name, file)
             self.terminal.line(f"{name} answers at http://{address}")

@@ -179,7 +179,7 @@ void AddQueryCommand(CLI::App* app, CommandRunner* run) {
   command->add_flag("--json", arguments->json, "Print the answer as the server sent it");
   command->footer(
       "Example:\n"
-      "  freshet query --user 17850 --k 5 --exclude-seen --address 127.0.0.1:8081\n"
+      "  freshet query --user 14620 --k 5 --exclude-seen --address 127.0.0.1:8081\n"
       "Exit codes: 0 answered, 1 refused (see the message), 69 no sidecar answers at this address.");
   command->callback([arguments, run] { *run = [arguments] { return ExitCode(RunQuery(*arguments)); }; });
 }

@@ -100,6 +100,45 @@ Status Set(rd_kafka_conf_t* conf, const std::string& key, const std::string& val
   return ConfigError(StrCat("librdkafka does not take the option `", key, "` or its value"));
 }
 
+Settings TunedSettings() {
+  return {// A broker answers a waiting fetch when data comes; the embedded one answers only when this is over.
+          {"fetch.wait.max.ms", "20"},
+          {"fetch.error.backoff.ms", "100"},
+          {"max.poll.interval.ms", "600000"},
+          {"topic.metadata.refresh.interval.ms", "60000"}};
+}
+
+Settings OwnedSettings(const ConsumerOptions& options) {
+  const bool pinned = options.assign_all || !options.assign.empty();
+  Settings owned = {// librdkafka wants a group even for pinned partitions; nothing is ever committed to this one.
+                    {"group.id", pinned ? "freshet-pinned-" + options.kafka.client_id : options.group_id},
+                    {"session.timeout.ms", std::to_string(options.session_timeout_ms)},
+                    {"heartbeat.interval.ms", std::to_string(std::max(1, options.session_timeout_ms / 4))},
+                    {"partition.assignment.strategy", "range"},
+                    {"enable.auto.commit", "false"},
+                    {"enable.auto.offset.store", "false"},
+                    {"auto.offset.reset", "error"},
+                    {"check.crcs", "true"},
+                    {"enable.partition.eof", "true"},
+                    {"isolation.level", "read_committed"},
+                    {"allow.auto.create.topics", "false"},
+                    {"queued.max.messages.kbytes", std::to_string(options.queued_max_kbytes)}};
+  if (!pinned && !options.group_instance_id.empty()) owned.emplace_back("group.instance.id", options.group_instance_id);
+  return owned;
+}
+
+Status Validate(const ConsumerOptions& options) {
+  if (options.topics.empty()) return ConfigError("a consumer needs at least one topic");
+  if (options.assign_all && !options.assign.empty()) return ConfigError("`assign` and `assign_all` exclude each other");
+  if (!options.assign_all && options.assign.empty() && options.group_id.empty()) {
+    return ConfigError("a consumer needs a group id or pinned partitions");
+  }
+  if (options.queued_max_kbytes < 1 || options.queued_max_kbytes > 2'097'151) {
+    return ConfigError("the prefetch bound must be between 1 KiB and 2 GiB");
+  }
+  return Status::Ok();
+}
+
 }  // namespace
 
 Result<ConfPtr> MakeConf(const KafkaOptions& options, const Settings& tuned, const Settings& owned) {
@@ -119,6 +158,11 @@ Result<ConfPtr> MakeConf(const KafkaOptions& options, const Settings& tuned, con
   }
   for (const auto& [key, value] : owned) FRESHET_TRY(Set(conf.get(), key, value));
   return conf;
+}
+
+Result<ConfPtr> MakeConsumerConf(const ConsumerOptions& options) {
+  FRESHET_TRY(Validate(options));
+  return MakeConf(options.kafka, TunedSettings(), OwnedSettings(options));
 }
 
 Result<rd_kafka_t*> NewHandle(rd_kafka_type_t type, ConfPtr conf) {

@@ -40,6 +40,10 @@ using Settings = std::vector<std::pair<std::string, std::string>>;
 // Errors: kConfig naming the key.
 [[nodiscard]] Result<ConfPtr> MakeConf(const KafkaOptions& options, const Settings& tuned, const Settings& owned);
 
+// The same for a consumer: no commits of its own, no silent resets, ends of partitions told.
+// Errors: kConfig, also for options that contradict each other.
+[[nodiscard]] Result<ConfPtr> MakeConsumerConf(const ConsumerOptions& options);
+
 // Creates a handle; `conf` is consumed. Errors: kConfig for combinations that librdkafka refuses.
 [[nodiscard]] Result<rd_kafka_t*> NewHandle(rd_kafka_type_t type, ConfPtr conf);
 

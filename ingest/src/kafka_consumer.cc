@@ -27,46 +27,6 @@ struct Reading {
   bool at_end = false;
 };
 
-kafka::Settings TunedSettings() {
-  return {// A broker answers a waiting fetch when data comes; the embedded one answers only when this is over.
-          {"fetch.wait.max.ms", "20"},
-          {"fetch.error.backoff.ms", "100"},
-          {"max.poll.interval.ms", "600000"},
-          {"topic.metadata.refresh.interval.ms", "60000"}};
-}
-
-kafka::Settings OwnedSettings(const ConsumerOptions& options) {
-  const bool pinned = options.assign_all || !options.assign.empty();
-  kafka::Settings owned = {
-      // librdkafka wants a group even for pinned partitions; nothing is ever committed to this one.
-      {"group.id", pinned ? "freshet-pinned-" + options.kafka.client_id : options.group_id},
-      {"session.timeout.ms", std::to_string(options.session_timeout_ms)},
-      {"heartbeat.interval.ms", std::to_string(std::max(1, options.session_timeout_ms / 4))},
-      {"partition.assignment.strategy", "range"},
-      {"enable.auto.commit", "false"},
-      {"enable.auto.offset.store", "false"},
-      {"auto.offset.reset", "error"},
-      {"check.crcs", "true"},
-      {"enable.partition.eof", "true"},
-      {"isolation.level", "read_committed"},
-      {"allow.auto.create.topics", "false"},
-      {"queued.max.messages.kbytes", std::to_string(options.queued_max_kbytes)}};
-  if (!pinned && !options.group_instance_id.empty()) owned.emplace_back("group.instance.id", options.group_instance_id);
-  return owned;
-}
-
-Status Validate(const ConsumerOptions& options) {
-  if (options.topics.empty()) return ConfigError("a consumer needs at least one topic");
-  if (options.assign_all && !options.assign.empty()) return ConfigError("`assign` and `assign_all` exclude each other");
-  if (!options.assign_all && options.assign.empty() && options.group_id.empty()) {
-    return ConfigError("a consumer needs a group id or pinned partitions");
-  }
-  if (options.queued_max_kbytes < 1 || options.queued_max_kbytes > 2'097'151) {
-    return ConfigError("the prefetch bound must be between 1 KiB and 2 GiB");
-  }
-  return Status::Ok();
-}
-
 class Consumer final : public RecordSource {
  public:
   Consumer(ConsumerOptions options, OffsetLookup stored_offsets, const Clock* clock)
@@ -120,8 +80,7 @@ class Consumer final : public RecordSource {
 };
 
 Status Consumer::Open(milliseconds timeout) {
-  FRESHET_TRY(Validate(options_));
-  FRESHET_ASSIGN(kafka::ConfPtr conf, kafka::MakeConf(options_.kafka, TunedSettings(), OwnedSettings(options_)));
+  FRESHET_ASSIGN(kafka::ConfPtr conf, kafka::MakeConsumerConf(options_));
   rd_kafka_conf_set_opaque(conf.get(), this);
   rd_kafka_conf_set_rebalance_cb(conf.get(), OnRebalance);
   rd_kafka_conf_set_error_cb(conf.get(), OnError);

@@ -10,10 +10,13 @@
 namespace freshet {
 namespace {
 
-constexpr int kMaxDepth = 32;  // also ends anchors that contain themselves
+constexpr int kMaxDepth = 32;         // also ends anchors that contain themselves
+constexpr int kMaxNodes = 2'000'000;  // aliases of aliases multiply; a vocabulary in a model package is long
 
-Status Convert(const YAML::Node& in, const std::string& name, int depth, YamlNode* out) {
+// `nodes` counts down over the whole file.
+Status Convert(const YAML::Node& in, const std::string& name, int depth, int* nodes, YamlNode* out) {
   out->line = in.Mark().line + 1;
+  if (--*nodes < 0) return ConfigError(StrCat(name, ":", out->line, ": more than ", kMaxNodes, " values"));
   if (depth > kMaxDepth) return ConfigError(StrCat(name, ":", out->line, ": nested deeper than ", kMaxDepth));
   switch (in.Type()) {
     case YAML::NodeType::Undefined:
@@ -27,7 +30,7 @@ Status Convert(const YAML::Node& in, const std::string& name, int depth, YamlNod
       break;
     case YAML::NodeType::Sequence:
       out->kind = YamlNode::Kind::kSequence;
-      for (const auto& element : in) FRESHET_TRY(Convert(element, name, depth + 1, &out->items.emplace_back()));
+      for (const auto& element : in) FRESHET_TRY(Convert(element, name, depth + 1, nodes, &out->items.emplace_back()));
       break;
     case YAML::NodeType::Map: {
       out->kind = YamlNode::Kind::kMapping;
@@ -39,7 +42,7 @@ Status Convert(const YAML::Node& in, const std::string& name, int depth, YamlNod
         if (!seen.insert(key).second) return ConfigError(StrCat(name, ":", line, ": duplicate key `", key, "`"));
         out->members.emplace_back(key, YamlNode{});
         out->member_lines.push_back(line);
-        FRESHET_TRY(Convert(member.second, name, depth + 1, &out->members.back().second));
+        FRESHET_TRY(Convert(member.second, name, depth + 1, nodes, &out->members.back().second));
       }
       break;
     }
@@ -61,7 +64,8 @@ Result<YamlNode> ParseYaml(const std::string& text, const std::string& name) {
     const std::vector<YAML::Node> documents = YAML::LoadAll(text);
     if (documents.size() > 1) return ConfigError(StrCat(name, ": holds several YAML documents, one is wanted"));
     YamlNode root;
-    if (!documents.empty()) FRESHET_TRY(Convert(documents.front(), name, 0, &root));
+    int nodes = kMaxNodes;
+    if (!documents.empty()) FRESHET_TRY(Convert(documents.front(), name, 0, &nodes, &root));
     return root;
   } catch (const YAML::Exception& e) {
     return ConfigError(StrCat(name, ":", e.mark.line + 1, ": ", e.msg));

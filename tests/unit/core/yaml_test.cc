@@ -64,5 +64,17 @@ TEST(YamlTest, QuotedTextComesBack) {
   EXPECT_EQ(root->Find("k")->scalar, text);
 }
 
+TEST(Yaml, AliasesOfAliasesAreBounded) {
+  // "Billion laughs": 10^9 values in ten lines.
+  std::string text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
+  for (int i = 1; i < 9; ++i) {
+    const std::string below = "*a" + std::to_string(i - 1);
+    text += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [";
+    for (int j = 0; j < 10; ++j) text += (j == 0 ? "" : ", ") + below;
+    text += "]\n";
+  }
+  EXPECT_EQ(ParseYaml(text, "laughs.yaml").status().code(), Code::kConfig);
+}
+
 }  // namespace
 }  // namespace freshet
