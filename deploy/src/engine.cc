@@ -67,7 +67,7 @@ Status EngineImpl::CreateMissingTopics() {
     topics.push_back({config_.publisher.user_events_topic, config_.changelog_partitions, false});
   }
   if (topics.empty()) return Status::Ok();
-  return CreateTopics(config_.kafka, topics, kConnectTimeout);
+  return CreateTopics(config_.kafka, topics, kConnectTimeout).Prefixed("Kafka at " + config_.kafka.bootstrap_servers);
 }
 
 Result<IngestStage::Decoders> EngineImpl::MakeDecoders() const {
@@ -102,9 +102,9 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
   FRESHET_ASSIGN(IngestStage::Decoders decoders, MakeDecoders());
   FRESHET_ASSIGN(node_, Node::Open(config_, ApplierOptions::Role::kEngine, rebuild_progress));
   FRESHET_TRY(CreateMissingTopics());
-  // A changelog record may be late, but none may give up while a later one of its partition goes through: followers order
-  // by sequence and would take the one sent again for an old one. So no record ever expires in the producer's queue, which
-  // is bounded; who waits for it has a timeout of its own.
+  // A changelog record may be late, but none may give up while a later one of its partition goes through: followers
+  // order by sequence and would take the one sent again for an old one. So no record ever expires in the producer's
+  // queue, which is bounded; who waits for it has a timeout of its own.
   KafkaOptions producer = config_.kafka;
   producer.librdkafka_options["message.timeout.ms"] = "0";
   FRESHET_ASSIGN(producer_, OpenKafkaProducer(producer));

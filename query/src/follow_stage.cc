@@ -143,9 +143,10 @@ Status FollowStage::RunUntilStopped() {
     const std::int64_t now_us = clock_->MonotonicUs();
     const bool full =
         state.filling.records() >= options_.max_batch_records || state.filling.bytes() >= options_.max_batch_bytes;
-    const bool lingered = state.filling.records() > 0 && now_us - state.begun_us >= options_.linger_ms * 1000;
-    const bool heartbeat =
-        now_us - state.emitted_us >= options_.heartbeat_ms * 1000 && state.AsOf() != state.emitted_as_of_ms;
+    const bool lingered =
+        state.filling.records() > 0 && now_us - state.begun_us >= std::int64_t{options_.linger_ms} * 1000;
+    const bool heartbeat = now_us - state.emitted_us >= std::int64_t{options_.heartbeat_ms} * 1000 &&
+                           state.AsOf() != state.emitted_as_of_ms;
     if (full || lingered || heartbeat) FRESHET_TRY(Emit(&state));
   }
   return state.filling.records() > 0 ? Emit(&state) : Status::Ok();

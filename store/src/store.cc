@@ -203,6 +203,7 @@ Status RocksStore::OpenDatabase() {
   family.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
 
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
+  descriptors.reserve(kFamilyNames.size());
   for (const char* name : kFamilyNames) descriptors.emplace_back(name, family);
   // Floats do not compress; trying costs time.
   descriptors[kVectors].options.compression = rocksdb::kNoCompression;

@@ -97,7 +97,7 @@ Result<std::string> ReadFile(const std::string& path, std::size_t max_bytes) {
 Status WriteFileAtomically(const std::string& path, std::string_view content) {
   const std::string temporary = path + ".tmp";
   const auto fail = [&](const char* step) {
-    const Status status = IoError(StrCat(temporary, ": ", step, ": ", Errno()));
+    Status status = IoError(StrCat(temporary, ": ", step, ": ", Errno()));
     ::unlink(temporary.c_str());
     return status;
   };
