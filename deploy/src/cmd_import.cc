@@ -40,6 +40,7 @@ Status RunImport(const ImportArguments& arguments) {
     const ImportProgress progress = [&bar](double fraction, const std::string& label) { bar.Update(fraction, label); };
     if (arguments.format == "online-retail") return ImportOnlineRetail(arguments.source, arguments.out, progress);
     if (arguments.format == "movielens-100k") return ImportMovieLens100k(arguments.source, arguments.out, progress);
+    if (arguments.format == "amazon-beauty") return ImportAmazonBeauty(arguments.source, arguments.out, progress);
     return ImportMovieLens1m(arguments.source, arguments.out, progress);
   }();
   if (!report.ok()) return report.status().Prefixed("import " + arguments.format);
@@ -70,10 +71,14 @@ void AddImportCommand(CLI::App* app, CommandRunner* run) {
       "                  with a customer, a positive quantity and a product's stock code: five digits and up to two "
       "letters\n"
       "  movielens-100k  GroupLens' u.item, u.user, u.data\n"
-      "  movielens-1m    GroupLens' movies.dat, users.dat, and train_positives.tsv: user, movie, rating, Unix seconds");
+      "  movielens-1m    GroupLens' movies.dat, users.dat, and train_positives.tsv: user, movie, rating, Unix seconds\n"
+      "  amazon-beauty   sequences_train.txt (user item item ...) and Beauty_item2attributes.json; times are made up "
+      "from "
+      "the\n"
+      "                  order");
   command->add_option("FORMAT", arguments->format, "What SRC holds")
       ->required()
-      ->check(CLI::IsMember({"online-retail", "movielens-100k", "movielens-1m"}));
+      ->check(CLI::IsMember({"online-retail", "movielens-100k", "movielens-1m", "amazon-beauty"}));
   command->add_option("SRC", arguments->source, "File or directory to read")->required();
   command->add_option("--out", arguments->out, "Directory to write to; made where it is missing")->required();
   command->add_flag("--json", arguments->json, "Print the counts as one JSON object");

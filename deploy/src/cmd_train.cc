@@ -1,12 +1,11 @@
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
 #include <memory>
-#include <optional>
 #include <string>
 
+#include "command_options.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/deploy/commands.h"
@@ -17,40 +16,11 @@ namespace {
 
 struct TrainArguments {
   TrainOptions options;
+  SplitArguments split;
+  std::unique_ptr<ConfigFileOption> config;
   std::string until;
   bool json = false;
 };
-
-// Unix milliseconds of "1303776000000", "2011-04-26", "2011-04-26T12:30" or "2011-04-26T12:30:00Z" (UTC).
-std::optional<std::int64_t> ParseTime(std::string_view text) {
-  if (const auto ms = ParseInt(text); ms && *ms >= 0) return *ms;
-  if (text.ends_with('Z')) text.remove_suffix(1);
-  const std::string_view date = text.substr(0, 10);
-  if (date.size() != 10 || date[4] != '-' || date[7] != '-') return std::nullopt;
-  const auto year = ParseInt(date.substr(0, 4));
-  const auto month = ParseInt(date.substr(5, 2));
-  const auto day = ParseInt(date.substr(8, 2));
-  if (!year || !month || !day) return std::nullopt;
-  const std::chrono::year_month_day ymd{std::chrono::year(static_cast<int>(*year)),
-                                        std::chrono::month(static_cast<unsigned>(*month)),
-                                        std::chrono::day(static_cast<unsigned>(*day))};
-  if (!ymd.ok()) return std::nullopt;
-  std::int64_t seconds = std::chrono::sys_days(ymd).time_since_epoch().count() * std::int64_t{86'400};
-  std::string_view time = text.substr(10);
-  if (!time.empty()) {
-    if ((time[0] != 'T' && time[0] != ' ') || (time.size() != 6 && time.size() != 9) || time[3] != ':')
-      return std::nullopt;
-    const auto hours = ParseInt(time.substr(1, 2));
-    const auto minutes = ParseInt(time.substr(4, 2));
-    const auto rest = time.size() == 9 && time[6] == ':' ? ParseInt(time.substr(7, 2)) : std::optional<long long>(0);
-    if (!hours || !minutes || !rest || *hours < 0 || *hours > 23 || *minutes < 0 || *minutes > 59 || *rest < 0 ||
-        *rest > 59) {
-      return std::nullopt;
-    }
-    seconds += *hours * 3600 + *minutes * 60 + *rest;
-  }
-  return seconds * 1000;
-}
 
 std::string Fixed(double value, int digits) {
   char text[64];
@@ -93,14 +63,13 @@ void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
 }
 
 int RunTrain(TrainArguments* arguments) {
-  if (!arguments->until.empty()) {
-    const auto until = ParseTime(arguments->until);
-    if (!until) {
-      return ExitCode(ConfigError(StrCat("--until: `", arguments->until,
-                                         "` is no time; give 2011-04-26, 2011-04-26T12:30:00Z or Unix milliseconds")));
-    }
-    arguments->options.until_ms = *until;
-  }
+  const Status ready = [&]() -> Status {
+    FRESHET_TRY(arguments->config->Apply());
+    FRESHET_ASSIGN(arguments->options.until_ms, TimeOption("--until", arguments->until));
+    FRESHET_ASSIGN(arguments->options.split, arguments->split.Read());
+    return Status::Ok();
+  }();
+  if (!ready.ok()) return ExitCode(ready);
   Result<TrainReport> report = Internal("training did not run");
   {
     ProgressBar bar("train");
@@ -134,9 +103,6 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
   command->add_option("--model-version", options.version, "Version of the model")->capture_default_str();
   command->add_option("--epochs", options.epochs, "Passes over the data; the best on validation is kept")
       ->capture_default_str();
-  command
-      ->add_option("--validation-fraction", options.validation_fraction, "The last share of the interactions, by time")
-      ->capture_default_str();
   command->add_option("--dim", options.dim, "Dimension of the vectors")->capture_default_str();
   command->add_option("--embedding-dim", options.embedding_dim, "Dimension of the feature embeddings")
       ->capture_default_str();
@@ -151,6 +117,8 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       ->capture_default_str();
   command->add_option("--seed", options.seed, "Same seed, one thread: same model")->capture_default_str();
   command->add_option("--threads", options.threads, "Threads of the tensor library")->capture_default_str();
+  AddSplitOptions(command, &arguments->split);
+  arguments->config = std::make_unique<ConfigFileOption>(command, "train");
   command->add_flag("--json", arguments->json, "Print the report as one JSON object");
   command->footer(
       "Example:\n"

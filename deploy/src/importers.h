@@ -36,6 +36,8 @@ using ImportProgress = std::function<void(double fraction, const std::string& la
                                                        const ImportProgress& progress);
 [[nodiscard]] Result<ImportReport> ImportMovieLens1m(const std::string& source, const std::string& out,
                                                      const ImportProgress& progress);
+[[nodiscard]] Result<ImportReport> ImportAmazonBeauty(const std::string& source, const std::string& out,
+                                                      const ImportProgress& progress);
 
 // One RFC 4180 record from consecutive lines: Add() returns the fields once a record is complete, nothing while a
 // quoted field goes on in the next line. Errors: kInvalidArgument for stray quotes and records above 1 MiB.

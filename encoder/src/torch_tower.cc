@@ -36,9 +36,9 @@ std::string Reason(const std::exception& e) {
 }
 
 template <typename T>
-at::Tensor View(const std::vector<T>& values, at::IntArrayRef shape, at::ScalarType type) {
+at::Tensor View(std::span<T> values, at::IntArrayRef shape, at::ScalarType type) {
   // LibTorch has no tensor over const memory; towers do not write to their inputs.
-  return torch::from_blob(const_cast<T*>(values.data()), shape, at::TensorOptions().dtype(type));
+  return torch::from_blob(const_cast<std::remove_const_t<T>*>(values.data()), shape, at::TensorOptions().dtype(type));
 }
 
 }  // namespace
@@ -134,9 +134,11 @@ Status Tower::Run(const TowerInput& input, std::span<float> out) const {
     const c10::InferenceMode inference;
     std::vector<torch::jit::IValue> arguments;
     arguments.reserve(3);
-    arguments.emplace_back(View(input.indices, {static_cast<std::int64_t>(input.indices.size())}, at::kLong));
-    arguments.emplace_back(View(input.offsets, {static_cast<std::int64_t>(input.offsets.size())}, at::kLong));
-    arguments.emplace_back(View(input.dense, {input.rows, shape_.dense}, at::kFloat));
+    arguments.emplace_back(
+        View(std::span(input.indices), {static_cast<std::int64_t>(input.indices.size())}, at::kLong));
+    arguments.emplace_back(
+        View(std::span(input.offsets), {static_cast<std::int64_t>(input.offsets.size())}, at::kLong));
+    arguments.emplace_back(View(std::span(input.dense), {input.rows, shape_.dense}, at::kFloat));
     const torch::jit::IValue value = module_->module.forward(std::move(arguments));
     if (!value.isTensor()) return InvalidArgument("the tower does not return a tensor");
     const at::Tensor result = value.toTensor().to(at::kCPU, at::kFloat).contiguous();
@@ -162,7 +164,8 @@ Result<std::string> SerializeTower(const std::vector<TowerParameter>& parameters
   try {
     torch::jit::Module module("Tower");
     for (const TowerParameter& parameter : parameters) {
-      module.register_parameter(parameter.name, View(parameter.values, parameter.shape, at::kFloat).clone(), false);
+      module.register_parameter(parameter.name, View(std::span(parameter.values), parameter.shape, at::kFloat).clone(),
+                                false);
     }
     module.define(forward);
     module.eval();
@@ -171,6 +174,18 @@ Result<std::string> SerializeTower(const std::vector<TowerParameter>& parameters
     return std::move(out).str();
   } catch (const std::exception& e) {
     return Internal(StrCat("the tower cannot be written: ", e.what()));
+  }
+}
+
+Status InnerProducts(std::span<const float> a, std::span<const float> b, std::int64_t dim, std::span<float> out) {
+  try {
+    const c10::InferenceMode inference;
+    const auto rows = [&](std::span<const float> values) { return static_cast<std::int64_t>(values.size()) / dim; };
+    at::Tensor product = torch::from_blob(out.data(), {rows(a), rows(b)}, at::kFloat);
+    at::mm_out(product, View(a, {rows(a), dim}, at::kFloat), View(b, {rows(b), dim}, at::kFloat).t());
+    return Status::Ok();
+  } catch (const std::exception& e) {
+    return Internal(StrCat("scoring: ", e.what()));
   }
 }
 

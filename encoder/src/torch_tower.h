@@ -47,6 +47,10 @@ class Tower {
   const std::unique_ptr<Module> module_;
 };
 
+// Row-major inner products [rows of a, rows of b] of rows of `dim` floats. REQUIRES: out.size() fits. Errors:
+// kInternal.
+Status InnerProducts(std::span<const float> a, std::span<const float> b, std::int64_t dim, std::span<float> out);
+
 struct TowerParameter {
   std::string name;
   std::vector<std::int64_t> shape;

@@ -171,21 +171,6 @@ Result<std::vector<float>> TorchTrainer::Embed(Side side, const TowerInput& inpu
   }
 }
 
-Result<std::vector<float>> TorchTrainer::Scores(std::span<const float> a, std::span<const float> b) const {
-  try {
-    const at::NoGradGuard no_grad;
-    const std::int64_t dim = impl_->item.shape.dim;
-    const auto matrix = [&](std::span<const float> rows) {
-      return View(rows, {static_cast<std::int64_t>(rows.size()) / dim, dim}, at::kFloat);
-    };
-    const at::Tensor scores = at::mm(matrix(a), matrix(b).t()).contiguous();
-    const float* begin = scores.data_ptr<float>();
-    return std::vector<float>(begin, begin + scores.numel());
-  } catch (const std::exception& e) {
-    return Internal(StrCat("scoring: ", e.what()));
-  }
-}
-
 std::vector<TowerParameter> TorchTrainer::Parameters(Side side) const {
   std::vector<TowerParameter> copies;
   for (const Parameter& parameter : impl_->Of(side).parameters) {

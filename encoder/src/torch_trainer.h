@@ -42,8 +42,6 @@ class TorchTrainer {
 
   // Rows of unit vectors, without gradients.
   [[nodiscard]] Result<std::vector<float>> Embed(Side side, const TowerInput& input) const;
-  // Scores [rows of a, rows of b], row-major: inner products of rows of `dim` floats.
-  [[nodiscard]] Result<std::vector<float>> Scores(std::span<const float> a, std::span<const float> b) const;
 
   // A copy, for the package or to keep the best epoch.
   [[nodiscard]] std::vector<TowerParameter> Parameters(Side side) const;

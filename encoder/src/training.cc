@@ -179,7 +179,8 @@ class Training {
         cache_.AppendUser(user, data_.sequences[static_cast<std::size_t>(user)], &users_);
       }
       FRESHET_ASSIGN(const std::vector<float> users, trainer_->Embed(Side::kUser, users_));
-      FRESHET_ASSIGN(const std::vector<float> scores, trainer_->Scores(users, items));
+      std::vector<float> scores((end - begin) * data_.items.size());
+      FRESHET_TRY(InnerProducts(users, items, options_.dim, scores));
       for (std::size_t i = begin; i < end; ++i) {
         sum += RecallOf(data_.validation[i],
                         std::span(scores).subspan((i - begin) * data_.items.size(), data_.items.size()));
@@ -314,8 +315,7 @@ Status TrainOptions::Validate() const {
   FRESHET_TRY(require(!out_directory.empty(), "an output directory is wanted"));
   FRESHET_TRY(require(!name.empty() && !version.empty(), "a model needs a name and a version"));
   FRESHET_TRY(require(until_ms >= 0, "until must not be negative"));
-  FRESHET_TRY(
-      require(validation_fraction > 0 && validation_fraction < 1, "the validation fraction must lie between 0 and 1"));
+  FRESHET_TRY(split.Validate());
   FRESHET_TRY(require(dim >= 2 && dim <= kMaxDim, StrCat("dim must be 2 to ", kMaxDim)));
   FRESHET_TRY(require(embedding_dim >= 1 && embedding_dim <= 1024, "the embedding dimension must be 1 to 1024"));
   FRESHET_TRY(require(hidden >= 1 && hidden <= 8192, "the hidden layer must have 1 to 8192 units"));

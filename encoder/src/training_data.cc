@@ -5,140 +5,42 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "dataset.h"
 #include "feature_builder.h"
 #include "freshet/core/strings.h"
-#include "freshet/ingest/event_file.h"
 
 namespace freshet {
 namespace {
-
-struct Positive {
-  std::int32_t user = 0;
-  std::int32_t item = 0;
-  std::int64_t timestamp_ms = 0;
-};
-
-// Numbers for ids, in order of appearance.
-class Numbering {
- public:
-  [[nodiscard]] std::int32_t Of(const std::string& id) {
-    return numbers_.emplace(id, static_cast<std::int32_t>(numbers_.size())).first->second;
-  }
-  [[nodiscard]] std::int32_t Find(const std::string& id) const {
-    const auto found = numbers_.find(id);
-    return found == numbers_.end() ? -1 : found->second;
-  }
-  [[nodiscard]] std::size_t size() const { return numbers_.size(); }
-
- private:
-  std::unordered_map<std::string, std::int32_t> numbers_;
-};
 
 class Loader {
  public:
   explicit Loader(const TrainOptions& options) : options_(options) {}
 
   Result<TrainingData> Load() {
-    FRESHET_TRY(ReadItems());
-    FRESHET_TRY(ReadInteractions());
-    FRESHET_TRY(ReadUsers());
-    FRESHET_TRY(SplitByTime());
+    const DatasetOptions what{options_.items_file, options_.interactions_file, options_.users_file, options_.until_ms,
+                              options_.split,      Part::kValidation};
+    FRESHET_ASSIGN(Dataset dataset, LoadDataset(what));
+    data_.items = std::move(dataset.items);
+    data_.users = std::move(dataset.users);
+    data_.unknown_items = dataset.unknown_items;
+    item_first_ms_ = std::move(dataset.item_first_ms);
+    split_ms_ = dataset.judged_from_ms;
+    FRESHET_TRY(MakeExamples(dataset.positives));
     FRESHET_TRY(FitItems());
     FRESHET_TRY(FitUsers());
     return std::move(data_);
   }
 
  private:
-  [[nodiscard]] bool Seen(std::int64_t timestamp_ms) const {
-    return options_.until_ms == 0 || timestamp_ms < options_.until_ms;
-  }
-
-  Status ReadItems() {
-    std::unordered_map<std::string, std::size_t> at;
-    std::vector<std::int64_t> first_ms;
-    FRESHET_TRY(ForEachEvent(options_.items_file, TopicRole::kItems, DecodeLimits{}, [&](Event&& event, double) {
-      auto* item = std::get_if<ItemUpdate>(&event.body);
-      if (item == nullptr || !Seen(event.record_timestamp_ms)) return Status::Ok();
-      const auto [slot, added] = at.emplace(item->item_id, data_.items.size());
-      if (added) {
-        data_.items.push_back(std::move(*item));
-        first_ms.push_back(event.record_timestamp_ms);
-      } else {
-        data_.items[slot->second] = std::move(*item);
-      }
-      return Status::Ok();
-    }));
-    std::size_t kept = 0;
-    for (std::size_t i = 0; i < data_.items.size(); ++i) {
-      if (data_.items[i].deleted) continue;
-      if (kept != i) data_.items[kept] = std::move(data_.items[i]);
-      item_first_ms_.push_back(first_ms[i]);
-      ++kept;
-    }
-    data_.items.resize(kept);
-    for (const ItemUpdate& item : data_.items) (void)item_numbers_.Of(item.item_id);
-    if (data_.items.empty()) {
-      return InvalidArgument(
-          StrCat(options_.items_file, ": holds no items", options_.until_ms == 0 ? "" : " before --until"));
-    }
-    return Status::Ok();
-  }
-
-  Status ReadInteractions() {
-    std::string first_unknown;
-    FRESHET_TRY(
-        ForEachEvent(options_.interactions_file, TopicRole::kInteractions, DecodeLimits{}, [&](Event&& event, double) {
-          const auto* one = std::get_if<Interaction>(&event.body);
-          // A return or a thumb down is not what the towers should bring back.
-          if (one == nullptr || !Seen(one->timestamp_ms) || one->value <= 0) return Status::Ok();
-          const std::int32_t item = item_numbers_.Find(one->item_id);
-          if (item < 0) {
-            if (data_.unknown_items++ == 0) first_unknown = one->item_id;
-            return Status::Ok();
-          }
-          positives_.push_back({user_numbers_.Of(one->user_id), item, one->timestamp_ms});
-          if (user_numbers_.size() > data_.users.size()) {
-            data_.users.emplace_back().user_id = one->user_id;
-          }
-          return Status::Ok();
-        }));
-    if (!positives_.empty()) return Status::Ok();
-    if (data_.unknown_items > 0) {
-      return InvalidArgument(StrCat(options_.interactions_file, ": none of its items is in ", options_.items_file,
-                                    " (the first is `", first_unknown, "`): are these files of the same shop?"));
-    }
-    return InvalidArgument(StrCat(options_.interactions_file, ": holds no positive interactions",
-                                  options_.until_ms == 0 ? "" : " before --until"));
-  }
-
-  Status ReadUsers() {
-    if (options_.users_file.empty()) return Status::Ok();
-    return ForEachEvent(options_.users_file, TopicRole::kUsers, DecodeLimits{}, [&](Event&& event, double) {
-      auto* user = std::get_if<UserUpdate>(&event.body);
-      if (user == nullptr || !Seen(event.record_timestamp_ms)) return Status::Ok();
-      const std::int32_t number = user_numbers_.Find(user->user_id);
-      if (number < 0) return Status::Ok();
-      Features& features = data_.users[static_cast<std::size_t>(number)].features;
-      features = user->forgotten ? Features{} : std::move(user->features);
-      return Status::Ok();
-    });
-  }
-
-  Status SplitByTime() {
-    std::stable_sort(positives_.begin(), positives_.end(),
-                     [](const Positive& a, const Positive& b) { return a.timestamp_ms < b.timestamp_ms; });
-    const auto count = static_cast<double>(positives_.size());
-    const auto at = static_cast<std::size_t>(count * (1.0 - options_.validation_fraction));
-    split_ms_ = positives_[std::min(at, positives_.size() - 1)].timestamp_ms;
-
+  Status MakeExamples(const std::vector<Positive>& positives) {
     data_.sequences.resize(data_.users.size());
     data_.item_counts.resize(data_.items.size());
     std::vector<ValidationCase> cases(data_.users.size());
     std::vector<std::int64_t> basket_ms(data_.users.size(), -1);
     std::vector<std::int32_t> basket_begin(data_.users.size());
-    for (const Positive& positive : positives_) {
+    for (const Positive& positive : positives) {
       const auto user = static_cast<std::size_t>(positive.user);
-      if (positive.timestamp_ms >= split_ms_) {
+      if (positive.part == Part::kValidation) {
         cases[user].items.push_back(positive.item);
         continue;
       }
@@ -154,7 +56,7 @@ class Loader {
     }
     if (data_.examples.size() < 2) {
       return InvalidArgument(StrCat(options_.interactions_file, ": too few interactions before the validation part (",
-                                    data_.examples.size(), " of ", positives_.size(),
+                                    data_.examples.size(), " of ", positives.size(),
                                     "): do they carry a `timestamp`, and do the times differ?"));
     }
     for (std::size_t user = 0; user < cases.size(); ++user) {
@@ -214,10 +116,7 @@ class Loader {
 
   const TrainOptions& options_;
   TrainingData data_;
-  Numbering item_numbers_;
-  Numbering user_numbers_;
   std::vector<std::int64_t> item_first_ms_;
-  std::vector<Positive> positives_;
   std::int64_t split_ms_ = 0;
 };
 

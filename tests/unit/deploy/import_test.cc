@@ -186,5 +186,33 @@ TEST(MovieLensTest, BrokenFilesAreRefusedWithTheirLine) {
   EXPECT_NE(report.status().message().find("users.dat:2: "), std::string::npos) << report.status().message();
 }
 
+TEST(AmazonBeautyTest, KeepsOrderAndAttributes) {
+  const test::TempDir dir;
+  const auto put = [&](const std::string& file, const std::string& text) { std::ofstream(dir / file) << text; };
+  put("sequences_train.txt", "1 7 8 9\n2 8 10\n");
+  put("Beauty_item2attributes.json", R"({"8": [3, 4], "12": [5]})");
+  const Result<ImportReport> report = ImportAmazonBeauty(dir.path(), dir / "out", nullptr);
+  ASSERT_OK(report);
+  EXPECT_EQ(report->interactions, 5U);
+  EXPECT_EQ(report->items, 5U) << "one without reviews, four without attributes";
+  std::vector<std::string> order;
+  for (const Event& event : Events(dir / "out/interactions.jsonl", TopicRole::kInteractions)) {
+    const auto& one = std::get<Interaction>(event.body);
+    if (one.user_id == "1") order.push_back(one.item_id);
+  }
+  EXPECT_EQ(order, (std::vector<std::string>{"7", "8", "9"}));
+  const std::vector<Event> items = Events(dir / "out/items.jsonl", TopicRole::kItems);
+  ASSERT_EQ(items.size(), 5U);
+  const auto& second = std::get<ItemUpdate>(items[1].body);
+  EXPECT_EQ(second.item_id, "8");
+  const FeatureValue* tags = FindFeature(second.features, "tags");
+  ASSERT_NE(tags, nullptr);
+  EXPECT_EQ(std::get<std::vector<std::string>>(*tags), (std::vector<std::string>{"a3", "a4"}));
+  put("sequences_train.txt", "1 seven\n");
+  const Status bad = ImportAmazonBeauty(dir.path(), dir / "out", nullptr).status();
+  EXPECT_EQ(bad.code(), Code::kInvalidArgument);
+  EXPECT_NE(bad.message().find("sequences_train.txt:1"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace freshet

@@ -17,7 +17,7 @@ class TrainingDataTest : public ::testing::Test {
     options.items_file = dir_ / "items.jsonl";
     options.interactions_file = dir_ / "interactions.jsonl";
     options.out_directory = dir_ / "model";
-    options.validation_fraction = 0.25;
+    options.split.validation_fraction = 0.25;
     return options;
   }
 
@@ -52,7 +52,7 @@ TEST_F(TrainingDataTest, SplitsByTimeAndKeepsBaskets) {
   Put("interactions.jsonl", Line("u", "b", 20) + Line("u", "a", 10) + Line("u", "c", 20) + Line("u", "a", 30) +
                                 Line("v", "a", 30) + Line("u", "gone", 15) + Line("u", "b", 16, -3));
   TrainOptions options = Options();
-  options.validation_fraction = 0.4;
+  options.split.validation_fraction = 0.4;
   const Result<TrainingData> data = LoadTrainingData(options);
   ASSERT_OK(data);
   EXPECT_EQ(data->items.size(), 3U) << "a deleted item is no candidate";

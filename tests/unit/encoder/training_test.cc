@@ -140,7 +140,7 @@ TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
   ASSERT_OK(good.Validate());
   const std::function<void(TrainOptions*)> mistakes[] = {
       [](TrainOptions* o) { o->items_file.clear(); },
-      [](TrainOptions* o) { o->validation_fraction = 1; },
+      [](TrainOptions* o) { o->split.validation_fraction = 1; },
       [](TrainOptions* o) { o->dim = 1; },
       [](TrainOptions* o) { o->epochs = 0; },
       [](TrainOptions* o) { o->batch_size = 1; },

@@ -26,6 +26,8 @@ void AddBrokerCommand(CLI::App* app, CommandRunner* run);
 void AddImportCommand(CLI::App* app, CommandRunner* run);
 void AddReplayCommand(CLI::App* app, CommandRunner* run);
 void AddTrainCommand(CLI::App* app, CommandRunner* run);
+void AddEvaluateCommand(CLI::App* app, CommandRunner* run);
+void AddModelCommand(CLI::App* app, CommandRunner* run);
 void AddQueryCommand(CLI::App* app, CommandRunner* run);
 void AddConfigCommand(CLI::App* app, CommandRunner* run);
 void AddStoreCommand(CLI::App* app, CommandRunner* run);

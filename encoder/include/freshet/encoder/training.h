@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "freshet/core/status.h"
+#include "freshet/encoder/split.h"
 
 namespace freshet {
 
@@ -22,8 +23,8 @@ struct TrainOptions {
   std::string out_directory;
   std::string name = "two-tower";
   std::string version = "1";
-  std::int64_t until_ms = 0;         // only events before this time are seen at all; 0: all
-  double validation_fraction = 0.1;  // the last part of the interactions, by time
+  std::int64_t until_ms = 0;  // only events before this time are seen at all; 0: all
+  SplitOptions split;         // validation chooses the epoch; a test part is not looked at
   int dim = 64;
   int embedding_dim = 64;
   int hidden = 128;

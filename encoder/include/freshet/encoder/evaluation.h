@@ -1,0 +1,88 @@
+// Judging recommendations against held-out interactions.
+//
+// Place in the flow: `freshet evaluate`; off the stream. Every system, the model and the baselines alike, scores every
+// candidate for every user of the judged part, and one code ranks and counts: full ranking, no sampled negatives, ties
+// broken by chance and not by the order of a file. What a system may use is the history before the judged part. All
+// recall here is recommendation recall; that of an index against exact search is another matter. Deterministic by seed.
+// Errors: kConfig, kNotFound, kInvalidArgument (nothing to judge, damaged lists), kCorruption (the model), kIoError.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "freshet/core/status.h"
+#include "freshet/encoder/split.h"
+
+namespace freshet {
+
+struct EvaluateOptions {
+  std::string items_file;
+  std::string interactions_file;
+  std::string users_file;     // may be empty
+  std::int64_t until_ms = 0;  // only events before this time are seen at all; 0: all
+  SplitOptions split;
+  bool judge_validation = false;                            // the validation part instead of the test part
+  std::vector<std::pair<std::string, std::string>> models;  // name -> package directory
+  std::vector<std::pair<std::string, std::string>> lists;   // name -> file of scores or ranked lists
+  std::vector<int> ks = {10, 50, 100};
+  std::vector<bool> mask_seen = {true, false};  // a table each
+  double recent_fraction = 0.1;                 // of the interactions before the judged part: recent popularity
+  double head_fraction = 0.2;                   // of the items by popularity: the head; the rest is the tail
+  int resamples = 1000;                         // of the bootstrap over users; 0: no intervals
+  std::uint64_t seed = 1;
+  int threads = 1;
+  std::string write_lists;  // where to write the first model's ranked lists; empty: nowhere
+  Status Validate() const;
+};
+
+// A figure with its 95% bootstrap interval over users.
+struct Measured {
+  double value = 0;
+  double low = 0;
+  double high = 0;
+};
+
+struct SystemResult {
+  std::string name;
+  std::vector<Measured> metrics;              // as EvaluationSlice::metrics
+  std::vector<Measured> ratio_to_popularity;  // the same, over popularity's, resampled in pairs; 0 where that is 0
+};
+
+// The users and items that a row is about. Ranks are always those among all candidates.
+struct EvaluationSlice {
+  std::string name;  // all, warm users, cold users, head items, tail items, cold items
+  std::int64_t users = 0;
+  std::int64_t interactions = 0;
+  std::vector<std::string> metrics;  // recall_at_10, hit_rate_at_10, ndcg_at_10, accuracy_at_10, ..., mrr
+  std::vector<SystemResult> systems;
+};
+
+struct SystemBreadth {
+  std::string name;
+  double coverage = 0;         // share of the candidates that anybody gets among the largest K
+  double mean_popularity = 0;  // mean number of earlier interactions of what is recommended
+};
+
+struct EvaluationTable {
+  bool seen_masked = false;
+  std::vector<EvaluationSlice> slices;
+  std::vector<SystemBreadth> breadth;
+};
+
+struct EvaluationReport {
+  std::int64_t items = 0;
+  std::int64_t cold_items = 0;
+  std::int64_t train_interactions = 0;
+  std::int64_t history_interactions = 0;  // before the judged part
+  std::int64_t judged_interactions = 0;
+  std::vector<EvaluationTable> tables;
+  double seconds = 0;
+};
+
+[[nodiscard]] Result<EvaluationReport> Evaluate(
+    const EvaluateOptions& options, const std::function<void(double fraction, const std::string&)>& progress);
+
+}  // namespace freshet

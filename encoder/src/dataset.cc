@@ -1,0 +1,196 @@
+#include "dataset.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "freshet/core/strings.h"
+#include "freshet/ingest/event_file.h"
+
+namespace freshet {
+namespace {
+
+// Numbers for ids, in order of appearance.
+class Numbering {
+ public:
+  std::int32_t Of(const std::string& id) {
+    return numbers_.emplace(id, static_cast<std::int32_t>(numbers_.size())).first->second;
+  }
+  [[nodiscard]] std::int32_t Find(const std::string& id) const {
+    const auto found = numbers_.find(id);
+    return found == numbers_.end() ? -1 : found->second;
+  }
+  [[nodiscard]] std::size_t size() const { return numbers_.size(); }
+
+ private:
+  std::unordered_map<std::string, std::int32_t> numbers_;
+};
+
+// One version of an entity, in the order of its file.
+template <typename Update>
+struct Version {
+  Update update;
+  std::int64_t timestamp_ms = 0;
+};
+
+class Loader {
+ public:
+  explicit Loader(const DatasetOptions& options) : options_(options) {}
+
+  Result<Dataset> Load() {
+    FRESHET_TRY(options_.split.Validate());
+    FRESHET_TRY(ReadItemVersions());
+    FRESHET_TRY(ReadInteractions());
+    Cut();
+    FRESHET_TRY(PickItems());
+    FRESHET_TRY(PickPositives());
+    FRESHET_TRY(ReadUsers());
+    return std::move(data_);
+  }
+
+ private:
+  struct Raw {
+    std::int32_t user = 0;
+    std::int32_t item = 0;  // by id numbers, not yet by candidates
+    std::int64_t timestamp_ms = 0;
+  };
+
+  [[nodiscard]] bool Seen(std::int64_t timestamp_ms) const {
+    return options_.until_ms == 0 || timestamp_ms < options_.until_ms;
+  }
+  [[nodiscard]] std::string Before() const { return options_.until_ms == 0 ? "" : " before --until"; }
+
+  Status ReadItemVersions() {
+    FRESHET_TRY(ForEachEvent(options_.items_file, TopicRole::kItems, DecodeLimits{}, [&](Event&& event, double) {
+      auto* item = std::get_if<ItemUpdate>(&event.body);
+      if (item == nullptr || !Seen(event.record_timestamp_ms)) return Status::Ok();
+      const auto number = static_cast<std::size_t>(item_ids_.Of(item->item_id));
+      if (number == versions_.size()) versions_.emplace_back();
+      item->attributes = {};  // nothing here reads them
+      versions_[number].push_back({std::move(*item), event.record_timestamp_ms});
+      return Status::Ok();
+    }));
+    if (versions_.empty()) return NoItems();
+    for (const auto& versions : versions_) live_ += versions.back().update.deleted ? 0 : 1;
+    return live_ == 0 ? NoItems() : Status::Ok();
+  }
+
+  [[nodiscard]] Status NoItems() const {
+    return InvalidArgument(StrCat(options_.items_file, ": holds no items", Before()));
+  }
+
+  Status ReadInteractions() {
+    std::string first_unknown;
+    FRESHET_TRY(
+        ForEachEvent(options_.interactions_file, TopicRole::kInteractions, DecodeLimits{}, [&](Event&& event, double) {
+          const auto* one = std::get_if<Interaction>(&event.body);
+          // A return or a thumb down is not what the towers should bring back.
+          if (one == nullptr || !Seen(one->timestamp_ms) || one->value <= 0) return Status::Ok();
+          const std::int32_t item = item_ids_.Find(one->item_id);
+          if (item < 0 || versions_[static_cast<std::size_t>(item)].back().update.deleted) {
+            if (data_.unknown_items++ == 0) first_unknown = one->item_id;
+            return Status::Ok();
+          }
+          raw_.push_back({user_ids_.Of(one->user_id), item, one->timestamp_ms});
+          if (user_ids_.size() > user_names_.size()) user_names_.push_back(one->user_id);
+          return Status::Ok();
+        }));
+    if (!raw_.empty()) return Status::Ok();
+    if (data_.unknown_items > 0) {
+      return InvalidArgument(StrCat(options_.interactions_file, ": none of its items is in ", options_.items_file,
+                                    " (the first is `", first_unknown, "`): are these files of the same shop?"));
+    }
+    return InvalidArgument(StrCat(options_.interactions_file, ": holds no positive interactions", Before()));
+  }
+
+  void Cut() {
+    std::stable_sort(raw_.begin(), raw_.end(),
+                     [](const Raw& a, const Raw& b) { return a.timestamp_ms < b.timestamp_ms; });
+    std::vector<SplitEvent> events;
+    events.reserve(raw_.size());
+    for (const Raw& one : raw_) events.push_back({one.user, one.timestamp_ms});
+    split_ = SplitEvents(options_.split, events);
+    const bool test = options_.judged == Part::kTest;
+    data_.judged_from_ms = test ? split_.test_from_ms : split_.validation_from_ms;
+    judged_until_ms_ = test ? split_.test_until_ms : split_.test_from_ms;
+  }
+
+  // An item as it was when the judged part began; one that came later enters as it first was.
+  Status PickItems() {
+    candidate_.assign(versions_.size(), -1);
+    for (std::size_t number = 0; number < versions_.size(); ++number) {
+      auto& versions = versions_[number];
+      std::int64_t first_ms = std::numeric_limits<std::int64_t>::max();
+      for (const auto& version : versions) first_ms = std::min(first_ms, version.timestamp_ms);
+      if (versions.back().update.deleted || first_ms >= judged_until_ms_) continue;
+      auto* picked = &versions.front();
+      for (auto& version : versions) {
+        if (version.timestamp_ms < data_.judged_from_ms && !version.update.deleted) picked = &version;
+      }
+      candidate_[number] = static_cast<std::int32_t>(data_.items.size());
+      data_.items.push_back(std::move(picked->update));
+      data_.items.back().deleted = false;
+      data_.item_first_ms.push_back(first_ms);
+      versions = {};
+    }
+    return data_.items.empty() ? NoItems() : Status::Ok();
+  }
+
+  Status PickPositives() {
+    std::vector<std::int32_t> user_number(user_names_.size(), -1);
+    for (std::size_t i = 0; i < raw_.size(); ++i) {
+      const Raw& one = raw_[i];
+      const Part part = split_.parts[i];
+      if (part == Part::kNone || (part == Part::kTest && options_.judged != Part::kTest)) continue;
+      const std::int32_t item = candidate_[static_cast<std::size_t>(one.item)];
+      if (item < 0) {
+        ++data_.unknown_items;
+        continue;
+      }
+      std::int32_t& user = user_number[static_cast<std::size_t>(one.user)];
+      if (user < 0) {
+        user = static_cast<std::int32_t>(data_.users.size());
+        data_.users.emplace_back().user_id = user_names_[static_cast<std::size_t>(one.user)];
+      }
+      data_.positives.push_back({user, item, one.timestamp_ms, part});
+    }
+    return Status::Ok();
+  }
+
+  // A profile as it was when the judged part began; of users who came later the first one.
+  Status ReadUsers() {
+    if (options_.users_file.empty()) return Status::Ok();
+    std::unordered_map<std::string, std::size_t> numbers;
+    for (std::size_t i = 0; i < data_.users.size(); ++i) numbers.emplace(data_.users[i].user_id, i);
+    std::vector<bool> known(data_.users.size());
+    return ForEachEvent(options_.users_file, TopicRole::kUsers, DecodeLimits{}, [&](Event&& event, double) {
+      auto* user = std::get_if<UserUpdate>(&event.body);
+      if (user == nullptr || !Seen(event.record_timestamp_ms) || event.record_timestamp_ms >= judged_until_ms_) {
+        return Status::Ok();
+      }
+      const auto found = numbers.find(user->user_id);
+      if (found == numbers.end()) return Status::Ok();
+      if (known[found->second] && event.record_timestamp_ms >= data_.judged_from_ms) return Status::Ok();
+      known[found->second] = true;
+      data_.users[found->second].features = user->forgotten ? Features{} : std::move(user->features);
+      return Status::Ok();
+    });
+  }
+
+  const DatasetOptions& options_;
+  Dataset data_;
+  Numbering item_ids_;
+  Numbering user_ids_;
+  std::vector<std::vector<Version<ItemUpdate>>> versions_;  // per item id
+  std::vector<std::string> user_names_;
+  std::vector<Raw> raw_;
+  std::vector<std::int32_t> candidate_;  // per item id: number of the candidate, or -1
+  SplitResult split_;
+  std::int64_t judged_until_ms_ = 0;
+  std::size_t live_ = 0;
+};
+
+}  // namespace
+
+Result<Dataset> LoadDataset(const DatasetOptions& options) { return Loader(options).Load(); }
+
+}  // namespace freshet

@@ -1,0 +1,47 @@
+// Event files as numbered entities, positives in time order, and their parts.
+//
+// Place in the flow: read by training and by judging, so that both see the same data cut in the same way. Nothing that
+// lies behind the part to judge is in it: later items are no candidates, and features are those that were known when
+// that part began. Plain values, thread-compatible.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "freshet/core/status.h"
+#include "freshet/encoder/encoder.h"
+#include "freshet/encoder/split.h"
+
+namespace freshet {
+
+struct DatasetOptions {
+  std::string items_file;
+  std::string interactions_file;
+  std::string users_file;     // may be empty
+  std::int64_t until_ms = 0;  // only events before this time are seen at all; 0: all
+  SplitOptions split;
+  Part judged = Part::kValidation;  // kValidation or kTest
+};
+
+struct Positive {
+  std::int32_t user = 0;
+  std::int32_t item = 0;
+  std::int64_t timestamp_ms = 0;
+  Part part = Part::kTrain;
+};
+
+struct Dataset {
+  std::vector<ItemUpdate> items;  // candidates, as they were when the judged part began (later ones: at first)
+  std::vector<std::int64_t> item_first_ms;  // when each was first seen
+  std::vector<UserContext> users;           // who has positives up to the end of the judged part; history empty
+  std::vector<Positive> positives;          // in time order, up to the end of the judged part
+  std::int64_t judged_from_ms = 0;          // the largest number where the split is not one by time
+  std::int64_t unknown_items = 0;           // interactions left out because their item is not among the candidates
+};
+
+// Errors: kConfig, kNotFound, kInvalidArgument (no items, no positives, files that do not belong together), kIoError.
+[[nodiscard]] Result<Dataset> LoadDataset(const DatasetOptions& options);
+
+}  // namespace freshet

@@ -1,0 +1,282 @@
+#include "scorers.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <unordered_map>
+#include <utility>
+
+#include "freshet/core/file.h"
+#include "freshet/core/json.h"
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+#include "torch_tower.h"
+
+namespace freshet {
+namespace {
+
+constexpr float kUnranked = -std::numeric_limits<float>::infinity();
+constexpr std::size_t kEmbedRows = 1024;
+constexpr std::size_t kCooccurrenceHistory = 50;
+
+std::uint64_t Mix(std::uint64_t x) {  // splitmix64
+  x += 0x9e3779b97f4a7c15U;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9U;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebU;
+  return x ^ (x >> 31);
+}
+
+class CountScorer final : public Scorer {
+ public:
+  CountScorer(std::string name, const std::vector<std::int64_t>& counts)
+      : Scorer(std::move(name)), scores_(counts.begin(), counts.end()) {}
+
+  Status Score(std::span<const std::int32_t> users, std::span<float> out) override {
+    for (std::size_t i = 0; i < users.size(); ++i) {
+      std::copy(scores_.begin(), scores_.end(), out.begin() + static_cast<std::ptrdiff_t>(i * scores_.size()));
+    }
+    return Status::Ok();
+  }
+
+ private:
+  const std::vector<float> scores_;
+};
+
+class RandomScorer final : public Scorer {
+ public:
+  explicit RandomScorer(std::uint64_t seed) : Scorer("random"), seed_(seed) {}
+
+  Status Score(std::span<const std::int32_t> users, std::span<float> out) override {
+    const std::size_t items = out.size() / users.size();
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const std::uint64_t user = Mix(seed_ ^ Mix(static_cast<std::uint64_t>(users[i / items])));
+      out[i] = static_cast<float>(Mix(user + i % items) >> 40);  // 24 bits: exact in a float
+    }
+    return Status::Ok();
+  }
+
+ private:
+  const std::uint64_t seed_;
+};
+
+class CooccurrenceScorer final : public Scorer {
+ public:
+  explicit CooccurrenceScorer(const EvaluationHistory& history) : Scorer("co-occurrence"), history_(history) {
+    users_of_.resize(history.items.size());
+    distinct_.reserve(history.seen.size());
+    for (std::size_t user = 0; user < history.seen.size(); ++user) {
+      std::vector<std::int32_t> items = history.seen[user];
+      std::sort(items.begin(), items.end());
+      items.erase(std::unique(items.begin(), items.end()), items.end());
+      for (const std::int32_t item : items) users_of_[Index(item)].push_back(static_cast<std::int32_t>(user));
+      distinct_.push_back(std::move(items));
+    }
+    most_ =
+        static_cast<float>(std::max<std::int64_t>(1, *std::max_element(history.counts.begin(), history.counts.end())));
+  }
+
+  Status Score(std::span<const std::int32_t> users, std::span<float> out) override {
+    const std::size_t items = history_.items.size();
+    for (std::size_t row = 0; row < users.size(); ++row) One(users[row], out.subspan(row * items, items));
+    return Status::Ok();
+  }
+
+ private:
+  static std::size_t Index(std::int32_t number) { return static_cast<std::size_t>(number); }
+
+  void One(std::int32_t user, std::span<float> scores) const {
+    std::fill(scores.begin(), scores.end(), 0.0F);
+    const std::vector<std::int32_t>& seen = history_.seen[Index(user)];
+    std::vector<std::int32_t> newest(
+        seen.end() - static_cast<std::ptrdiff_t>(std::min(seen.size(), kCooccurrenceHistory)), seen.end());
+    std::sort(newest.begin(), newest.end());
+    newest.erase(std::unique(newest.begin(), newest.end()), newest.end());
+    for (const std::int32_t item : newest) {
+      const std::vector<std::int32_t>& others = users_of_[Index(item)];
+      const float weight = 1.0F / std::sqrt(static_cast<float>(others.size()));
+      for (const std::int32_t other : others) {
+        if (other == user) continue;
+        for (const std::int32_t also : distinct_[Index(other)]) scores[Index(also)] += weight;
+      }
+    }
+    for (std::size_t item = 0; item < scores.size(); ++item) {
+      if (!users_of_[item].empty()) scores[item] /= std::sqrt(static_cast<float>(users_of_[item].size()));
+      scores[item] += 1e-6F * static_cast<float>(history_.counts[item]) / most_;
+    }
+  }
+
+  const EvaluationHistory& history_;
+  std::vector<std::vector<std::int32_t>> users_of_;  // per item
+  std::vector<std::vector<std::int32_t>> distinct_;  // per user
+  float most_ = 1;
+};
+
+class ModelScorer final : public Scorer {
+ public:
+  ModelScorer(std::string name, const EvaluationHistory& history, Metric metric, std::vector<float> items,
+              std::unique_ptr<UserEncoder> users)
+      : Scorer(std::move(name)),
+        history_(history),
+        metric_(metric),
+        dim_(static_cast<std::size_t>(users->dim())),
+        items_(std::move(items)),
+        users_(std::move(users)) {
+    if (metric_ != Metric::kL2) return;
+    for (std::size_t i = 0; i < items_.size(); i += dim_) {
+      float sum = 0;
+      for (std::size_t d = 0; d < dim_; ++d) sum += items_[i + d] * items_[i + d];
+      squares_.push_back(sum);
+    }
+  }
+
+  Status Score(std::span<const std::int32_t> users, std::span<float> out) override {
+    vectors_.resize(users.size() * dim_);
+    std::vector<std::size_t> refused;
+    for (std::size_t i = 0; i < users.size(); ++i) {
+      const UserContext& user = history_.users[static_cast<std::size_t>(users[i])];
+      const std::span<float> vector = std::span(vectors_).subspan(i * dim_, dim_);
+      const Status status = users_->Encode(user, vector);
+      if (status.ok()) continue;
+      if (status.category() != Category::kInput) return status.Prefixed(StrCat("user `", user.user_id, "`"));
+      // Serving refuses such a user: nothing is recommended.
+      refused.push_back(i);
+      std::fill(vector.begin(), vector.end(), 0.0F);
+      if (!warned_) {
+        LogWarning("evaluate", "the model cannot embed every user; such users get nothing",
+                   {{"system", name()}, {"first", user.user_id}, {"reason", status.message()}});
+        warned_ = true;
+      }
+    }
+    FRESHET_TRY(InnerProducts(vectors_, items_, static_cast<std::int64_t>(dim_), out));
+    if (metric_ == Metric::kL2) {  // nearer is better: -|u - v|^2, less |u|^2
+      for (std::size_t i = 0; i < out.size(); ++i) out[i] = 2 * out[i] - squares_[i % squares_.size()];
+    }
+    const std::size_t items = out.size() / users.size();
+    for (const std::size_t row : refused) {
+      const std::span<float> scores = out.subspan(row * items, items);
+      std::fill(scores.begin(), scores.end(), kUnranked);
+    }
+    return Status::Ok();
+  }
+
+ private:
+  const EvaluationHistory& history_;
+  const Metric metric_;
+  const std::size_t dim_;
+  const std::vector<float> items_;
+  const std::unique_ptr<UserEncoder> users_;
+  std::vector<float> squares_;  // of the items, for l2
+  std::vector<float> vectors_;
+  bool warned_ = false;
+};
+
+class ListScorer final : public Scorer {
+ public:
+  ListScorer(std::string name, const EvaluationHistory& history)
+      : Scorer(std::move(name)), items_(history.items.size()), scores_(history.users.size()) {}
+
+  Status Read(const std::string& file, const EvaluationHistory& history) {
+    std::unordered_map<std::string_view, std::int32_t> items;
+    std::unordered_map<std::string_view, std::size_t> users;
+    for (std::size_t i = 0; i < history.items.size(); ++i) {
+      items.emplace(history.items[i].item_id, static_cast<std::int32_t>(i));
+    }
+    for (std::size_t i = 0; i < history.users.size(); ++i) users.emplace(history.users[i].user_id, i);
+    std::size_t number = 0;
+    return ForEachLine(file, [&](std::string_view line, double) -> Status {
+      ++number;
+      if (Trim(line).empty()) return Status::Ok();
+      return ReadOne(line, items, users).Prefixed(StrCat(file, ":", number));
+    });
+  }
+
+  Status Score(std::span<const std::int32_t> users, std::span<float> out) override {
+    std::fill(out.begin(), out.end(), kUnranked);
+    for (std::size_t row = 0; row < users.size(); ++row) {
+      for (const auto& [item, score] : scores_[static_cast<std::size_t>(users[row])]) {
+        out[row * items_ + static_cast<std::size_t>(item)] = score;
+      }
+    }
+    return Status::Ok();
+  }
+
+ private:
+  Status ReadOne(std::string_view line, const std::unordered_map<std::string_view, std::int32_t>& items,
+                 const std::unordered_map<std::string_view, std::size_t>& users) {
+    const auto parsed = ParseJson(line);
+    if (!parsed.ok()) return parsed.status();
+    const JsonValue& root = **parsed;
+    const JsonValue* user = JsonFind(root, "user_id");
+    const JsonValue* ranked = JsonFind(root, "items");
+    const JsonValue* scored = JsonFind(root, "scores");
+    if (user == nullptr || !user->IsString() || (ranked == nullptr) == (scored == nullptr)) {
+      return InvalidArgument("a `user_id` and either `items` (best first) or `scores` are wanted");
+    }
+    std::vector<std::pair<std::int32_t, float>> row;
+    const auto take = [&](std::string_view id, float score) {
+      if (const auto found = items.find(id); found != items.end()) row.emplace_back(found->second, score);
+    };
+    if (ranked != nullptr) {
+      if (!ranked->IsArray()) return InvalidArgument("`items` must be a list of ids");
+      float score = 0;
+      for (const JsonValue& id : ranked->GetArray()) {
+        if (!id.IsString()) return InvalidArgument("`items` must be a list of ids");
+        take(JsonText(id), score);
+        score -= 1;
+      }
+    } else {
+      if (!scored->IsObject()) return InvalidArgument("`scores` must be an object of numbers");
+      for (const auto& member : scored->GetObject()) {
+        if (!member.value.IsNumber() || !std::isfinite(static_cast<float>(member.value.GetDouble()))) {
+          return InvalidArgument(StrCat("the score of `", JsonText(member.name), "` is no finite number"));
+        }
+        take(JsonText(member.name), static_cast<float>(member.value.GetDouble()));
+      }
+    }
+    const auto found = users.find(JsonText(*user));
+    if (found == users.end()) return Status::Ok();
+    if (!scores_[found->second].empty()) return InvalidArgument(StrCat("user `", JsonText(*user), "` has two lines"));
+    scores_[found->second] = std::move(row);
+    return Status::Ok();
+  }
+
+  const std::size_t items_;
+  std::vector<std::vector<std::pair<std::int32_t, float>>> scores_;  // per user
+};
+
+}  // namespace
+
+std::unique_ptr<Scorer> MakeCountScorer(std::string name, const std::vector<std::int64_t>& counts) {
+  return std::make_unique<CountScorer>(std::move(name), counts);
+}
+
+std::unique_ptr<Scorer> MakeRandomScorer(std::uint64_t seed) { return std::make_unique<RandomScorer>(seed); }
+
+std::unique_ptr<Scorer> MakeCooccurrenceScorer(const EvaluationHistory& history) {
+  return std::make_unique<CooccurrenceScorer>(history);
+}
+
+Result<std::unique_ptr<Scorer>> MakeModelScorer(std::string name, const ModelPackage& package,
+                                                const EvaluationHistory& history) {
+  FRESHET_ASSIGN(const std::unique_ptr<ItemEncoder> encoder, package.LoadItemEncoder());
+  FRESHET_ASSIGN(std::unique_ptr<UserEncoder> users, package.LoadUserEncoder());
+  const auto dim = static_cast<std::size_t>(encoder->dim());
+  std::vector<float> vectors(history.items.size() * dim);
+  for (std::size_t begin = 0; begin < history.items.size(); begin += kEmbedRows) {
+    const std::size_t end = std::min(begin + kEmbedRows, history.items.size());
+    std::vector<const ItemUpdate*> batch;
+    for (std::size_t i = begin; i < end; ++i) batch.push_back(&history.items[i]);
+    FRESHET_TRY(encoder->Encode(batch, std::span(vectors).subspan(begin * dim, batch.size() * dim)));
+  }
+  return std::unique_ptr<Scorer>(
+      new ModelScorer(std::move(name), history, package.manifest().metric, std::move(vectors), std::move(users)));
+}
+
+Result<std::unique_ptr<Scorer>> MakeListScorer(std::string name, const std::string& file,
+                                               const EvaluationHistory& history) {
+  auto scorer = std::make_unique<ListScorer>(std::move(name), history);
+  FRESHET_TRY(scorer->Read(file, history));
+  return std::unique_ptr<Scorer>(std::move(scorer));
+}
+
+}  // namespace freshet

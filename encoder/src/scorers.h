@@ -1,0 +1,55 @@
+// Systems that are judged: they score every candidate for a user.
+//
+// Place in the flow: private to judging. Not thread-safe. A scorer sees what lies before the judged part, and nothing
+// else.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "freshet/core/status.h"
+#include "freshet/encoder/encoder.h"
+#include "freshet/encoder/package.h"
+
+namespace freshet {
+
+// What is known when judging begins.
+struct EvaluationHistory {
+  std::vector<ItemUpdate> items;                // the candidates
+  std::vector<UserContext> users;               // with history, oldest first
+  std::vector<std::vector<std::int32_t>> seen;  // per user: items of the history, oldest first
+  std::vector<std::int64_t> counts;             // per item: interactions of the history
+  std::vector<std::int64_t> recent_counts;      // per item: those of its newest part
+};
+
+class Scorer {
+ public:
+  explicit Scorer(std::string name) : name_(std::move(name)) {}
+  virtual ~Scorer() = default;
+  [[nodiscard]] const std::string& name() const { return name_; }
+  // `out` holds users.size() rows of a score an item, higher is better; -infinity: not recommended at all.
+  virtual Status Score(std::span<const std::int32_t> users, std::span<float> out) = 0;
+
+ private:
+  const std::string name_;
+};
+
+// The same counts for everybody.
+[[nodiscard]] std::unique_ptr<Scorer> MakeCountScorer(std::string name, const std::vector<std::int64_t>& counts);
+[[nodiscard]] std::unique_ptr<Scorer> MakeRandomScorer(std::uint64_t seed);
+// Item to item: sum over the user's newest items i of c(i, j) / sqrt(c(i) c(j)), c counting users; popularity where
+// that says nothing. `history` outlives the scorer.
+[[nodiscard]] std::unique_ptr<Scorer> MakeCooccurrenceScorer(const EvaluationHistory& history);
+// The towers of a package: all items are embedded here. `history` outlives the scorer. Errors: as the encoders.
+[[nodiscard]] Result<std::unique_ptr<Scorer>> MakeModelScorer(std::string name, const ModelPackage& package,
+                                                              const EvaluationHistory& history);
+// Another system's output, JSON lines: {"user_id": "u", "items": ["best", "next", ...]} or {"user_id": "u", "scores":
+// {"item": 1.5, ...}}. Unknown items and users are left out; a user without a line gets nothing.
+// Errors: kNotFound, kInvalidArgument (file:line), kIoError.
+[[nodiscard]] Result<std::unique_ptr<Scorer>> MakeListScorer(std::string name, const std::string& file,
+                                                             const EvaluationHistory& history);
+
+}  // namespace freshet

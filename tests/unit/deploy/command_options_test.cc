@@ -1,0 +1,85 @@
+#include "command_options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "freshet/core/file.h"
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+TEST(ParseTimeTest, DatesTimesAndMilliseconds) {
+  EXPECT_EQ(ParseTime("1970-01-02"), 86'400'000);
+  EXPECT_EQ(ParseTime("1970-01-01T00:01:05Z"), 65'000);
+  EXPECT_EQ(ParseTime("1303776000000"), 1'303'776'000'000);
+  for (const char* bad : {"", "yesterday", "2011-13-01", "2011-02-30", "2011-01-01T25:00"}) {
+    EXPECT_FALSE(ParseTime(bad)) << bad;
+  }
+}
+
+TEST(SplitArgumentsTest, DatesMeanASplitByTime) {
+  SplitArguments arguments;
+  EXPECT_EQ(arguments.Read().value().kind, SplitKind::kFraction);
+  arguments.validation_from = "2011-06-01";
+  arguments.test_from = "2011-07-01";
+  const Result<SplitOptions> split = arguments.Read();
+  ASSERT_OK(split);
+  EXPECT_EQ(split->kind, SplitKind::kTime);
+  EXPECT_EQ(split->test_from_ms - split->validation_from_ms, std::int64_t{30} * 86'400'000);
+  arguments.kind = "random";
+  EXPECT_EQ(arguments.Read().status().code(), Code::kConfig);
+  arguments.kind.clear();
+  arguments.test_from = "soon";
+  EXPECT_NE(arguments.Read().status().message().find("--test-from: `soon`"), std::string::npos);
+}
+
+class ConfigFileTest : public ::testing::Test {
+ protected:
+  ConfigFileTest() {
+    command_.add_option("--batch-size", batch_size_)->check(CLI::PositiveNumber);
+    command_.add_option("--k", ks_)->delimiter(',');
+    command_.add_flag("--masked", masked_);
+    AddSplitOptions(&command_, &split_);
+  }
+
+  Status Run(const std::string& yaml, std::vector<std::string> arguments) {
+    EXPECT_OK(WriteFileAtomically(dir_ / "c.yaml", yaml));
+    arguments.insert(arguments.begin(), {"--config", dir_ / "c.yaml"});
+    std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+    command_.parse(arguments);
+    return config_.Apply();
+  }
+
+  const test::TempDir dir_;
+  CLI::App command_;
+  ConfigFileOption config_{&command_, "train"};
+  SplitArguments split_;
+  int batch_size_ = 1;
+  std::vector<int> ks_;
+  bool masked_ = false;
+};
+
+TEST_F(ConfigFileTest, FillsWhatTheCommandLineLeavesOpen) {
+  ASSERT_OK(
+      Run("split: {kind: time, validation_from: 2011-06-01}\ntrain: {batch_size: 7, k: [1, 2], masked: true}\n"
+          "evaluate: {resamples: 5}\n",
+          {"--batch-size", "3"}));
+  EXPECT_EQ(batch_size_, 3) << "the command line wins";
+  EXPECT_EQ(ks_, (std::vector<int>{1, 2}));
+  EXPECT_TRUE(masked_);
+  EXPECT_EQ(split_.validation_from, "2011-06-01");
+  EXPECT_EQ(split_.kind, "time");
+}
+
+TEST_F(ConfigFileTest, TellsEveryMistakeWithItsLine) {
+  const Status status = Run("train:\n  batchsize: 7\n  batch_size: -1\ntrian: {}\n", {});
+  EXPECT_EQ(status.code(), Code::kConfig);
+  for (const char* part : {"c.yaml:2: there is no setting `batchsize`: did you mean `batch_size`?",
+                           "c.yaml:3: ", "c.yaml:4: there is no section `trian`: did you mean `train`?"}) {
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+  }
+}
+
+}  // namespace
+}  // namespace freshet

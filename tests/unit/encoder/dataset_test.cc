@@ -1,0 +1,90 @@
+#include "dataset.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+class DatasetTest : public ::testing::Test {
+ protected:
+  void Put(const std::string& file, const std::string& text) { std::ofstream(dir_ / file) << text; }
+
+  static std::string Item(const std::string& id, double price, int time) {
+    return R"({"item_id": ")" + id + R"(", "features": {"price": )" + std::to_string(price) + R"(}, "timestamp": )" +
+           std::to_string(time) + "}\n";
+  }
+  static std::string Line(const std::string& user, const std::string& item, int time) {
+    return R"({"user_id": ")" + user + R"(", "item_id": ")" + item + R"(", "timestamp": )" + std::to_string(time) +
+           "}\n";
+  }
+  static std::string Age(const std::string& user, int age, int time) {
+    return R"({"user_id": ")" + user + R"(", "features": {"age": )" + std::to_string(age) + R"(}, "timestamp": )" +
+           std::to_string(time) + "}\n";
+  }
+
+  DatasetOptions Options(Part judged) {
+    DatasetOptions options{dir_ / "items.jsonl", dir_ / "interactions.jsonl", dir_ / "users.jsonl", 0, {}, judged};
+    options.split.kind = SplitKind::kTime;
+    options.split.validation_from_ms = 20;
+    options.split.test_from_ms = 30;
+    options.split.test_until_ms = 40;
+    return options;
+  }
+
+  static double Number(const Features& features, const std::string& name) {
+    const FeatureValue* value = FindFeature(features, name);
+    return value == nullptr ? -1 : std::get<double>(*value);
+  }
+
+  const test::TempDir dir_;
+};
+
+TEST_F(DatasetTest, NothingBehindTheJudgedPartIsSeen) {
+  Put("items.jsonl", Item("a", 1, 5) + Item("a", 2, 25) + Item("a", 3, 35) + Item("new", 7, 32) + Item("new", 8, 33) +
+                         Item("later", 9, 45));
+  Put("interactions.jsonl", Line("u", "a", 10) + Line("u", "a", 22) + Line("v", "new", 32) + Line("w", "later", 45));
+  Put("users.jsonl", Age("u", 1, 5) + Age("u", 2, 25) + Age("u", 3, 35) + Age("v", 4, 32) + Age("v", 5, 33));
+
+  const Result<Dataset> test = LoadDataset(Options(Part::kTest));
+  ASSERT_OK(test);
+  ASSERT_EQ(test->items.size(), 2U) << "`later` first appears after the test part";
+  EXPECT_EQ(Number(test->items[0].features, "price"), 2) << "as it was when the test part began";
+  EXPECT_EQ(Number(test->items[1].features, "price"), 7) << "a new item enters as it first was";
+  ASSERT_EQ(test->positives.size(), 3U);
+  EXPECT_EQ(test->positives[2].part, Part::kTest);
+  ASSERT_EQ(test->users.size(), 2U);
+  EXPECT_EQ(Number(test->users[0].features, "age"), 2);
+  EXPECT_EQ(Number(test->users[1].features, "age"), 4);
+
+  const Result<Dataset> validation = LoadDataset(Options(Part::kValidation));
+  ASSERT_OK(validation);
+  ASSERT_EQ(validation->items.size(), 1U) << "training never hears of the test part's items";
+  EXPECT_EQ(Number(validation->items[0].features, "price"), 1);
+  EXPECT_EQ(validation->positives.size(), 2U);
+  EXPECT_EQ(validation->users.size(), 1U);
+  EXPECT_EQ(Number(validation->users[0].features, "age"), 1);
+}
+
+TEST_F(DatasetTest, RandomSplitsHaveNoTimes) {
+  Put("items.jsonl", Item("a", 1, 5) + Item("a", 2, 25));
+  std::string lines;
+  for (int i = 0; i < 20; ++i) lines += Line("u", "a", 10 + i);
+  Put("interactions.jsonl", lines);
+  Put("users.jsonl", "");
+  DatasetOptions options = Options(Part::kTest);
+  options.split = {};
+  options.split.kind = SplitKind::kRandom;
+  options.split.test_fraction = 0.5;
+  const Result<Dataset> data = LoadDataset(options);
+  ASSERT_OK(data);
+  EXPECT_EQ(Number(data->items[0].features, "price"), 2);
+  EXPECT_EQ(std::count_if(data->positives.begin(), data->positives.end(),
+                          [](const Positive& one) { return one.part == Part::kTest; }),
+            10);
+}
+
+}  // namespace
+}  // namespace freshet

@@ -1,0 +1,161 @@
+#include "freshet/encoder/evaluation.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "freshet/core/file.h"
+#include "freshet/core/strings.h"
+#include "freshet_test/test_support.h"
+#include "tiny_model.h"
+
+namespace freshet {
+namespace {
+
+// Six items; a is what everybody takes, b goes with c; d is never seen before the test part.
+class EvaluationTest : public ::testing::Test {
+ protected:
+  EvaluationTest() {
+    std::string items;
+    for (const char* id : {"a", "b", "c", "e", "f"})
+      items += StrCat(R"({"item_id": ")", id, R"(", "timestamp": 1})", "\n");
+    items += "{\"item_id\": \"d\", \"timestamp\": 100}\n";
+    std::ofstream(dir_ / "items.jsonl") << items;
+    const auto line = [](const std::string& user, const std::string& item, int time) {
+      return StrCat(R"({"user_id": ")", user, R"(", "item_id": ")", item, R"(", "timestamp": )", time, "}\n");
+    };
+    std::ofstream(dir_ / "interactions.jsonl")
+        << line("u1", "b", 10) << line("u1", "c", 11) << line("u2", "a", 12) << line("u3", "a", 13)
+        << line("u4", "a", 14) << line("u5", "b", 15)
+        << line("u3", "e", 21)  // validation
+        // The test part: u5 knows b and takes c and b again, a stranger takes a, u2 takes what is new.
+        << line("u5", "c", 100) << line("u5", "b", 101) << line("stranger", "a", 102) << line("u2", "d", 103);
+    options_.items_file = dir_ / "items.jsonl";
+    options_.interactions_file = dir_ / "interactions.jsonl";
+    options_.split.kind = SplitKind::kTime;
+    options_.split.validation_from_ms = 20;
+    options_.split.test_from_ms = 100;
+    options_.ks = {1, 3};
+    options_.resamples = 50;
+  }
+
+  static const EvaluationSlice* Slice(const EvaluationTable& table, const std::string& name) {
+    for (const EvaluationSlice& slice : table.slices) {
+      if (slice.name == name) return &slice;
+    }
+    return nullptr;
+  }
+
+  static double Value(const EvaluationSlice& slice, const std::string& system, const std::string& metric) {
+    const auto at = std::find(slice.metrics.begin(), slice.metrics.end(), metric) - slice.metrics.begin();
+    for (const SystemResult& one : slice.systems) {
+      if (one.name == system) return one.metrics.at(static_cast<std::size_t>(at)).value;
+    }
+    ADD_FAILURE() << "no system " << system;
+    return -1;
+  }
+
+  const test::TempDir dir_;
+  EvaluateOptions options_;
+};
+
+TEST_F(EvaluationTest, CountsByHand) {
+  const Result<EvaluationReport> report = Evaluate(options_, nullptr);
+  ASSERT_OK(report);
+  EXPECT_EQ(report->items, 6);
+  EXPECT_EQ(report->cold_items, 3) << "d, e (only in validation) and f";
+  EXPECT_EQ(report->judged_interactions, 4);
+  ASSERT_EQ(report->tables.size(), 2U);
+
+  const EvaluationTable& masked = report->tables[0];
+  ASSERT_TRUE(masked.seen_masked);
+  const EvaluationSlice* all = Slice(masked, "all");
+  ASSERT_NE(all, nullptr);
+  EXPECT_EQ(all->users, 3);
+  EXPECT_EQ(all->interactions, 3) << "what u5 bought again is not asked for";
+  // Popularity: the stranger gets a first (hit); u5 (b masked) a, then c or e; u2 never d at 1.
+  EXPECT_DOUBLE_EQ(Value(*all, "popularity", "recall_at_1"), 1.0 / 3);
+  EXPECT_DOUBLE_EQ(Value(*Slice(masked, "cold users"), "popularity", "mrr"), 1);
+  EXPECT_EQ(Slice(masked, "cold users")->users, 1);
+  EXPECT_EQ(Slice(masked, "warm users")->users, 2);
+  EXPECT_EQ(Slice(masked, "cold items")->interactions, 1);
+  // Who took b also took c; the stranger falls back to popularity.
+  EXPECT_DOUBLE_EQ(Value(*all, "co-occurrence", "recall_at_1"), 2.0 / 3);
+  // e is the newest before the test part.
+  EXPECT_DOUBLE_EQ(Value(*all, "recent popularity", "hit_rate_at_1"), 0);
+
+  const EvaluationSlice* kept = Slice(report->tables[1], "all");
+  EXPECT_EQ(kept->interactions, 4);
+  // u5 gets a, b, then c or e at 3: b counts where seen items are kept.
+  EXPECT_GE(Value(*kept, "popularity", "accuracy_at_3"), 0.5);
+}
+
+TEST_F(EvaluationTest, JudgesListsAndModelsWithTheSameCode) {
+  std::ofstream(dir_ / "lists.jsonl") << R"({"user_id": "u5", "items": ["b", "unknown", "c"]})"
+                                      << "\n"
+                                      << R"({"user_id": "stranger", "scores": {"b": 1, "a": 2.5}})"
+                                      << "\n{\"user_id\": \"nobody\", \"items\": [\"a\"]}\n";
+  ASSERT_OK(WritePackage(test::TinyPackage(), dir_ / "tiny"));
+  options_.models = {{"tiny", dir_ / "tiny"}};
+  options_.lists = {{"other", dir_ / "lists.jsonl"}};
+  options_.write_lists = dir_ / "written.jsonl";
+  const Result<EvaluationReport> report = Evaluate(options_, nullptr);
+  ASSERT_OK(report);
+  const EvaluationSlice* all = Slice(report->tables[0], "all");
+  // u5's b is masked, so c comes first; the stranger gets a; u2 has no line.
+  EXPECT_DOUBLE_EQ(Value(*all, "other", "recall_at_1"), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(Value(*all, "other", "mrr"), 2.0 / 3);
+
+  EXPECT_DOUBLE_EQ(Value(*Slice(report->tables[0], "cold users"), "tiny", "mrr"), 0) << "its tower refuses strangers";
+
+  // The model's own lists, read back, are judged as the model was.
+  options_.lists = {{"again", dir_ / "written.jsonl"}};
+  options_.mask_seen = {true};
+  options_.write_lists.clear();
+  const Result<EvaluationReport> second = Evaluate(options_, nullptr);
+  ASSERT_OK(second);
+  const EvaluationSlice* again = Slice(second->tables[0], "all");
+  for (const char* metric : {"recall_at_1", "recall_at_3", "ndcg_at_3", "accuracy_at_3"}) {
+    EXPECT_DOUBLE_EQ(Value(*again, "again", metric), Value(*again, "tiny", metric)) << metric;
+  }
+}
+
+TEST_F(EvaluationTest, SaysWhatIsWrong) {
+  const auto refusal = [&](const std::string& content) {
+    std::ofstream(dir_ / "lists.jsonl") << content;
+    options_.lists = {{"other", dir_ / "lists.jsonl"}};
+    const Status status = Evaluate(options_, nullptr).status();
+    EXPECT_EQ(status.code(), Code::kInvalidArgument);
+    return status.message();
+  };
+  EXPECT_NE(refusal("{\"user_id\": \"u5\"}\n").find("lists.jsonl:1: a `user_id` and either"), std::string::npos);
+  EXPECT_NE(refusal(R"({"user_id": "u5", "scores": {"a": "x"}})").find("the score of `a`"), std::string::npos);
+  EXPECT_NE(refusal("{\"user_id\": \"u5\", \"items\": [\"a\"]}\n{\"user_id\": \"u5\", \"items\": [\"b\"]}\n")
+                .find("two lines"),
+            std::string::npos);
+  options_.lists.clear();
+  options_.models = {{"m", dir_ / "missing"}};
+  EXPECT_EQ(Evaluate(options_, nullptr).status().code(), Code::kNotFound);
+  options_.models.clear();
+  options_.split.test_from_ms = 0;
+  EXPECT_EQ(Evaluate(options_, nullptr).status().code(), Code::kConfig);
+  options_.judge_validation = true;
+  EXPECT_OK(Evaluate(options_, nullptr));
+  options_.split.validation_from_ms = 1'000;
+  EXPECT_EQ(Evaluate(options_, nullptr).status().code(), Code::kInvalidArgument) << "an empty part";
+}
+
+TEST_F(EvaluationTest, IsDeterministicBySeed) {
+  const auto values = [&] {
+    std::vector<double> all;
+    const Result<EvaluationReport> report = Evaluate(options_, nullptr);
+    EXPECT_OK(report);
+    for (const SystemResult& system : report->tables[1].slices[0].systems) {
+      for (const Measured& one : system.metrics) all.insert(all.end(), {one.value, one.low, one.high});
+    }
+    return all;
+  };
+  EXPECT_EQ(values(), values());
+}
+
+}  // namespace
+}  // namespace freshet
