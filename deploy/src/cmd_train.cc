@@ -31,14 +31,14 @@ std::string Fixed(double value, int digits) {
 std::string Label(const TrainProgress& state) {
   std::string label = StrCat("epoch ", state.epoch, "/", state.epochs, "  loss ", Fixed(state.loss, 3), "  ",
                              Fixed(state.examples_per_second / 1000, 1), "k pairs/s");
-  if (state.recall_at_100 >= 0) {
-    label +=
-        StrCat("  recall@100 ", Fixed(state.recall_at_100, 3), " (popularity ", Fixed(state.popularity_at_100, 3), ")");
+  if (state.recall >= 0) {
+    label += StrCat("  recall ", Fixed(state.recall, 3), " (popularity ", Fixed(state.popularity, 3), ")");
   }
   return label;
 }
 
 void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
+  const int k = arguments.options.validation_k;
   const double rate =
       static_cast<double>(report.train_pairs) * arguments.options.epochs / std::max(report.seconds, 1e-9);
   if (arguments.json) {
@@ -48,8 +48,8 @@ void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
     out.Key("items").Int(report.items).Key("users").Int(report.users).Key("train_pairs").Int(report.train_pairs);
     out.Key("validation_users").Int(report.validation_users).Key("epochs").Int(arguments.options.epochs);
     out.Key("best_epoch").Int(report.best_epoch).Key("loss").Double(report.final_loss);
-    out.Key("recommendation_recall_at_100").Double(report.recall_at_100);
-    out.Key("popularity_recall_at_100").Double(report.popularity_recall_at_100);
+    out.Key(StrCat("recommendation_recall_at_", k)).Double(report.recall);
+    out.Key(StrCat("popularity_recall_at_", k)).Double(report.popularity_recall);
     out.Key("seconds").Double(report.seconds).Key("pairs_per_second").Double(rate).EndObject();
     std::cout << out.Take() << "\n";
     return;
@@ -58,8 +58,8 @@ void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
             << "\ntrained on   " << report.train_pairs << " interactions of " << report.users << " users with "
             << report.items << " items, in " << Fixed(report.seconds, 1) << " s\nloss         "
             << Fixed(report.final_loss, 3) << " (epoch " << report.best_epoch << " of " << arguments.options.epochs
-            << " was kept)\nrecall@100   " << Fixed(report.recall_at_100, 3) << " of what " << report.validation_users
-            << " users took next (popularity " << Fixed(report.popularity_recall_at_100, 3) << ")\n";
+            << " was kept)\nrecall@" << k << "   " << Fixed(report.recall, 3) << " of what " << report.validation_users
+            << " users took next (popularity " << Fixed(report.popularity_recall, 3) << ")\n";
 }
 
 int RunTrain(TrainArguments* arguments) {
@@ -79,7 +79,7 @@ int RunTrain(TrainArguments* arguments) {
   }
   if (!report.ok()) return ExitCode(report.status());
   PrintReport(*arguments, *report);
-  if (report->recall_at_100 <= report->popularity_recall_at_100) {
+  if (report->recall <= report->popularity_recall) {
     std::cerr
         << "freshet: these towers do not beat recommending what is popular: more data or more epochs are wanted\n";
   }
@@ -113,6 +113,28 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       ->capture_default_str();
   command->add_option("--learning-rate", options.learning_rate, "Of Adam")->capture_default_str();
   command->add_option("--temperature", options.temperature, "Of InfoNCE")->capture_default_str();
+  command->add_option("--pooling", options.pooling, "Of the history: mean, or attention over content and recency")
+      ->check(CLI::IsMember({"mean", "attention"}))
+      ->capture_default_str();
+  command->add_flag("--share-items", options.share_items, "The history reads the item tower's own id embeddings");
+  command->add_option("--loss", options.loss, "in-batch negatives with logQ correction, or full: the whole catalogue")
+      ->check(CLI::IsMember({"in-batch", "full"}))
+      ->capture_default_str();
+  command->add_option("--uniform-negatives", options.uniform_negatives, "More negatives a batch, from the catalogue")
+      ->capture_default_str();
+  command->add_option("--dropout", options.dropout, "Of the inputs of the layers")->capture_default_str();
+  command->add_option("--history-dropout", options.history_dropout, "Share of a history that is left out each time")
+      ->capture_default_str();
+  command->add_option("--stranger-share", options.stranger_share, "Share of pairs whose user's history is hidden")
+      ->capture_default_str();
+  command->add_option("--user-weight", options.user_weight, "0: every pair weighs alike; 1: every user")
+      ->capture_default_str();
+  command->add_flag("--mask-seen", options.mask_seen, "In validation: mask what was seen, and do not ask for it");
+  command->add_flag("--validate-strangers", options.validate_strangers, "In validation: users without history too");
+  command->add_option("--validation-k", options.validation_k, "Recall at this K chooses the epoch")
+      ->capture_default_str();
+  command->add_option("--patience", options.patience, "Stop after so many epochs without a better one; 0: never")
+      ->capture_default_str();
   command->add_option("--id-dropout", options.id_dropout, "Share of pairs whose item id is hidden")
       ->capture_default_str();
   command->add_option("--seed", options.seed, "Same seed, one thread: same model")->capture_default_str();
@@ -124,8 +146,8 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       "Example:\n"
       "  freshet train --items /tmp/shop/items.jsonl --interactions /tmp/shop/interactions.jsonl \\\n"
       "    --users /tmp/shop/users.jsonl --out /tmp/shop/model\n"
-      "Recall is recommendation recall: the share of a user's later interactions among the best 100 of all items,\n"
-      "those already seen included.");
+      "Recall is recommendation recall: the share of a user's later interactions among the best K of all items, those\n"
+      "already seen included unless --mask-seen. `freshet evaluate` judges, with the same split or --config.");
   command->callback([arguments, run] { *run = [arguments] { return RunTrain(arguments.get()); }; });
 }
 

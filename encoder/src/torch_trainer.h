@@ -1,6 +1,6 @@
 // Two towers in training, behind a face without LibTorch.
 //
-// Place in the flow: training.cc feeds it batches and takes parameters out. One embedding table a tower (sparse
+// Place in the flow: training.cc feeds it batches and takes parameters out. One embedding table (sparse
 // gradients, Adam on the touched rows only: dense Adam over tables dominates the cost), then linear, ReLU, linear,
 // beside a linear skip; L2 normalisation. Exceptions of LibTorch end here. Not thread-safe. Deterministic by seed on
 // one thread.
@@ -20,9 +20,28 @@ namespace freshet {
 struct TrainerOptions {
   int embedding_dim = 32;
   int hidden = 128;
-  double learning_rate = 0.003;
+  int history = 50;  // positions that attention tells apart
   double temperature = 0.07;
+  double dropout = 0;
+  int attention_bag = -1;                 // of the user tower: pooled by attention; -1: all bags are means
+  std::vector<std::int64_t> shared_rows;  // per row of the user's table: the row of the item's it is, or -1; or empty
   std::uint64_t seed = 1;
+};
+
+// The columns of a step, and which of them belongs to each user.
+struct TrainingBatch {
+  TowerInput items;
+  std::vector<std::int64_t> numbers;  // per column: the item's number; the target's number elsewhere is no negative
+  std::vector<float> log_q;           // per column: the log of its share among the columns
+  std::vector<std::int64_t> targets;  // per user: a column
+  std::vector<float> weights;         // per user
+  void Clear() {
+    items.Clear();
+    numbers.clear();
+    log_q.clear();
+    targets.clear();
+    weights.clear();
+  }
 };
 
 enum class Side { kItem, kUser };
@@ -33,12 +52,8 @@ class TorchTrainer {
                                                                     const TowerShape& item, const TowerShape& user);
   ~TorchTrainer();
 
-  // One step of InfoNCE: row i of `users` belongs to row i of `items`, the other rows are its negatives, except those
-  // with the same item number. `log_q` is the log of each item's share of the training pairs. Returns the loss. Errors:
-  // kInternal.
-  [[nodiscard]] Result<double> Step(const TowerInput& users, const TowerInput& items,
-                                    std::span<const std::int64_t> item_numbers, std::span<const float> log_q,
-                                    double learning_rate);
+  // One step of InfoNCE: all columns but its own are a user's negatives. Returns the loss. Errors: kInternal.
+  [[nodiscard]] Result<double> Step(const TowerInput& users, const TrainingBatch& batch, double learning_rate);
 
   // Rows of unit vectors, without gradients.
   [[nodiscard]] Result<std::vector<float>> Embed(Side side, const TowerInput& input) const;
@@ -46,7 +61,7 @@ class TorchTrainer {
   // A copy, for the package or to keep the best epoch.
   [[nodiscard]] std::vector<TowerParameter> Parameters(Side side) const;
   // The `forward` that computes the same from these parameters.
-  [[nodiscard]] static std::string ForwardSource(const TowerShape& shape, int embedding_dim);
+  [[nodiscard]] std::string ForwardSource(Side side) const;
 
  private:
   struct Impl;

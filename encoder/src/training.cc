@@ -19,12 +19,10 @@
 namespace freshet {
 namespace {
 
-constexpr std::size_t kTop = 100;
 constexpr std::size_t kEmbedRows = 4096;
 constexpr std::size_t kScoreRows = 64;
 constexpr std::size_t kMaxValidationUsers = 5000;  // beyond, a fixed sample
 constexpr std::size_t kGoldenRows = 4;
-constexpr double kHistoryDropout = 0.4;
 constexpr std::size_t kProgressEvery = 20;  // batches
 
 // Our own, because std::shuffle gives different orders in different standard libraries.
@@ -53,7 +51,14 @@ class Training {
   Result<TrainReport> Run() {
     InitTorch(options_.threads);
     Prepare();
-    const TrainerOptions trainer{options_.embedding_dim, options_.hidden, options_.learning_rate, options_.temperature,
+    const bool attention = options_.pooling == "attention";
+    const TrainerOptions trainer{options_.embedding_dim,
+                                 options_.hidden,
+                                 options_.history,
+                                 options_.temperature,
+                                 options_.dropout,
+                                 attention ? cache_.history_bag() : -1,
+                                 options_.share_items ? cache_.SharedRows() : std::vector<std::int64_t>(),
                                  options_.seed};
     FRESHET_ASSIGN(trainer_, TorchTrainer::Create(trainer, ShapeOf(data_.item_spec, options_.dim),
                                                   ShapeOf(data_.user_spec, options_.dim)));
@@ -63,12 +68,13 @@ class Training {
       TrainProgress state;
       state.epoch = epoch;
       state.epochs = options_.epochs;
-      state.popularity_at_100 = popularity;
+      state.popularity = popularity;
       FRESHET_TRY(Epoch(&state));
-      FRESHET_ASSIGN(state.recall_at_100, Recall());
+      FRESHET_ASSIGN(state.recall, Recall());
       state.fraction = 1;
-      if (state.recall_at_100 > best.recall) FRESHET_TRY(Keep(state, &best));
+      if (state.recall > best.recall) FRESHET_TRY(Keep(state, &best));
       if (progress_) progress_(state);
+      if (options_.patience > 0 && epoch - best.epoch >= options_.patience) break;
     }
     TrainReport report;
     FRESHET_ASSIGN(report.space_id, Write(best));
@@ -77,8 +83,8 @@ class Training {
     report.train_pairs = static_cast<std::int64_t>(data_.examples.size());
     report.validation_users = static_cast<std::int64_t>(data_.validation.size());
     report.final_loss = best.loss;
-    report.recall_at_100 = best.recall;
-    report.popularity_recall_at_100 = popularity;
+    report.recall = best.recall;
+    report.popularity_recall = popularity;
     report.best_epoch = best.epoch;
     return report;
   }
@@ -104,13 +110,14 @@ class Training {
   // what belongs into one basket, the second what people come back for; a request may stand at either moment. A share
   // of it is left out, a different one each epoch, so that no single item of a history is learned by heart.
   [[nodiscard]] std::span<const std::int32_t> HistoryOf(const TrainingExample& example) {
+    if (options_.stranger_share > 0 && UnitInterval(&random_) < options_.stranger_share) return {};
     const std::int32_t end = UnitInterval(&random_) < 0.5 ? example.earlier : example.position;
     const std::size_t count = std::min(static_cast<std::size_t>(end), static_cast<std::size_t>(options_.history));
     const auto newest = std::span(data_.sequences[static_cast<std::size_t>(example.user)])
                             .subspan(static_cast<std::size_t>(end) - count, count);
     history_.clear();
     for (const std::int32_t item : newest) {
-      if (UnitInterval(&random_) >= kHistoryDropout) history_.push_back(item);
+      if (UnitInterval(&random_) >= options_.history_dropout) history_.push_back(item);
     }
     return history_;
   }
@@ -125,24 +132,14 @@ class Training {
       const std::size_t begin = step * data_.examples.size() / steps_per_epoch_;
       const std::size_t end = (step + 1) * data_.examples.size() / steps_per_epoch_;
       users_.Clear();
-      items_.Clear();
-      numbers_.clear();
-      batch_log_q_.clear();
-      for (std::size_t i = begin; i < end; ++i) {
-        const TrainingExample& example = data_.examples[i];
-        const std::vector<std::int32_t>& sequence = data_.sequences[static_cast<std::size_t>(example.user)];
-        const std::int32_t item = sequence[static_cast<std::size_t>(example.position)];
-        cache_.AppendUser(example.user, HistoryOf(example), &users_);
-        cache_.AppendItem(item, UnitInterval(&random_) < options_.id_dropout, &items_);
-        numbers_.push_back(item);
-        batch_log_q_.push_back(log_q_[static_cast<std::size_t>(item)]);
-      }
+      batch_.Clear();
+      for (std::size_t i = begin; i < end; ++i) AddExample(data_.examples[i]);
+      AddNegatives();
       // Falls linearly to a tenth.
       const double done =
           (static_cast<double>(state->epoch - 1) + static_cast<double>(step) / static_cast<double>(steps_per_epoch_)) /
           static_cast<double>(options_.epochs);
-      FRESHET_ASSIGN(const double loss,
-                     trainer_->Step(users_, items_, numbers_, batch_log_q_, options_.learning_rate * (1 - 0.9 * done)));
+      FRESHET_ASSIGN(const double loss, trainer_->Step(users_, batch_, options_.learning_rate * (1 - 0.9 * done)));
       loss_sum += loss;
       seen += end - begin;
       const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - started;
@@ -152,6 +149,49 @@ class Training {
       if (progress_ && step % kProgressEvery == 0 && end < data_.examples.size()) progress_(*state);
     }
     return Status::Ok();
+  }
+
+  void AddExample(const TrainingExample& example) {
+    const std::vector<std::int32_t>& sequence = data_.sequences[static_cast<std::size_t>(example.user)];
+    const std::int32_t item = sequence[static_cast<std::size_t>(example.position)];
+    cache_.AppendUser(example.user, HistoryOf(example), &users_);
+    batch_.weights.push_back(static_cast<float>(std::pow(static_cast<double>(sequence.size()), -options_.user_weight)));
+    if (options_.loss == "full") {
+      batch_.targets.push_back(item);
+      return;
+    }
+    batch_.targets.push_back(batch_.items.rows);
+    AddItem(item, log_q_[static_cast<std::size_t>(item)]);
+  }
+
+  void AddItem(std::int32_t item, float log_q) {
+    cache_.AppendItem(item, UnitInterval(&random_) < options_.id_dropout, &batch_.items);
+    batch_.numbers.push_back(item);
+    batch_.log_q.push_back(log_q);
+  }
+
+  // Those that no pair of the batch brings: the whole catalogue, or a few drawn evenly from it.
+  void AddNegatives() {
+    const std::size_t count = data_.items.size();
+    if (options_.loss == "full") {
+      for (std::size_t i = 0; i < count; ++i) AddItem(static_cast<std::int32_t>(i), 0);
+      return;
+    }
+    const auto pairs = static_cast<double>(batch_.targets.size());
+    const auto drawn = static_cast<double>(options_.uniform_negatives);
+    if (drawn == 0) return;
+    // A column's share is now that of the mixture (Yang et al., "Mixed negative sampling", WWW 2020).
+    const auto mixed = [&](std::size_t item) {
+      const double share = std::exp(static_cast<double>(log_q_[item]));
+      return static_cast<float>(std::log((pairs * share + drawn / static_cast<double>(count)) / (pairs + drawn)));
+    };
+    for (std::size_t i = 0; i < batch_.log_q.size(); ++i) {
+      batch_.log_q[i] = mixed(static_cast<std::size_t>(batch_.numbers[i]));
+    }
+    for (int i = 0; i < options_.uniform_negatives; ++i) {
+      const std::size_t item = random_() % count;
+      AddItem(static_cast<std::int32_t>(item), mixed(item));
+    }
   }
 
   Result<std::vector<float>> EmbedItems() {
@@ -166,8 +206,8 @@ class Training {
     return vectors;
   }
 
-  // Recommendation recall: for each validation user the share of their items among the best 100 of all items, seen ones
-  // included, averaged over users.
+  // Recommendation recall: for each validation user the share of their items among the best 100 of all items, averaged
+  // over users.
   Result<double> Recall() {
     FRESHET_ASSIGN(const std::vector<float> items, EmbedItems());
     double sum = 0;
@@ -190,16 +230,23 @@ class Training {
   }
 
   [[nodiscard]] double PopularityRecall() {
-    const std::vector<float> scores(data_.item_counts.begin(), data_.item_counts.end());
     double sum = 0;
-    for (const ValidationCase& one : data_.validation) sum += RecallOf(one, scores);
+    for (const ValidationCase& one : data_.validation) {
+      std::vector<float> scores(data_.item_counts.begin(), data_.item_counts.end());
+      sum += RecallOf(one, scores);
+    }
     return sum / static_cast<double>(data_.validation.size());
   }
 
-  double RecallOf(const ValidationCase& one, std::span<const float> scores) {
+  double RecallOf(const ValidationCase& one, std::span<float> scores) {
+    if (options_.mask_seen) {
+      for (const std::int32_t seen : data_.sequences[static_cast<std::size_t>(one.user)]) {
+        scores[static_cast<std::size_t>(seen)] = -1e30F;
+      }
+    }
     order_.resize(scores.size());
     std::iota(order_.begin(), order_.end(), 0);
-    const std::size_t top = std::min(kTop, order_.size());
+    const std::size_t top = std::min(static_cast<std::size_t>(options_.validation_k), order_.size());
     std::nth_element(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(top - 1), order_.end(),
                      [&](std::int32_t a, std::int32_t b) {
                        const float x = scores[static_cast<std::size_t>(a)];
@@ -214,7 +261,7 @@ class Training {
 
   Status Keep(const TrainProgress& state, Kept* kept) {
     kept->epoch = state.epoch;
-    kept->recall = state.recall_at_100;
+    kept->recall = state.recall;
     kept->loss = state.loss;
     kept->item = trainer_->Parameters(Side::kItem);
     kept->user = trainer_->Parameters(Side::kUser);
@@ -270,12 +317,8 @@ class Training {
     contents.manifest.user = data_.user_spec;
     contents.manifest.library_version = "LibTorch " + TorchVersion();
     contents.goldens = best.goldens;
-    const auto serialize = [&](const std::vector<TowerParameter>& parameters, const FeatureSpec& spec) {
-      return SerializeTower(parameters,
-                            TorchTrainer::ForwardSource(ShapeOf(spec, options_.dim), options_.embedding_dim));
-    };
-    FRESHET_ASSIGN(contents.item_tower, serialize(best.item, data_.item_spec));
-    FRESHET_ASSIGN(contents.user_tower, serialize(best.user, data_.user_spec));
+    FRESHET_ASSIGN(contents.item_tower, SerializeTower(best.item, trainer_->ForwardSource(Side::kItem)));
+    FRESHET_ASSIGN(contents.user_tower, SerializeTower(best.user, trainer_->ForwardSource(Side::kUser)));
 
     const Metric metric = contents.manifest.metric;
     FRESHET_ASSIGN(std::unique_ptr<Tower> item,
@@ -299,8 +342,7 @@ class Training {
   TowerInput users_;
   TowerInput items_;
   std::vector<std::int32_t> history_;
-  std::vector<std::int64_t> numbers_;
-  std::vector<float> batch_log_q_;
+  TrainingBatch batch_;
   std::vector<std::int32_t> order_;
 };
 
@@ -324,6 +366,15 @@ Status TrainOptions::Validate() const {
   FRESHET_TRY(require(history >= 1 && history <= 1000, "the history must be 1 to 1000 interactions"));
   FRESHET_TRY(require(learning_rate > 0 && learning_rate <= 1, "the learning rate must be above 0 and at most 1"));
   FRESHET_TRY(require(temperature >= 0.001 && temperature <= 10, "the temperature must be 0.001 to 10"));
+  FRESHET_TRY(require(pooling == "mean" || pooling == "attention", "the pooling must be mean or attention"));
+  FRESHET_TRY(require(loss == "in-batch" || loss == "full", "the loss must be in-batch or full"));
+  FRESHET_TRY(require(uniform_negatives >= 0 && uniform_negatives <= 65'536, "uniform negatives must be 0 to 65536"));
+  FRESHET_TRY(require(dropout >= 0 && dropout < 1, "the dropout must be at least 0 and below 1"));
+  FRESHET_TRY(require(history_dropout >= 0 && history_dropout < 1, "the history dropout must be at least 0, below 1"));
+  FRESHET_TRY(require(stranger_share >= 0 && stranger_share < 1, "the share of strangers must be at least 0, below 1"));
+  FRESHET_TRY(require(user_weight >= 0 && user_weight <= 2, "the user weight must be 0 to 2"));
+  FRESHET_TRY(require(validation_k >= 1 && validation_k <= 10'000, "validation's K must be 1 to 10000"));
+  FRESHET_TRY(require(patience >= 0, "the patience must not be negative"));
   FRESHET_TRY(require(id_dropout >= 0 && id_dropout < 1, "the id dropout must be at least 0 and below 1"));
   return require(threads >= 1 && threads <= 256, "threads must be 1 to 256");
 }

@@ -61,10 +61,16 @@ class Loader {
     }
     for (std::size_t user = 0; user < cases.size(); ++user) {
       std::vector<std::int32_t>& items = cases[user].items;
-      // Without any history there is nothing to recommend from; popularity is then the whole answer.
-      if (items.empty() || data_.sequences[user].empty()) continue;
+      const std::vector<std::int32_t>& before = data_.sequences[user];
+      // Without any history there is little to recommend from; popularity is then nearly the whole answer.
+      if (before.empty() && !options_.validate_strangers) continue;
       std::sort(items.begin(), items.end());
       items.erase(std::unique(items.begin(), items.end()), items.end());
+      if (options_.mask_seen) {
+        std::erase_if(items,
+                      [&](std::int32_t item) { return std::find(before.begin(), before.end(), item) != before.end(); });
+      }
+      if (items.empty()) continue;
       cases[user].user = static_cast<std::int32_t>(user);
       data_.validation.push_back(std::move(cases[user]));
     }
@@ -174,6 +180,16 @@ InputCache::InputCache(const TrainingData& data) : item_spec_(data.item_spec), u
   }
 }
 
+std::vector<std::int64_t> InputCache::SharedRows() const {
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(user_spec_.table_rows()), -1);
+  for (std::size_t item = 0; item < history_rows_.size(); ++item) {
+    if (history_rows_[item] < 0) continue;
+    const auto ids = Bag(items_, static_cast<std::int64_t>(item), id_bag_, item_spec_.bag_count());
+    if (!ids.empty()) rows[static_cast<std::size_t>(history_rows_[item])] = ids[0];
+  }
+  return rows;
+}
+
 void InputCache::AppendItem(std::int32_t item, bool hide_id, TowerInput* input) const {
   const int bags = item_spec_.bag_count();
   for (int bag = 0; bag < bags; ++bag) {
@@ -192,8 +208,8 @@ void InputCache::AppendUser(std::int32_t user, std::span<const std::int32_t> bef
     input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));
     if (bag == history_bag_) {
       const std::size_t count = std::min(before.size(), max_history_);
-      for (const std::int32_t item : before.subspan(before.size() - count)) {
-        const std::int64_t row = history_rows_[static_cast<std::size_t>(item)];
+      for (std::size_t i = 1; i <= count; ++i) {  // newest first, as in serving
+        const std::int64_t row = history_rows_[static_cast<std::size_t>(before[before.size() - i])];
         if (row >= 0) input->indices.push_back(row);
       }
     } else {

@@ -57,12 +57,12 @@ TEST_F(TrainingTest, BeatsPopularityAndServesFromItsPackage) {
   const TrainOptions options = Options("model");
   const Result<TrainReport> report = Train(options, [&](const TrainProgress& state) {
     EXPECT_LE(state.fraction, 1);
-    if (state.recall_at_100 >= 0) ends.push_back(state);
+    if (state.recall >= 0) ends.push_back(state);
   });
   ASSERT_OK(report);
   ASSERT_EQ(ends.size(), 4U);
   EXPECT_LT(ends.back().loss, ends.front().loss);
-  EXPECT_GT(report->recall_at_100, 1.5 * report->popularity_recall_at_100);
+  EXPECT_GT(report->recall, 1.5 * report->popularity_recall);
   EXPECT_EQ(report->items, kClusters * kItemsPerCluster);
   EXPECT_GT(report->validation_users, 50);
 
@@ -125,6 +125,67 @@ TEST_F(TrainingTest, TrainsOnIdsAlone) {
   EXPECT_OK(Train(options, nullptr));
 }
 
+// Each way to train must learn what this data has to say, and serve it from its package (Train checks its goldens).
+TEST_F(TrainingTest, EveryLossAndPoolingBeatsPopularity) {
+  const std::function<void(TrainOptions*)> ways[] = {
+      [](TrainOptions* o) { o->loss = "full"; },
+      [](TrainOptions* o) { o->uniform_negatives = 64; },
+      [](TrainOptions* o) { o->pooling = "attention"; },
+      [](TrainOptions* o) { o->share_items = true; },
+      [](TrainOptions* o) {
+        o->loss = "full";
+        o->pooling = "attention";
+        o->share_items = true;
+        o->dropout = 0.1;
+        o->stranger_share = 0.1;
+        o->user_weight = 1;
+        o->validate_strangers = true;
+        o->history_dropout = 0.1;
+      },
+  };
+  int number = 0;
+  for (const auto& way : ways) {
+    TrainOptions options = Options("way" + std::to_string(++number));
+    options.validation_k = 25;
+    way(&options);
+    const Result<TrainReport> report = Train(options, nullptr);
+    ASSERT_OK(report);
+    EXPECT_GT(report->recall, 1.5 * report->popularity_recall) << "way " << number;
+    const auto package = OpenModelPackage({options.out_directory, "", 1});
+    ASSERT_OK(package);
+    const auto users = (*package)->LoadUserEncoder();
+    ASSERT_OK(users);
+    // Attention reads the order of a history, a mean does not.
+    const auto embed = [&](const std::string& older, const std::string& newer) {
+      std::vector<float> vector(16);
+      EXPECT_OK((*users)->Encode({"u", {}, {{older, "view", 1.0, 1}, {newer, "view", 1.0, 2}}}, vector));
+      return vector;
+    };
+    const std::vector<float> forward = embed("i3", "i4");
+    const std::vector<float> backward = embed("i4", "i3");
+    double apart = 0;
+    for (std::size_t i = 0; i < forward.size(); ++i) {
+      apart = std::max(apart, std::abs(static_cast<double>(forward[i]) - static_cast<double>(backward[i])));
+    }
+    if (options.pooling == "attention") {
+      EXPECT_GT(apart, 1e-4) << "way " << number;
+    } else {
+      EXPECT_LT(apart, 1e-5) << "way " << number;
+    }
+  }
+}
+
+TEST_F(TrainingTest, StopsWhenValidationNoLongerGetsBetter) {
+  TrainOptions options = Options("patient");
+  options.epochs = 60;
+  options.patience = 1;
+  int epochs = 0;
+  const Result<TrainReport> report = Train(options, [&](const TrainProgress& state) { epochs = state.epoch; });
+  ASSERT_OK(report);
+  EXPECT_LT(epochs, 60);
+  EXPECT_EQ(report->best_epoch, epochs - 1);
+}
+
 TEST_F(TrainingTest, WritesNothingWhenItFails) {
   TrainOptions options = Options("model");
   options.until_ms = 1;
@@ -149,6 +210,13 @@ TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
       [](TrainOptions* o) { o->temperature = 0; },
       [](TrainOptions* o) { o->id_dropout = 1; },
       [](TrainOptions* o) { o->threads = 0; },
+      [](TrainOptions* o) { o->pooling = "max"; },
+      [](TrainOptions* o) { o->loss = "hinge"; },
+      [](TrainOptions* o) { o->dropout = 1; },
+      [](TrainOptions* o) { o->stranger_share = -0.1; },
+      [](TrainOptions* o) { o->history_dropout = 1; },
+      [](TrainOptions* o) { o->validation_k = 0; },
+      [](TrainOptions* o) { o->split.test_fraction = 0.95; },
       [](TrainOptions* o) { o->until_ms = -1; },
   };
   for (const auto& mistake : mistakes) {

@@ -33,6 +33,18 @@ struct TrainOptions {
   int history = 50;
   double learning_rate = 0.003;
   double temperature = 0.07;
+  std::string pooling = "mean";     // of the history: mean, or attention (content and recency)
+  bool share_items = false;         // the history reads the item tower's own id embeddings
+  std::string loss = "in-batch";    // in-batch negatives with logQ correction, or full: softmax over the catalogue
+  int uniform_negatives = 0;        // in-batch: as many more a batch, drawn evenly from the catalogue
+  double dropout = 0;               // of the inputs of the layers
+  double history_dropout = 0.4;     // share of a history that is left out, another one each epoch
+  double stranger_share = 0;        // share of training rows whose user has no history, as a new user
+  double user_weight = 0;           // a pair weighs (the user's pairs)^-x: 0 every pair alike, 1 every user alike
+  bool mask_seen = false;           // in validation: what was seen is neither recommended nor asked for
+  bool validate_strangers = false;  // in validation: users without history too
+  int validation_k = 100;           // recall at this K chooses the epoch
+  int patience = 0;                 // epochs without a better one before training stops; 0: never
   double id_dropout = 0.2;  // share of training rows whose item id is hidden, so that content learns to carry new items
   std::uint64_t seed = 1;
   int threads = 1;
@@ -45,8 +57,8 @@ struct TrainProgress {
   double fraction = 0;  // of this epoch
   double loss = 0;      // running mean
   double examples_per_second = 0;
-  double recall_at_100 = -1;      // recommendation recall on validation, at the end of an epoch; -1: not yet
-  double popularity_at_100 = -1;  // the same for the popularity baseline
+  double recall = -1;      // recommendation recall at validation_k on validation, at the end of an epoch; -1: not yet
+  double popularity = -1;  // the same for the popularity baseline
 };
 
 struct TrainReport {
@@ -56,8 +68,8 @@ struct TrainReport {
   std::int64_t train_pairs = 0;
   std::int64_t validation_users = 0;
   double final_loss = 0;
-  double recall_at_100 = 0;  // of the epoch that was kept (the best on validation)
-  double popularity_recall_at_100 = 0;
+  double recall = 0;  // at validation_k, of the epoch that was kept (the best on validation)
+  double popularity_recall = 0;
   int best_epoch = 0;
   double seconds = 0;
 };
