@@ -25,7 +25,7 @@ ADAPTERS = [
     (r"prometheus/", r"ingest/core/src/metrics\.cc"),
     (r"spdlog/", r"ingest/core/src/log\.cc"),
     (r"rapidjson/", r"ingest/core/(include/freshet/core/json\.h|src/json\.cc)"),
-    (r"CLI/", r"deploy/src/[^/]*"),
+    (r"CLI/", r"deploy/src/[^/]*|tests/unit/deploy/[^/]*"),
     (r"(xxhash|zstd)\.h|openssl/", r"ingest/core/src/[^/]*|tests/unit/core/[^/]*"),
 ]
 # The peers of a benchmark are the libraries themselves.
