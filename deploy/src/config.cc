@@ -23,6 +23,22 @@ void ReadPointerMap(ConfigReader* reader, const YamlNode& node, const std::strin
   }
 }
 
+void ReadAttributeTypes(ConfigReader* reader, const YamlNode& node, std::map<std::string, AttributeType>* out) {
+  if (!node.IsMapping()) {
+    reader->Error(node.line, "`attribute_types` must map names of attributes to bool, int, double, text or texts");
+    return;
+  }
+  for (const auto& [name, type] : node.members) {
+    reader
+        ->Choice(name, {"bool", "int", "double", "text", "texts"},
+                 [&](std::size_t choice) {
+                   (*out)[name] = std::array{AttributeType::kBool, AttributeType::kInt, AttributeType::kDouble,
+                                             AttributeType::kText, AttributeType::kTexts}[choice];
+                 })
+        .read(type);
+  }
+}
+
 void ReadTopic(ConfigReader* reader, const YamlNode& node, const std::string& path, TopicConfig* topic) {
   SchemaMap& schema = topic->schema;
   // A pointer may be empty: it switches that part off.
@@ -41,10 +57,25 @@ void ReadTopic(ConfigReader* reader, const YamlNode& node, const std::string& pa
       {"extra_features",
        [&](const YamlNode& n) { ReadPointerMap(reader, n, "extra_features", &schema.extra_features); }},
       {"extra_attributes",
-       [&](const YamlNode& n) { ReadPointerMap(reader, n, "extra_attributes", &schema.extra_attributes); }}};
+       [&](const YamlNode& n) { ReadPointerMap(reader, n, "extra_attributes", &schema.extra_attributes); }},
+      {"attribute_types", [&](const YamlNode& n) { ReadAttributeTypes(reader, n, &schema.attribute_types); }},
+      reader->Choice("timestamp_format", {"ms", "s", "us", "rfc3339"}, [&](std::size_t choice) {
+        schema.timestamp_format = std::array{TimestampFormat::kMilliseconds, TimestampFormat::kSeconds,
+                                             TimestampFormat::kMicroseconds, TimestampFormat::kRfc3339}[choice];
+      })};
+  FormatOptions& format = topic->format;
   reader->Mapping(node, path,
                   {reader->Text("name", &topic->name),
                    reader->Integer("partitions", &topic->partitions, 1, 10'000),
+                   reader->Choice("format", {"json", "debezium", "cloudevents"},
+                                  [&](std::size_t choice) {
+                                    format.format = std::array{RecordFormat::kJson, RecordFormat::kDebezium,
+                                                               RecordFormat::kCloudEvents}[choice];
+                                  }),
+                   reader->Choice("key_format", {"text", "json"},
+                                  [&](std::size_t choice) {
+                                    format.key_format = choice == 0 ? KeyFormat::kText : KeyFormat::kJson;
+                                  }),
                    {"schema", [&](const YamlNode& n) { reader->Mapping(n, path + ".schema", pointers); }}});
 }
 

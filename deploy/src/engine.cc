@@ -74,13 +74,14 @@ Result<IngestStage::Decoders> EngineImpl::MakeDecoders() const {
   DecodeLimits limits;
   if (config_.encoder.passthrough) limits.vector_dim = config_.encoder.dim;
   IngestStage::Decoders decoders;
-  FRESHET_ASSIGN(decoders[config_.items.name], MakeJsonDecoder(TopicRole::kItems, config_.items.schema, limits));
+  const auto add = [&](TopicRole role, const TopicConfig& topic) -> Status {
+    FRESHET_ASSIGN(decoders[topic.name], MakeDecoder(role, topic.format, topic.schema, limits));
+    return Status::Ok();
+  };
+  FRESHET_TRY(add(TopicRole::kItems, config_.items));
   limits.vector_dim = 0;
-  FRESHET_ASSIGN(decoders[config_.interactions.name],
-                 MakeJsonDecoder(TopicRole::kInteractions, config_.interactions.schema, limits));
-  if (config_.users) {
-    FRESHET_ASSIGN(decoders[config_.users->name], MakeJsonDecoder(TopicRole::kUsers, config_.users->schema, limits));
-  }
+  FRESHET_TRY(add(TopicRole::kInteractions, config_.interactions));
+  if (config_.users) FRESHET_TRY(add(TopicRole::kUsers, *config_.users));
   if (decoders.size() != (config_.users ? 3U : 2U)) return ConfigError("two of `topics` have the same name");
   return decoders;
 }

@@ -61,6 +61,33 @@ TEST(Config, OverridesReachNestedAndDottedKeys) {
   EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {"nonsense"}).status().code(), Code::kConfig);
 }
 
+TEST(Config, TopicsSayHowTheirRecordsAreWritten) {
+  const auto config = ParseConfig(std::string(kMinimal) + R"(
+topics:
+  items:
+    format: debezium
+    schema: {attribute_types: {year: int, tags: texts}}
+  interactions:
+    format: cloudevents
+    key_format: json
+    schema: {timestamp: /at, timestamp_format: rfc3339}
+)",
+                                  "f.yaml", {});
+  ASSERT_OK(config);
+  EXPECT_EQ(config->items.format.format, RecordFormat::kDebezium);
+  EXPECT_FALSE(config->items.format.key_format.has_value());
+  EXPECT_EQ(config->items.schema.attribute_types,
+            (std::map<std::string, AttributeType>{{"tags", AttributeType::kTexts}, {"year", AttributeType::kInt}}));
+  EXPECT_EQ(config->interactions.format.format, RecordFormat::kCloudEvents);
+  EXPECT_EQ(config->interactions.format.key_format, KeyFormat::kJson);
+  EXPECT_EQ(config->interactions.schema.timestamp_format, TimestampFormat::kRfc3339);
+  for (const char* wrong : {"topics.items.format=xml", "topics.items.key_format=avro",
+                            "topics.items.schema.attribute_types={year: integer}",
+                            "topics.items.schema.attribute_types=int", "topics.items.schema.timestamp_format=ns"}) {
+    EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {wrong}).status().code(), Code::kConfig) << wrong;
+  }
+}
+
 TEST(Config, EnvironmentIsExpandedAndAMissingVariableIsNamed) {
   ::setenv("FRESHET_TEST_SECRET", "s3cret", 1);
   const std::string yaml =

@@ -28,6 +28,7 @@ namespace freshet {
 struct TopicConfig {
   std::string name;
   std::int32_t partitions = 4;  // only where it has to be created
+  FormatOptions format;
   SchemaMap schema;
 };
 

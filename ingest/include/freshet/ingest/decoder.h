@@ -2,12 +2,13 @@
 //
 // Place in the flow: between a RecordSource and the batches. One decoder a topic; Decode is const and thread-safe. The
 // same decoders serve the stream, training and replay. Errors: kInvalidArgument with the reason that goes into the dead
-// letter; nothing else.
+// letter; where a schema registry is involved also kUnavailable and kDeadlineExceeded: try the same record again.
 #pragma once
 
 #include <cstddef>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "freshet/core/status.h"
@@ -18,8 +19,29 @@ namespace freshet {
 
 enum class TopicRole { kItems, kInteractions, kUsers };
 
-// Where things are in a producer's JSON: RFC 6901 pointers into the decoded value ("" is the whole value). The defaults
-// fit the plain form of design.md. An empty optional pointer switches that part off.
+// How the value of a record is written. What the wire itself says is recognised whatever is configured: a CloudEvents
+// content type or its ce_ headers on a JSON topic.
+enum class RecordFormat {
+  kJson,
+  kDebezium,     // op, before, after, source; with or without the schema/payload wrapper of Connect's JsonConverter
+  kCloudEvents,  // structured or binary, as the Kafka protocol binding 1.0 tells them apart
+};
+enum class KeyFormat {
+  kText,  // the key is the id
+  kJson,  // a text, a whole number, or an object that holds the id: {"id": 42} is "42"; with Connect's wrapper or not
+};
+
+struct FormatOptions {
+  RecordFormat format = RecordFormat::kJson;
+  std::optional<KeyFormat> key_format;  // default: kJson for kDebezium, else kText
+};
+
+enum class TimestampFormat { kMilliseconds, kSeconds, kMicroseconds, kRfc3339 };
+enum class AttributeType { kBool, kInt, kDouble, kText, kTexts };
+
+// Where things are in a producer's value: RFC 6901 pointers into the decoded value ("" is the whole value). The
+// defaults fit the plain form of design.md; beneath an envelope the pointers start at the row or at the event's data.
+// An empty optional pointer switches that part off.
 struct SchemaMap {
   std::string item_id;     // interactions: "/item_id"; items: taken from the key when empty
   std::string user_id;     // interactions: "/user_id" (falls back to the key); users: from the key when empty
@@ -30,9 +52,12 @@ struct SchemaMap {
   std::string vector;      // items: "/vector"
   std::string event;       // interactions: "/event", default "view" when absent
   std::string value;       // interactions: "/value", default 1
-  std::string timestamp;   // interactions: "/timestamp" in Unix milliseconds; record time when absent
+  std::string timestamp;   // interactions: "/timestamp"; when absent the envelope's time, else the record's
+  TimestampFormat timestamp_format = TimestampFormat::kMilliseconds;
   std::map<std::string, std::string> extra_features;    // name -> pointer
   std::map<std::string, std::string> extra_attributes;  // name -> pointer
+  // name -> the type that an attribute must have, wherever it comes from; the others keep the type that they come with.
+  std::map<std::string, AttributeType> attribute_types;
 };
 [[nodiscard]] SchemaMap DefaultSchema(TopicRole role);
 
@@ -55,6 +80,9 @@ class EventDecoder {
 };
 
 // Errors: kConfig for a malformed pointer.
+[[nodiscard]] Result<std::unique_ptr<EventDecoder>> MakeDecoder(TopicRole role, const FormatOptions& format,
+                                                                const SchemaMap& schema, const DecodeLimits& limits);
+// MakeDecoder of RecordFormat::kJson.
 [[nodiscard]] Result<std::unique_ptr<EventDecoder>> MakeJsonDecoder(TopicRole role, const SchemaMap& schema,
                                                                     const DecodeLimits& limits);
 
