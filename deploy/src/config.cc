@@ -67,15 +67,22 @@ void ReadTopic(ConfigReader* reader, const YamlNode& node, const std::string& pa
   reader->Mapping(node, path,
                   {reader->Text("name", &topic->name),
                    reader->Integer("partitions", &topic->partitions, 1, 10'000),
-                   reader->Choice("format", {"json", "debezium", "cloudevents"},
+                   reader->Choice("format", {"json", "debezium", "cloudevents", "protobuf", "confluent"},
                                   [&](std::size_t choice) {
                                     format.format = std::array{RecordFormat::kJson, RecordFormat::kDebezium,
-                                                               RecordFormat::kCloudEvents}[choice];
+                                                               RecordFormat::kCloudEvents, RecordFormat::kProtobuf,
+                                                               RecordFormat::kConfluent}[choice];
                                   }),
                    reader->Choice("key_format", {"text", "json"},
                                   [&](std::size_t choice) {
                                     format.key_format = choice == 0 ? KeyFormat::kText : KeyFormat::kJson;
                                   }),
+                   {"protobuf",
+                    [&](const YamlNode& n) {
+                      reader->Mapping(n, path + ".protobuf",
+                                      {reader->Text("descriptor_set", &format.protobuf_descriptor_set),
+                                       reader->Text("message", &format.protobuf_message)});
+                    }},
                    {"schema", [&](const YamlNode& n) { reader->Mapping(n, path + ".schema", pointers); }}});
 }
 
@@ -134,6 +141,14 @@ void ReadTopics(ConfigReader* reader, const YamlNode& node, Config* config) {
        {"interactions", [&](const YamlNode& n) { ReadTopic(reader, n, "topics.interactions", &config->interactions); }},
        {"users", users},
        reader->Flag("create", &config->create_topics)});
+}
+
+void ReadRegistry(ConfigReader* reader, const YamlNode& node, RegistryOptions* registry) {
+  reader->Mapping(node, "schema_registry",
+                  {reader->Text("url", &registry->url), reader->Text("username", &registry->username),
+                   reader->Text("password", &registry->password), reader->Text("ca_file", &registry->ca_file),
+                   reader->Integer("timeout_ms", &registry->timeout_ms, 1, 60'000)});
+  if (const Status status = registry->Validate(); !status.ok()) reader->Error(node.line, status.message());
 }
 
 void ReadEncoder(ConfigReader* reader, const YamlNode& node, Config* config) {
@@ -267,6 +282,7 @@ Result<Config> ParseConfig(const std::string& text, const std::string& name,
       reader.Text("data_dir", &config.data_dir),
       {"kafka", [&](const YamlNode& node) { ReadKafka(&reader, node, &config); }},
       {"topics", [&](const YamlNode& node) { ReadTopics(&reader, node, &config); }},
+      {"schema_registry", [&](const YamlNode& node) { ReadRegistry(&reader, node, &config.registry); }},
       {"encoder", [&](const YamlNode& node) { ReadEncoder(&reader, node, &config); }},
       reader.Choice("errors.tolerance", {"all", "none"},
                     [&](std::size_t choice) { config.dead_letters.tolerate = choice == 0; }),

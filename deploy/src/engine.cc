@@ -43,6 +43,7 @@ class EngineImpl final : public Engine {
   std::unique_ptr<Node> node_;
   std::atomic<bool> stopping_{false};
   bool started_ = false;
+  std::unique_ptr<SchemaRegistry> registry_;  // null without one; the decoders of ingest_ use it
   std::unique_ptr<KafkaProducer> producer_;
   std::unique_ptr<DeadLetterQueue> dead_letters_;
   std::unique_ptr<RecordSource> source_;
@@ -75,7 +76,9 @@ Result<IngestStage::Decoders> EngineImpl::MakeDecoders() const {
   if (config_.encoder.passthrough) limits.vector_dim = config_.encoder.dim;
   IngestStage::Decoders decoders;
   const auto add = [&](TopicRole role, const TopicConfig& topic) -> Status {
-    FRESHET_ASSIGN(decoders[topic.name], MakeDecoder(role, topic.format, topic.schema, limits));
+    FormatOptions format = topic.format;
+    format.registry = registry_.get();
+    FRESHET_ASSIGN(decoders[topic.name], MakeDecoder(role, format, topic.schema, limits));
     return Status::Ok();
   };
   FRESHET_TRY(add(TopicRole::kItems, config_.items));
@@ -100,6 +103,9 @@ ConsumerOptions EngineImpl::Consumer() const {
 }
 
 Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
+  if (!config_.registry.url.empty()) {
+    FRESHET_ASSIGN(registry_, OpenSchemaRegistry(config_.registry));
+  }
   FRESHET_ASSIGN(IngestStage::Decoders decoders, MakeDecoders());
   FRESHET_ASSIGN(node_, Node::Open(config_, ApplierOptions::Role::kEngine, rebuild_progress));
   FRESHET_TRY(CreateMissingTopics());

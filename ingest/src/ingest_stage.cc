@@ -64,6 +64,8 @@ IngestStage::IngestStage(const IngestOptions& options, RecordSource* source, Dec
       clock_(clock),
       records_(metrics->GetCounter("freshet_ingest_records_total", "Records read from Kafka")),
       poison_(metrics->GetCounter("freshet_ingest_poison_total", "Records that could not be decoded")),
+      retries_(metrics->GetCounter("freshet_ingest_retries_total",
+                                   "Attempts to decode a record that failed because the schema registry was away")),
       lag_records_(metrics->GetGauge("freshet_consumer_lag_records", "Records in the log that were not read yet")),
       queue_bytes_(
           metrics->GetGauge("freshet_ingest_queue_bytes", "Bytes of keys and values waiting for the encoder")) {}
@@ -125,9 +127,7 @@ Status IngestStage::RunUntilStopped() {
       if (backoff_ms == 0)
         LogWarning("ingest", "the source is away; retrying", {{"reason", polled.status().message()}});
       backoff_ms = std::clamp<std::int64_t>(backoff_ms * 2, 50, kMaxBackoffMs);
-      for (std::int64_t slept = 0; slept < backoff_ms && !stop_.load(); slept += kStopCheckMs) {
-        std::this_thread::sleep_for(milliseconds(kStopCheckMs));
-      }
+      Wait(backoff_ms);
       continue;
     }
     backoff_ms = 0;
@@ -141,24 +141,49 @@ Status IngestStage::RunUntilStopped() {
         break;
       case PollResult::Kind::kRecord:
         if (!filling) batch_since_us = clock_->MonotonicUs();
-        FRESHET_TRY(Add(polled->record, &batch, &letters));
+        FRESHET_TRY(AddOrRetry(polled->record, &batch, &letters));
         break;
     }
   }
   return batch.events.empty() ? Status::Ok() : Emit(&batch, &letters);
 }
 
+Status IngestStage::AddOrRetry(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters) {
+  Status added = Add(record, batch, letters);
+  std::int64_t backoff_ms = 0;
+  while (added.category() == Category::kTransient && !stop_.load()) {
+    // What is at hand need not wait; but it is not all that was polled, so it says nothing of how far it is complete.
+    if (!batch->events.empty()) FRESHET_TRY(Emit(batch, letters, /*complete=*/false));
+    if (backoff_ms == 0) {
+      LogWarning("ingest", "a record cannot be decoded yet; retrying", {{"reason", added.message()}});
+    }
+    retries_.Add();
+    backoff_ms = std::clamp<std::int64_t>(backoff_ms * 2, 50, kMaxBackoffMs);
+    Wait(backoff_ms);
+    added = Add(record, batch, letters);
+  }
+  // Stopping: the record was not applied, and is read again.
+  return added.category() == Category::kTransient ? Status::Ok() : added;
+}
+
+void IngestStage::Wait(std::int64_t backoff_ms) const {
+  for (std::int64_t slept = 0; slept < backoff_ms && !stop_.load(); slept += kStopCheckMs) {
+    std::this_thread::sleep_for(milliseconds(std::min(kStopCheckMs, backoff_ms - slept)));
+  }
+}
+
 Status IngestStage::Add(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters) {
   const auto decoder = decoders_.find(record.topic);
   if (decoder == decoders_.end())
     return Internal(StrCat("a record of topic ", record.topic, " came, which nobody asked for"));
-  records_.Add();
 
   Event event;
   event.position = {record.partition, record.offset};
   event.record_timestamp_ms = record.timestamp_ms;
-  if (const Status decoded = decoder->second->Decode(record, &event); !decoded.ok()) {
-    if (decoded.category() != Category::kInput) return decoded;
+  const Status decoded = decoder->second->Decode(record, &event);
+  if (!decoded.ok() && decoded.category() != Category::kInput) return decoded;
+  records_.Add();
+  if (!decoded.ok()) {
     poison_.Add();
     event.body = Skipped{};
     letters->push_back(
@@ -177,9 +202,9 @@ Status IngestStage::Add(const RawRecord& record, EventBatch* batch, std::vector<
   return Status::Ok();
 }
 
-Status IngestStage::Emit(EventBatch* batch, std::vector<DeadLetter>* letters) {
+Status IngestStage::Emit(EventBatch* batch, std::vector<DeadLetter>* letters, bool complete) {
   // Before the letters are sent, which may take long: later it might claim what is not in this batch.
-  batch->as_of_ms = source_->AsOfMs();
+  batch->as_of_ms = complete ? source_->AsOfMs() : 0;
   lag_records_.Set(static_cast<double>(source_->LagRecords()));
   if (!letters->empty()) {
     FRESHET_TRY(FaultPoint("ingest.before_dead_letters"));

@@ -3,37 +3,41 @@
 #include <optional>
 #include <string>
 
+#include "confluent.h"
 #include "envelopes.h"
+#include "freshet/core/file.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/ingest/decoder.h"
+#include "protobuf_schema.h"
 #include "schema_mapper.h"
 
 namespace freshet {
 namespace {
 
-class TextKeys final : public KeyReader {
+class Keys final : public KeyReader {
  public:
-  Result<std::string> Id(const RawRecord& record, const std::optional<SchemaPart>&) const override {
-    if (!record.key || !IsValidId(*record.key)) {
-      return InvalidArgument(StrCat("the key is not an id of 1 to ", kMaxIdBytes, " bytes of UTF-8"));
-    }
-    return std::string(*record.key);
-  }
-};
-
-class JsonKeys final : public KeyReader {
- public:
-  explicit JsonKeys(const DecodeLimits& limits) : limits_(limits) {}
+  // `confluent` may be null; else it outlives the keys.
+  Keys(KeyFormat format, const DecodeLimits& limits, ConfluentReader* confluent)
+      : format_(format), limits_(limits), confluent_(confluent) {}
 
   Result<std::string> Id(const RawRecord& record, const std::optional<SchemaPart>& id) const override {
     if (!record.key) return InvalidArgument("the key is null; it must be the id");
+    const bool framed = confluent_ != nullptr && ConfluentReader::IsFrame(*record.key);
+    if (format_ == KeyFormat::kText && !framed) {
+      if (IsValidId(*record.key)) return std::string(*record.key);
+      return InvalidArgument(StrCat("the key is not an id of 1 to ", kMaxIdBytes, " bytes of UTF-8"));
+    }
     if (record.key->size() > limits_.max_value_bytes) {
       return InvalidArgument(StrCat("the key is longer than ", limits_.max_value_bytes, " bytes"));
     }
-    const auto document = ParseJson(*record.key, limits_.max_depth);
+    const auto document = framed ? confluent_->Read(*record.key, limits_) : ParseJson(*record.key, limits_.max_depth);
     if (!document.ok()) return document.status().Prefixed("the key");
-    const JsonValue& key = WithoutConnectSchema(**document);
+    return IdOf(WithoutConnectSchema(**document), id);
+  }
+
+ private:
+  static Result<std::string> IdOf(const JsonValue& key, const std::optional<SchemaPart>& id) {
     if (!key.IsObject()) return ToId(key, "the key");
     if (const JsonValue* found = GetPart(id, key)) return ToId(*found, StrCat("the key's ", id->text));
     if (id) return InvalidArgument(StrCat("the key has no ", id->text, ", where the schema says that the id is"));
@@ -43,18 +47,25 @@ class JsonKeys final : public KeyReader {
     return ToId(key.MemberBegin()->value, "the key's only member");
   }
 
- private:
+  const KeyFormat format_;
   const DecodeLimits limits_;
+  ConfluentReader* const confluent_;
 };
 
 class TopicDecoder final : public EventDecoder {
  public:
-  TopicDecoder(RecordFormat format, std::unique_ptr<SchemaMapper> mapper)
-      : format_(format), mapper_(std::move(mapper)) {}
+  struct Parts {
+    RecordFormat format = RecordFormat::kJson;
+    std::unique_ptr<ConfluentReader> confluent;  // null without a registry
+    std::unique_ptr<ProtobufSchema> protobuf;    // kProtobuf
+    std::string message;                         // kProtobuf
+    std::unique_ptr<SchemaMapper> mapper;        // destroyed first: its keys use `confluent`
+  };
+  explicit TopicDecoder(Parts parts) : parts_(std::move(parts)) {}
 
   Status Decode(const RawRecord& record, Event* event) const override {
     FRESHET_ASSIGN(const Unwrapped unwrapped, Unwrap(record));
-    return mapper_->Map(record, unwrapped, event);
+    return parts_.mapper->Map(record, unwrapped, event);
   }
 
  private:
@@ -65,11 +76,11 @@ class TopicDecoder final : public EventDecoder {
       return unwrapped;
     }
     FRESHET_ASSIGN(std::unique_ptr<JsonDocument> document, Parse(*record.value));
-    if (format_ == RecordFormat::kDebezium) return UnwrapDebezium(std::move(document));
+    if (parts_.format == RecordFormat::kDebezium) return UnwrapDebezium(std::move(document));
     const CloudEventMode mode = RecogniseCloudEvent(record);
     if (mode == CloudEventMode::kStructured ||
-        (mode == CloudEventMode::kNone && format_ == RecordFormat::kCloudEvents)) {
-      return UnwrapStructuredCloudEvent(record, std::move(document), mapper_->limits());
+        (mode == CloudEventMode::kNone && parts_.format == RecordFormat::kCloudEvents)) {
+      return UnwrapStructuredCloudEvent(record, std::move(document), parts_.mapper->limits());
     }
     if (mode == CloudEventMode::kBinary) FRESHET_TRY(CheckBinaryCloudEvent(record, &unwrapped));
     unwrapped.document = std::move(document);
@@ -78,19 +89,50 @@ class TopicDecoder final : public EventDecoder {
   }
 
   Result<std::unique_ptr<JsonDocument>> Parse(std::string_view value) const {
-    const DecodeLimits& limits = mapper_->limits();
+    const DecodeLimits& limits = parts_.mapper->limits();
     if (value.empty()) return InvalidArgument("the value is empty; a delete has a null value");
     if (value.size() > limits.max_value_bytes) {
       return InvalidArgument(StrCat("the value has ", value.size(), " bytes; the limit is ", limits.max_value_bytes));
     }
-    FRESHET_ASSIGN(std::unique_ptr<JsonDocument> document, ParseJson(value, limits.max_depth));
+    FRESHET_ASSIGN(std::unique_ptr<JsonDocument> document, ParseWire(value, limits));
     if (!document->IsObject()) return InvalidArgument("the value is no JSON object");
     return document;
   }
 
-  const RecordFormat format_;
-  const std::unique_ptr<SchemaMapper> mapper_;
+  Result<std::unique_ptr<JsonDocument>> ParseWire(std::string_view value, const DecodeLimits& limits) const {
+    if (parts_.format == RecordFormat::kProtobuf) return parts_.protobuf->Parse(parts_.message, value, limits);
+    const bool framed = ConfluentReader::IsFrame(value);
+    if (parts_.confluent != nullptr && (framed || parts_.format == RecordFormat::kConfluent)) {
+      return parts_.confluent->Read(value, limits);
+    }
+    if (framed) return InvalidArgument("the value has a Confluent frame, but schema_registry.url is not configured");
+    return ParseJson(value, limits.max_depth);
+  }
+
+  const Parts parts_;
 };
+
+Status OpenProtobuf(TopicRole role, const FormatOptions& format, TopicDecoder::Parts* parts) {
+  if (format.protobuf_descriptor_set.empty()) {
+    if (!format.protobuf_message.empty()) return ConfigError("protobuf.message needs protobuf.descriptor_set");
+    FRESHET_ASSIGN(parts->protobuf, ProtobufSchema::BuiltIn());
+    parts->message = role == TopicRole::kItems   ? "freshet.v1.Item"
+                     : role == TopicRole::kUsers ? "freshet.v1.User"
+                                                 : "freshet.v1.Interaction";
+    return Status::Ok();
+  }
+  const std::string& path = format.protobuf_descriptor_set;
+  const auto bytes = ReadFile(path, std::size_t{16} << 20);
+  if (!bytes.ok()) return ConfigError(StrCat("protobuf.descriptor_set: ", bytes.status().message()));
+  auto schema = ProtobufSchema::FromDescriptorSet(*bytes);
+  if (!schema.ok()) return ConfigError(StrCat("protobuf.descriptor_set: ", path, ": ", schema.status().message()));
+  if (!(*schema)->Has(format.protobuf_message)) {
+    return ConfigError(StrCat("protobuf.message: ", path, " has no message `", format.protobuf_message, "`"));
+  }
+  parts->protobuf = std::move(*schema);
+  parts->message = format.protobuf_message;
+  return Status::Ok();
+}
 
 }  // namespace
 
@@ -101,15 +143,18 @@ Result<std::unique_ptr<EventDecoder>> MakeDecoder(TopicRole role, const FormatOp
   // A row of a table of interactions that goes is housekeeping, and its key is the row's, not the user's.
   rules.deletes_interactions = debezium;
   rules.interaction_user_from_key = !debezium;
-  std::unique_ptr<KeyReader> keys;
-  if (format.key_format.value_or(debezium ? KeyFormat::kJson : KeyFormat::kText) == KeyFormat::kJson) {
-    keys = std::make_unique<JsonKeys>(limits);
-  } else {
-    keys = std::make_unique<TextKeys>();
+  TopicDecoder::Parts parts;
+  parts.format = format.format;
+  if (format.registry != nullptr) {
+    parts.confluent = std::make_unique<ConfluentReader>(format.registry);
+  } else if (format.format == RecordFormat::kConfluent) {
+    return ConfigError("format: confluent needs schema_registry.url");
   }
-  FRESHET_ASSIGN(std::unique_ptr<SchemaMapper> mapper,
-                 SchemaMapper::Make(role, schema, limits, rules, std::move(keys)));
-  return std::unique_ptr<EventDecoder>(std::make_unique<TopicDecoder>(format.format, std::move(mapper)));
+  if (format.format == RecordFormat::kProtobuf) FRESHET_TRY(OpenProtobuf(role, format, &parts));
+  auto keys = std::make_unique<Keys>(format.key_format.value_or(debezium ? KeyFormat::kJson : KeyFormat::kText), limits,
+                                     parts.confluent.get());
+  FRESHET_ASSIGN(parts.mapper, SchemaMapper::Make(role, schema, limits, rules, std::move(keys)));
+  return std::unique_ptr<EventDecoder>(std::make_unique<TopicDecoder>(std::move(parts)));
 }
 
 Result<std::unique_ptr<EventDecoder>> MakeJsonDecoder(TopicRole role, const SchemaMap& schema,

@@ -81,8 +81,20 @@ topics:
   EXPECT_EQ(config->interactions.format.format, RecordFormat::kCloudEvents);
   EXPECT_EQ(config->interactions.format.key_format, KeyFormat::kJson);
   EXPECT_EQ(config->interactions.schema.timestamp_format, TimestampFormat::kRfc3339);
-  for (const char* wrong : {"topics.items.format=xml", "topics.items.key_format=avro",
-                            "topics.items.schema.attribute_types={year: integer}",
+  const auto registry = ParseConfig(std::string(kMinimal) + R"(
+topics:
+  items: {format: confluent}
+  interactions: {format: protobuf, protobuf: {descriptor_set: shop.desc, message: shop.View}}
+schema_registry: {url: "https://r:8081", username: u, password: p, timeout_ms: 100}
+)",
+                                    "f.yaml", {});
+  ASSERT_OK(registry);
+  EXPECT_EQ(registry->items.format.format, RecordFormat::kConfluent);
+  EXPECT_EQ(registry->interactions.format.protobuf_message, "shop.View");
+  EXPECT_EQ(registry->registry.url, "https://r:8081");
+  EXPECT_EQ(registry->registry.timeout_ms, 100);
+  for (const char* wrong : {"schema_registry.timeout_ms=5", "schema_registry.url=r:8081", "topics.items.format=xml",
+                            "topics.items.key_format=avro", "topics.items.schema.attribute_types={year: integer}",
                             "topics.items.schema.attribute_types=int", "topics.items.schema.timestamp_format=ns"}) {
     EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {wrong}).status().code(), Code::kConfig) << wrong;
   }

@@ -228,6 +228,65 @@ TEST_F(IngestStageTest, PermanentErrorsOfTheSourceEndTheStream) {
   EXPECT_EQ(stage_->status().code(), Code::kFailedPrecondition);
 }
 
+// Away for its first answers, then fine.
+class AwayDecoder final : public EventDecoder {
+ public:
+  explicit AwayDecoder(std::atomic<int>* away) : away_(away) {}
+  Status Decode(const RawRecord& record, Event* event) const override {
+    if (away_->load() > 0) {
+      away_->fetch_sub(1);
+      return Unavailable("the registry is away");
+    }
+    event->body = ItemUpdate{std::string(*record.key), false, {}, {}, {}};
+    return Status::Ok();
+  }
+
+ private:
+  std::atomic<int>* const away_;
+};
+
+TEST_F(IngestStageTest, ARecordThatCannotBeDecodedYetIsTriedAgainAndNeverADeadLetter) {
+  options_.linger_ms = 60'000;
+  std::atomic<int> away{0};
+  IngestStage::Decoders decoders;
+  decoders["items"] = std::make_unique<AwayDecoder>(&away);
+  IngestStage stage(options_, &source_, std::move(decoders), &letters_, &out_, &clock_, &metrics_);
+  Counter& records = metrics_.GetCounter("freshet_ingest_records_total", "Records read from Kafka");
+  stage.Start();
+  source_.Item(0);
+  ASSERT_TRUE(WaitFor([&] { return records.Value() == 1; }));
+  away = 2;
+  source_.Item(1);
+  // What was decoded before goes on meanwhile, without a claim to be all that was read.
+  const auto before = NextBatch();
+  ASSERT_TRUE(before.has_value());
+  ASSERT_EQ(before->events.size(), 1u);
+  EXPECT_EQ(before->progress[0].next_offset, 1);
+  EXPECT_EQ(before->as_of_ms, 0);
+  ASSERT_TRUE(WaitFor([&] { return records.Value() == 2; }));
+  stage.Stop();
+  const auto after = NextBatch();
+  ASSERT_TRUE(after.has_value());
+  ASSERT_EQ(after->events.size(), 1u);
+  EXPECT_EQ(after->progress[0].next_offset, 2);
+  EXPECT_TRUE(letters_.taken().empty());
+  EXPECT_OK(stage.status());
+}
+
+TEST_F(IngestStageTest, StoppingEndsTheWaitForARegistryWithoutTheRecord) {
+  std::atomic<int> away{1'000'000};
+  IngestStage::Decoders decoders;
+  decoders["items"] = std::make_unique<AwayDecoder>(&away);
+  IngestStage stage(options_, &source_, std::move(decoders), &letters_, &out_, &clock_, &metrics_);
+  stage.Start();
+  source_.Item(0);
+  ASSERT_TRUE(WaitFor([&] { return away.load() < 1'000'000; }));
+  stage.Stop();
+  EXPECT_FALSE(NextBatch().has_value());
+  EXPECT_TRUE(letters_.taken().empty());
+  EXPECT_OK(stage.status());
+}
+
 TEST_F(IngestStageTest, ATopicThatNobodyAskedForIsOurMistake) {
   Start();
   FakeSource::Fed stray;

@@ -18,6 +18,7 @@
 #include "freshet/ingest/decoder.h"
 #include "freshet/ingest/ingest_stage.h"
 #include "freshet/ingest/kafka.h"
+#include "freshet/ingest/schema_registry.h"
 #include "freshet/query/http_server.h"
 #include "freshet/store/applier.h"
 #include "freshet/store/publisher.h"
@@ -57,6 +58,7 @@ struct Config {
   TopicConfig interactions;
   std::optional<TopicConfig> users;
   bool create_topics = false;
+  RegistryOptions registry;  // `schema_registry:`; no url: none
 
   DeadLetterOptions dead_letters;
   EncoderConfig encoder;

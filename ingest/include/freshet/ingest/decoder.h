@@ -14,17 +14,20 @@
 #include "freshet/core/status.h"
 #include "freshet/ingest/event.h"
 #include "freshet/ingest/record_source.h"
+#include "freshet/ingest/schema_registry.h"
 
 namespace freshet {
 
 enum class TopicRole { kItems, kInteractions, kUsers };
 
 // How the value of a record is written. What the wire itself says is recognised whatever is configured: a CloudEvents
-// content type or its ce_ headers on a JSON topic.
+// content type or its ce_ headers on a JSON topic; where there is a schema registry, its frames in keys and values.
 enum class RecordFormat {
   kJson,
   kDebezium,     // op, before, after, source; with or without the schema/payload wrapper of Connect's JsonConverter
   kCloudEvents,  // structured or binary, as the Kafka protocol binding 1.0 tells them apart
+  kProtobuf,     // one message, without a frame
+  kConfluent,    // a zero byte and a schema id: Avro, JSON Schema or Protobuf by the schema registry
 };
 enum class KeyFormat {
   kText,  // the key is the id
@@ -34,6 +37,11 @@ enum class KeyFormat {
 struct FormatOptions {
   RecordFormat format = RecordFormat::kJson;
   std::optional<KeyFormat> key_format;  // default: kJson for kDebezium, else kText
+  // kProtobuf: a FileDescriptorSet and the full name of a message in it; empty: freshet/v1/events.proto and its message
+  // for the topic's role.
+  std::string protobuf_descriptor_set;  // a path
+  std::string protobuf_message;
+  SchemaRegistry* registry = nullptr;  // not owned, outlives the decoder; needed for kConfluent
 };
 
 enum class TimestampFormat { kMilliseconds, kSeconds, kMicroseconds, kRfc3339 };
@@ -79,7 +87,7 @@ class EventDecoder {
   [[nodiscard]] virtual Status Decode(const RawRecord& record, Event* event) const = 0;
 };
 
-// Errors: kConfig for a malformed pointer.
+// Errors: kConfig for a malformed pointer, a missing registry, or a descriptor set that cannot be used.
 [[nodiscard]] Result<std::unique_ptr<EventDecoder>> MakeDecoder(TopicRole role, const FormatOptions& format,
                                                                 const SchemaMap& schema, const DecodeLimits& limits);
 // MakeDecoder of RecordFormat::kJson.

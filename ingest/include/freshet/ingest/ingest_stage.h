@@ -51,7 +51,11 @@ class IngestStage {
   void Run();
   Status RunUntilStopped();
   Status Add(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters);
-  Status Emit(EventBatch* batch, std::vector<DeadLetter>* letters);
+  // As Add, until the record can be decoded or is known to be poison; a transient fault only takes time.
+  Status AddOrRetry(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters);
+  // complete: all that was polled is in this batch or an earlier one.
+  Status Emit(EventBatch* batch, std::vector<DeadLetter>* letters, bool complete = true);
+  void Wait(std::int64_t backoff_ms) const;  // ends early when stopping
 
   // Constant after construction:
   const IngestOptions options_;
@@ -62,6 +66,7 @@ class IngestStage {
   const Clock* const clock_;
   Counter& records_;
   Counter& poison_;
+  Counter& retries_;
   Gauge& lag_records_;
   Gauge& queue_bytes_;
 
