@@ -31,7 +31,11 @@ class Scorer {
   DistanceKernel kernel_;
 };
 
-inline bool BetterHit(const Hit& a, const Hit& b) { return a.score != b.score ? a.score > b.score : a.label < b.label; }
+struct BetterHit {  // a type, so that sorting inlines it
+  bool operator()(const Hit& a, const Hit& b) const {
+    return a.score != b.score ? a.score > b.score : a.label < b.label;
+  }
+};
 
 inline Status CheckQuery(std::span<const float> query, int dim) {
   if (query.size() != static_cast<std::size_t>(dim)) {
@@ -51,17 +55,30 @@ class TopK {
   void Offer(Label label, float score) {
     const Hit hit{label, score};
     if (options_.score_threshold && score < *options_.score_threshold) return;
-    if (heap_.size() == options_.k && (heap_.empty() || !BetterHit(hit, heap_.front()))) return;
+    if (heap_.size() == options_.k && (heap_.empty() || !BetterHit()(hit, heap_.front()))) return;
     if (options_.filter != nullptr && !options_.filter->Allows(label)) return;
     heap_.push_back(hit);
-    std::push_heap(heap_.begin(), heap_.end(), BetterHit);
+    std::push_heap(heap_.begin(), heap_.end(), BetterHit());
     if (heap_.size() > options_.k) {
-      std::pop_heap(heap_.begin(), heap_.end(), BetterHit);
+      std::pop_heap(heap_.begin(), heap_.end(), BetterHit());
       heap_.pop_back();
     }
   }
+  // Many at once, before any Offer. REQUIRES: each is live and allowed by the filter.
+  void Fill(std::vector<Hit> hits) {
+    heap_ = std::move(hits);
+    if (options_.score_threshold) {
+      std::erase_if(heap_, [&](const Hit& hit) { return hit.score < *options_.score_threshold; });
+    }
+    if (heap_.size() > options_.k) {
+      std::nth_element(heap_.begin(), heap_.begin() + static_cast<std::ptrdiff_t>(options_.k), heap_.end(),
+                       BetterHit());
+      heap_.resize(options_.k);
+    }
+    std::make_heap(heap_.begin(), heap_.end(), BetterHit());
+  }
   [[nodiscard]] std::vector<Hit> Take() {
-    std::sort_heap(heap_.begin(), heap_.end(), BetterHit);
+    std::sort(heap_.begin(), heap_.end(), BetterHit());
     return std::move(heap_);
   }
 

@@ -116,6 +116,7 @@ TEST(HnswIndex, EqualsFlatUnderChurn) {
       EXPECT_EQ(Labels(*exact), Labels(*oracle));
     }
   }
+  ASSERT_OK(hnsw->Settle());
   EXPECT_GT(hnsw->Stats().rebuilds, 0U) << "the churn was meant to go through rebuilds";
 }
 
@@ -125,7 +126,7 @@ TEST(HnswIndex, ApproximateRecallStaysHighUnderChurn) {
   std::vector<Label> live;
   Label next = 1;
   for (int round = 0; round < 12; ++round) {
-    while (live.size() < 3000) {
+    while (live.size() < 5000) {
       const auto vector = RandomVector(&random);
       ASSERT_OK(hnsw->Insert({&next, 1}, vector));
       live.push_back(next++);

@@ -45,6 +45,7 @@ struct SearchOptions {
 struct IndexStats {
   std::size_t live = 0;
   std::size_t tombstones = 0;  // dead entries that still take room
+  std::size_t fresh = 0;       // entries that are scanned until they are in the graph
   std::size_t capacity = 0;
   std::size_t memory_bytes = 0;
   std::size_t rebuilds = 0;
@@ -61,8 +62,11 @@ class Index {
   virtual Status Insert(std::span<const Label> labels, std::span<const float> vectors) = 0;
   // The labels are in no result of a search that starts after this returns. Unknown labels are ignored.
   virtual void Tombstone(std::span<const Label> labels) = 0;
-  // Compaction when it is due. Searches go on meanwhile.
+  // Starts compaction where it is due, and tells what went wrong with the last one. Searches, inserts and tombstones go
+  // on meanwhile.
   virtual Status Maintain() = 0;
+  // Returns when everything is in its final place and no compaction is under way: for benchmarks, tests, bulk loads.
+  virtual Status Settle() { return Status::Ok(); }
 
   // Exactly min(k, live matching) hits, by descending score, ties by ascending label; fewer only under score_threshold.
   // Errors: kInvalidArgument (dimension, non-finite query).
@@ -80,7 +84,8 @@ struct HnswOptions {
   std::size_t ef_construction = 200;
   std::size_t initial_capacity = 16'384;
   double min_live_fraction = 0.5;  // below it the graph is rebuilt from the live vectors
-  std::size_t write_slice = 8;     // inserts for which readers are kept out at a time
+  std::size_t write_slice = 4;     // inserts into the graph for which readers are kept out at a time
+  std::size_t max_fresh = 4096;    // inserts that are not in the graph yet; one more waits
   std::uint64_t seed = 42;
   Status Validate() const;
 };

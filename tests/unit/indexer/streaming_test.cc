@@ -1,0 +1,356 @@
+// The streaming index between its fresh segment, its graph and its rebuilds, against the flat index.
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "freshet/indexer/index.h"
+#include "freshet_test/test_support.h"
+#include "freshet_test/vectors.h"
+
+namespace freshet {
+namespace {
+
+constexpr int kDim = 32;
+
+std::unique_ptr<Index> Hnsw(HnswOptions options = {}) {
+  options.dim = kDim;
+  auto index = MakeHnswIndex(options);
+  EXPECT_OK(index);
+  return std::move(*index);
+}
+
+HnswOptions Small(std::size_t capacity) {
+  HnswOptions options;
+  options.initial_capacity = capacity;
+  options.m = 8;
+  options.ef_construction = 60;
+  return options;
+}
+
+std::vector<Label> Range(Label begin, Label end) {
+  std::vector<Label> labels(end - begin);
+  std::iota(labels.begin(), labels.end(), begin);
+  return labels;
+}
+
+std::span<const float> Rows(const test::VectorSet& set, std::size_t begin, std::size_t end) {
+  return {set.Row(begin), (end - begin) * kDim};
+}
+
+std::vector<Label> LabelsOf(const std::vector<Hit>& hits) {
+  std::vector<Label> labels;
+  for (const Hit& hit : hits) labels.push_back(hit.label);
+  return labels;
+}
+
+// Mean recall of `index` against `flat`, which hold the same; each answer must be full.
+double Recall(const Index& index, const Index& flat, const test::VectorSet& queries, const SearchOptions& options) {
+  double found = 0;
+  double wanted = 0;
+  for (std::size_t i = 0; i < queries.size; ++i) {
+    const auto answer = index.Search({queries.Row(i), kDim}, options);
+    const auto exact = flat.Search({queries.Row(i), kDim}, options);
+    EXPECT_OK(answer);
+    EXPECT_OK(exact);
+    EXPECT_EQ(answer->size(), exact->size());
+    const std::vector<Label> truth = LabelsOf(*exact);
+    const std::set<Label> labels(truth.begin(), truth.end());
+    for (const Hit& hit : *answer) found += labels.contains(hit.label) ? 1 : 0;
+    wanted += static_cast<double>(exact->size());
+  }
+  return found / wanted;
+}
+
+class MultiplesOf final : public LabelFilter {
+ public:
+  explicit MultiplesOf(Label of) : of_(of) {}
+  [[nodiscard]] bool Allows(Label label) const override { return label % of_ == 0; }
+
+ private:
+  Label of_;
+};
+
+TEST(Streaming, WhatIsInsertedIsFoundAtOnceAndAfterItWasLinked) {
+  const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 2000, kDim, 20);
+  auto index = Hnsw(Small(64));
+  SearchOptions options;
+  options.k = 1;
+  for (Label label = 0; label < set.size; ++label) {
+    ASSERT_OK(index->Insert({&label, 1}, Rows(set, label, label + 1)));
+    const auto found = index->Search(Rows(set, label, label + 1), options);
+    ASSERT_OK(found);
+    ASSERT_EQ(LabelsOf(*found), std::vector<Label>{label});
+  }
+  ASSERT_OK(index->Settle());
+  EXPECT_EQ(index->Stats().fresh, 0U);
+  for (Label label = 0; label < set.size; ++label) {
+    const auto found = index->Search(Rows(set, label, label + 1), options);
+    ASSERT_OK(found);
+    ASSERT_EQ(LabelsOf(*found), std::vector<Label>{label});
+  }
+}
+
+TEST(Streaming, TheFreshSegmentIsBounded) {
+  const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 600, kDim, 20);
+  HnswOptions options = Small(64);
+  options.max_fresh = 8;
+  auto index = Hnsw(options);
+  ASSERT_OK(index->Insert(Range(0, 600), set.values));
+  EXPECT_LE(index->Stats().fresh, 8U);
+  EXPECT_EQ(index->LiveLabels(), Range(0, 600));
+}
+
+TEST(Streaming, GrowsWithoutARebuildAndKeepsItsTombstones) {
+  const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 1500, kDim, 20);
+  auto index = Hnsw(Small(64));
+  auto flat = MakeFlatIndex(kDim, Metric::kCosine);
+  std::vector<Label> live;
+  for (Label label = 0; label < set.size; ++label) {
+    ASSERT_OK(index->Insert({&label, 1}, Rows(set, label, label + 1)));
+    if (label % 5 == 0) {
+      index->Tombstone({&label, 1});
+    } else {
+      live.push_back(label);
+      ASSERT_OK(flat->Insert({&label, 1}, Rows(set, label, label + 1)));
+    }
+  }
+  EXPECT_EQ(index->LiveLabels(), live);
+  EXPECT_GE(index->Stats().capacity, 1500U);
+  EXPECT_EQ(index->Stats().rebuilds, 0U);
+  SearchOptions options;
+  options.k = 5;
+  options.ef = 60;
+  EXPECT_GE(Recall(*index, *flat, set, options), 0.95);
+}
+
+// Everything in the graph, which is large enough for the search not to scan: plain, with a whole cluster deleted around
+// the query, filtered, and excluded.
+TEST(Streaming, GraphRecallAndFullAnswers) {
+  const std::uint64_t seed = test::TestSeed();
+  const test::VectorSet set = test::ClusteredVectors(seed, 0, 8000, kDim, 40);
+  const test::VectorSet queries = test::ClusteredVectors(seed, 1, 60, kDim, 40);
+  auto index = Hnsw(Small(8000));
+  auto flat = MakeFlatIndex(kDim, Metric::kCosine);
+  ASSERT_OK(index->Insert(Range(0, 8000), set.values));
+  ASSERT_OK(flat->Insert(Range(0, 8000), set.values));
+  ASSERT_OK(index->Settle());
+  SearchOptions options;
+  options.k = 10;
+  options.ef = 80;
+  EXPECT_GE(Recall(*index, *flat, queries, options), 0.95);
+  const MultiplesOf half(2);
+  const MultiplesOf few(700);
+  for (const LabelFilter* filter : {static_cast<const LabelFilter*>(&half), static_cast<const LabelFilter*>(&few)}) {
+    options.filter = filter;
+    EXPECT_GE(Recall(*index, *flat, queries, options), 0.95);
+  }
+  options.filter = nullptr;
+
+  // The 200 nearest of each query: where it looks, all is dead.
+  SearchOptions around;
+  around.k = 200;
+  around.exact = true;
+  for (std::size_t i = 0; i < 20; ++i) {
+    const auto near = index->Search({queries.Row(i), kDim}, around);
+    ASSERT_OK(near);
+    index->Tombstone(LabelsOf(*near));
+    flat->Tombstone(LabelsOf(*near));
+  }
+  EXPECT_EQ(index->LiveLabels(), flat->LiveLabels());
+  EXPECT_GE(Recall(*index, *flat, queries, options), 0.95);
+}
+
+TEST(Streaming, ARebuildTakesAddsAndTombstonesWhileItRuns) {
+  const std::uint64_t seed = test::TestSeed();
+  const test::VectorSet set = test::ClusteredVectors(seed, 0, 9000, kDim, 40);
+  auto index = Hnsw(Small(6000));
+  auto flat = MakeFlatIndex(kDim, Metric::kCosine);
+  for (Index* each : {index.get(), flat.get()}) {
+    ASSERT_OK(each->Insert(Range(0, 6000), Rows(set, 0, 6000)));
+    each->Tombstone(Range(0, 3500));
+  }
+  ASSERT_OK(index->Maintain());
+  for (Label label = 6000; label < 9000; ++label) {
+    const Label gone = label - 2000;  // half of them are in what the rebuild copies, half come while it does
+    for (Index* each : {index.get(), flat.get()}) {
+      ASSERT_OK(each->Insert({&label, 1}, Rows(set, label, label + 1)));
+      each->Tombstone({&gone, 1});
+    }
+    ASSERT_OK(index->Maintain());
+    if (label % 100 == 0) {
+      ASSERT_EQ(index->LiveLabels(), flat->LiveLabels());
+    }
+  }
+  ASSERT_OK(index->Settle());
+  EXPECT_EQ(index->LiveLabels(), flat->LiveLabels());
+  EXPECT_GE(index->Stats().rebuilds, 1U);
+  EXPECT_LT(index->Stats().tombstones, 6500U) << "the rebuild was meant to leave the dead behind";
+  SearchOptions options;
+  options.k = 5;
+  options.ef = 60;
+  EXPECT_GE(Recall(*index, *flat, test::ClusteredVectors(seed, 1, 50, kDim, 40), options), 0.95);
+}
+
+TEST(Streaming, DestroyedWhileItLinksAndRebuilds) {
+  const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 4000, kDim, 40);
+  for (const bool rebuild : {false, true}) {
+    auto index = Hnsw(Small(1000));
+    ASSERT_OK(index->Insert(Range(0, 4000), set.values));
+    if (rebuild) index->Tombstone(Range(0, 3000));
+    ASSERT_OK(index->Maintain());
+  }
+}
+
+TEST(Streaming, TheSameInsertsGiveTheSameAnswers) {
+  const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 3000, kDim, 40);
+  auto one = Hnsw(Small(3000));
+  auto other = Hnsw(Small(64));  // grown on the way
+  ASSERT_OK(one->Insert(Range(0, 3000), set.values));
+  for (Label label = 0; label < 3000; ++label) {
+    ASSERT_OK(other->Insert({&label, 1}, Rows(set, label, label + 1)));
+  }
+  ASSERT_OK(one->Settle());
+  ASSERT_OK(other->Settle());
+  SearchOptions options;
+  options.k = 10;
+  options.ef = 10;  // so narrow that another graph would answer otherwise
+  for (std::size_t i = 0; i < 200; ++i) {
+    const auto a = one->Search(Rows(set, i, i + 1), options);
+    const auto b = other->Search(Rows(set, i, i + 1), options);
+    ASSERT_OK(a);
+    ASSERT_OK(b);
+    EXPECT_EQ(LabelsOf(*a), LabelsOf(*b));
+  }
+}
+
+TEST(Streaming, ManyDuplicatesOfOneVector) {
+  test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 4000, kDim, 40);
+  for (std::size_t i = 1; i < 2000; ++i) {
+    std::copy_n(set.values.begin(), kDim, set.values.begin() + static_cast<std::ptrdiff_t>(i * kDim));
+  }
+  auto index = Hnsw(Small(4000));
+  ASSERT_OK(index->Insert(Range(0, 4000), set.values));
+  ASSERT_OK(index->Settle());
+  EXPECT_EQ(index->Stats().live, 4000U);
+  for (const std::size_t k : {1U, 100U, 3000U}) {
+    SearchOptions options;
+    options.k = k;
+    const auto found = index->Search(Rows(set, 0, 1), options);
+    ASSERT_OK(found);
+    ASSERT_EQ(found->size(), k);
+    EXPECT_LT(found->front().label, 2000U);
+  }
+  index->Tombstone(Range(0, 1999));
+  SearchOptions options;
+  options.k = 100;
+  options.exact = true;
+  const auto last = index->Search(Rows(set, 0, 1), options);
+  ASSERT_OK(last);
+  ASSERT_EQ(last->size(), 100U);
+  EXPECT_EQ(last->front().label, 1999U);
+}
+
+TEST(Streaming, OneItemUpsertedAThousandTimes) {
+  const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 1000, kDim, 40);
+  auto index = Hnsw(Small(64));
+  SearchOptions options;
+  options.k = 3;
+  for (Label label = 0; label < 1000; ++label) {
+    ASSERT_OK(index->Insert({&label, 1}, Rows(set, label, label + 1)));
+    if (label > 0) {
+      const Label old = label - 1;
+      index->Tombstone({&old, 1});
+    }
+    ASSERT_OK(index->Maintain());
+    const auto found = index->Search(Rows(set, label, label + 1), options);
+    ASSERT_OK(found);
+    ASSERT_EQ(LabelsOf(*found), std::vector<Label>{label});
+  }
+  ASSERT_OK(index->Settle());
+  EXPECT_GE(index->Stats().rebuilds, 1U);
+  EXPECT_LE(index->Stats().capacity, 256U) << "constant size, growing room";
+}
+
+TEST(Streaming, EverythingDeletedAndRefilled) {
+  const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 300, kDim, 10);
+  auto index = Hnsw(Small(256));
+  SearchOptions options;
+  options.k = 10;
+  for (Label round = 0; round < 20; ++round) {
+    const std::vector<Label> labels = Range(round * 300, round * 300 + 300);
+    ASSERT_OK(index->Insert(labels, set.values));
+    const auto found = index->Search(Rows(set, 0, 1), options);
+    ASSERT_OK(found);
+    ASSERT_EQ(found->size(), 10U);
+    EXPECT_EQ(found->front().label, labels.front());
+    index->Tombstone(labels);
+    ASSERT_OK(index->Maintain());
+    const auto none = index->Search(Rows(set, 0, 1), options);
+    ASSERT_OK(none);
+    EXPECT_TRUE(none->empty());
+  }
+}
+
+// A writer, searchers and rebuilds together. Each label's life is known: what was there before a search began and until
+// it ended must be findable, what had gone before it began must not be returned.
+TEST(Streaming, SearchesKnowWhatIsThereAtEachMoment) {
+  constexpr Label kCount = 4000;
+  constexpr Label kLife = 600;
+  const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, kCount, kDim, 40);
+  auto index = Hnsw(Small(1000));
+  std::atomic<Label> inserted{0};  // labels below it are in
+  std::atomic<Label> gone{0};      // labels below it are out
+  std::atomic<bool> stop{false};
+  std::atomic<int> wrong{0};
+  std::atomic<int> searches{0};
+  std::vector<std::thread> readers;
+  for (unsigned reader = 0; reader < 2; ++reader) {
+    readers.emplace_back([&, reader] {
+      std::mt19937_64 random(reader);
+      SearchOptions options;
+      options.k = 5;
+      while (!stop) {
+        const Label out = gone;
+        const Label in = inserted;
+        if (in == out) continue;
+        const Label wanted = out + random() % (in - out);
+        options.ef = random() % 2 == 0 ? 30 : 0;
+        const auto found = index->Search(Rows(set, wanted, wanted + 1), options);
+        if (!found.ok()) {
+          ++wrong;
+          continue;
+        }
+        for (const Hit& hit : *found) wrong += hit.label < out ? 1 : 0;
+        const bool there = !found->empty() && found->front().label == wanted;
+        if (!there && gone <= wanted && inserted == in) {
+          // Nobody took it away meanwhile. (`gone` is raised after the tombstone: look at the one under way, too.)
+          if (gone + 1 <= wanted) ++wrong;
+        }
+        ++searches;
+      }
+    });
+  }
+  for (Label label = 0; label < kCount; ++label) {
+    ASSERT_OK(index->Insert({&label, 1}, Rows(set, label, label + 1)));
+    inserted = label + 1;
+    if (label >= kLife) {
+      const Label old = label - kLife;
+      index->Tombstone({&old, 1});
+      gone = old + 1;
+    }
+    ASSERT_OK(index->Maintain());
+  }
+  ASSERT_OK(index->Settle());
+  EXPECT_TRUE(test::WaitFor([&] { return searches > 200; }));
+  stop = true;
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GE(index->Stats().rebuilds, 1U);
+  EXPECT_EQ(index->LiveLabels(), Range(kCount - kLife, kCount));
+}
+
+}  // namespace
+}  // namespace freshet
