@@ -1,0 +1,27 @@
+// freshet_bench index: our index beside plain hnswlib.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "bench.h"
+#include "freshet/core/status.h"
+
+namespace freshet::bench {
+
+struct IndexBenchOptions {
+  std::string data = "synthetic";
+  std::size_t vectors = 200'000;
+  std::size_t queries = 500;
+  int dim = 128;
+  std::size_t rounds = 5;
+  std::uint64_t seed = 42;
+  std::vector<std::size_t> ks = {10, 100, 500};
+  bool peer = true;
+  bool quick = false;
+};
+
+[[nodiscard]] Result<Report> RunIndexBench(const IndexBenchOptions& options);
+
+}  // namespace freshet::bench
