@@ -49,10 +49,14 @@ Applier::Applier(const ApplierOptions& options, const StoreOptions& store_option
       stale_(metrics->GetCounter("freshet_stale_total", "Deliveries dropped because they were applied before")),
       commits_(metrics->GetCounter("freshet_commits_total", "Atomic commits")),
       live_items_(metrics->GetGauge("freshet_items_live", "Items that can be recalled")),
+      attribute_bytes_(metrics->GetGauge("freshet_attribute_index_bytes", "Memory of the filters' attribute index")),
+      dropped_attributes_(metrics->GetGauge("freshet_attribute_index_dropped_attributes",
+                                            "Attributes that are not filterable because the index is full")),
       commit_seconds_(metrics->GetHistogram("freshet_commit_seconds", "Time of one commit in the store")),
       visible_seconds_(metrics->GetHistogram("freshet_visible_seconds", "Commit to searchable, per batch")),
       freshness_seconds_(
-          metrics->GetHistogram("freshet_freshness_seconds", "Record timestamp to searchable here, per change")) {}
+          metrics->GetHistogram("freshet_freshness_seconds", "Record timestamp to searchable here, per change")),
+      catalog_(options.attributes) {}
 
 Applier::~Applier() { Join(); }
 
@@ -84,14 +88,32 @@ Status Applier::Rebuild(const std::function<void(double)>& progress) {
     vectors.insert(vectors.end(), vector->begin(), vector->end());
     if (labels.size() == options_.rebuild_batch || i + 1 == changes.size()) {
       FRESHET_TRY(index_->Insert(labels, vectors));
+      FRESHET_TRY(ShowStored(changes, i + 1 - labels.size(), i + 1));
       labels.clear();
       vectors.clear();
       if (progress) progress(static_cast<double>(i + 1) / static_cast<double>(changes.size()));
     }
   }
-  catalog_.Apply(changes);
   live_items_.Set(static_cast<double>(changes.size()));
+  ReportAttributes();
   return Status::Ok();
+}
+
+// Into the catalog, with attributes: a part at a time, since all attributes of a store may not fit into memory twice.
+Status Applier::ShowStored(const std::vector<Catalog::Change>& all, std::size_t begin, std::size_t end) {
+  std::vector<Catalog::Change> changes;
+  for (std::size_t i = begin; i < end; ++i) {
+    FRESHET_ASSIGN(std::optional<Attributes> attributes, store_->GetAttributes(all[i].item_id));
+    changes.push_back({all[i].item_id, all[i].label, attributes ? std::move(*attributes) : Attributes{}});
+  }
+  catalog_.Apply(changes);
+  return Status::Ok();
+}
+
+void Applier::ReportAttributes() {
+  const AttributeIndexStats stats = catalog_.attribute_stats();
+  attribute_bytes_.Set(static_cast<double>(stats.bytes));
+  dropped_attributes_.Set(static_cast<double>(stats.dropped_columns));
 }
 
 bool Applier::IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const {
@@ -130,7 +152,7 @@ Status Applier::PlanItems(EncodedBatch* batch, Plan* plan) {
       item.row.label = next_label_++;
       plan->inserts.push_back(item.row.label);
       plan->vectors.insert(plan->vectors.end(), change.update.vector.begin(), change.update.vector.end());
-      plan->visible.push_back({id, item.row.label});
+      plan->visible.push_back({id, item.row.label, change.update.attributes});
     } else if (old) {
       plan->visible.push_back({id, std::nullopt});
     }
@@ -297,6 +319,7 @@ Status Applier::MakeVisible(const Plan& plan) {
   FRESHET_TRY(index_->Maintain());
   if (now_us - labels_forgotten_us_ > kForgetLabelsEveryUs) {
     catalog_.ForgetDeadLabels();
+    ReportAttributes();
     labels_forgotten_us_ = now_us;
   }
   return Status::Ok();

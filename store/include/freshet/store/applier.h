@@ -37,6 +37,7 @@ struct ApplierOptions {
   std::size_t history = 50;                                   // interactions kept per user
   std::size_t seen = 1024;                                    // item ids remembered per user
   std::size_t rebuild_batch = 1024;                           // rows per insert while the index is rebuilt at start
+  AttributeIndexOptions attributes;                           // of the filters, in memory
   bool outbox = true;                                         // engine: write the changelog's outbox
   std::uint64_t outbox_max_bytes = std::uint64_t{256} << 20;  // above it, applying waits for the publisher
 };
@@ -90,6 +91,8 @@ class Applier final : public Replica {
   Status PlanUsers(EncodedBatch* batch, Plan* plan);
   Status PlanEpochs(EncodedBatch* batch, Plan* plan);
   Status MakeVisible(const Plan& plan);
+  Status ShowStored(const std::vector<Catalog::Change>& all, std::size_t begin, std::size_t end);
+  void ReportAttributes();
   [[nodiscard]] bool IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const;
 
   // Constant after construction:
@@ -104,6 +107,8 @@ class Applier final : public Replica {
   Counter& stale_;
   Counter& commits_;
   Gauge& live_items_;
+  Gauge& attribute_bytes_;
+  Gauge& dropped_attributes_;
   Histogram& commit_seconds_;
   Histogram& visible_seconds_;
   Histogram& freshness_seconds_;

@@ -1,13 +1,17 @@
-// Which label is which item, in memory: what an answer may contain.
+// Which label is which item, in memory, and what the items' attributes are: what an answer may contain.
 //
 // Place in the flow: rebuilt from the store at start, changed by the Applier after each commit, read by every answer.
 // The index may lag behind by the moments of an apply; the catalog decides: a hit counts only if its label's item is
 // live here. While an item is being replaced a search may have found its old or its new label, so both resolve to the
 // item (the caller returns each item once). A deleted item's labels resolve to nothing from the moment Apply() returns.
-// Thread-safe: many readers, one writer.
+// A filter is answered in two steps: Select() says which labels are worth searching, Resolve() judges what was found by
+// the attributes that the items have then. Thread-safe: many readers, one writer; a waiting writer goes before readers
+// that come later.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <mutex>
 #include <optional>
 #include <shared_mutex>
 #include <string>
@@ -16,6 +20,8 @@
 #include <vector>
 
 #include "freshet/indexer/index.h"
+#include "freshet/store/attribute_index.h"
+#include "freshet/store/label_map.h"
 
 namespace freshet {
 
@@ -24,7 +30,10 @@ class Catalog {
   struct Change {
     std::string item_id;
     std::optional<Label> label;  // nothing: deleted
+    Attributes attributes = {};
   };
+  explicit Catalog(const AttributeIndexOptions& options = {}) : attributes_(options) {}
+
   // Makes all changes visible at once.
   void Apply(const std::vector<Change>& changes);
   // Forgets the labels that were already dead at the previous call. The writer calls it less often than any search may
@@ -32,11 +41,42 @@ class Catalog {
   void ForgetDeadLabels();
 
   // ids[i] is the item's id when the label of hits[i] belongs, or belonged until a moment ago, to an item that is live
-  // now; empty otherwise. One lock for all of them: the answer is true of one moment.
-  void Resolve(const std::vector<Hit>& hits, std::vector<std::string>* ids) const;
+  // now and that matches `filter` now; empty otherwise. One lock for all of them: the answer is true of one moment.
+  void Resolve(const std::vector<Hit>& hits, std::vector<std::string>* ids, const Filter* filter = nullptr) const;
   [[nodiscard]] std::optional<Label> LabelOf(std::string_view item_id) const;
   [[nodiscard]] std::size_t live() const;
   [[nodiscard]] std::vector<std::string> LiveIds() const;  // unordered; for audits and tests
+
+  // The items that match a filter, as a filter for the index. Valid as long as a request may last.
+  class Selection final : public LabelFilter {
+   public:
+    [[nodiscard]] bool Allows(Label label) const override {
+      const auto slot = labels_.Find(label);
+      return slot && *slot / 64 < words_.size() && (words_[*slot / 64] >> (*slot % 64) & 1) != 0;
+    }
+    [[nodiscard]] std::size_t count() const { return count_; }
+
+   private:
+    friend class Catalog;
+    explicit Selection(LabelMap::View labels) : labels_(std::move(labels)) {}
+    LabelMap::View labels_;
+    std::vector<std::uint64_t> words_;
+    std::size_t count_ = 0;
+  };
+  // What matches and is none of `excluded_ids`. An item that changes meanwhile may be in it or not; whoever was live
+  // and matched all the time is in it. `expired` is asked now and then. Errors: kUnavailable (see AttributeIndex),
+  // kDeadlineExceeded.
+  [[nodiscard]] Result<Selection> Select(const Filter& filter, const std::vector<std::string_view>& excluded_ids,
+                                         const std::function<bool()>& expired) const;
+  [[nodiscard]] std::vector<std::string> IdsOf(const Selection& selection) const;  // those still live
+  // Of those ids the ones that are live and match now.
+  [[nodiscard]] std::vector<bool> Matching(const std::vector<std::string>& ids, const Filter& filter) const;
+  // The values of one attribute of each item; none of an item that is not live.
+  [[nodiscard]] std::vector<std::vector<FilterValue>> ValuesOf(const std::vector<std::string>& ids,
+                                                               std::string_view key) const;
+  // Errors: kUnavailable when this attribute cannot be filtered by, because the attribute index is full.
+  Status CheckFilterable(const std::string& key) const;
+  [[nodiscard]] AttributeIndexStats attribute_stats() const;
 
  private:
   struct Item {
@@ -49,13 +89,19 @@ class Catalog {
     using is_transparent = void;
     std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
   };
+  [[nodiscard]] std::shared_lock<std::shared_mutex> ReadLock() const {
+    const std::lock_guard gate(gate_);
+    return std::shared_lock(mu_);
+  }
 
+  mutable std::mutex gate_;  // a waiting writer holds it, so that readers cannot starve it
   mutable std::shared_mutex mu_;
   // Guarded by mu_. Slots are stable: a label points to the slot of its item for as long as it is remembered.
   std::vector<Item> slots_;
   std::vector<std::uint32_t> free_slots_;
   std::unordered_map<std::string, std::uint32_t, Hash, std::equal_to<>> by_id_;
-  std::unordered_map<Label, std::uint32_t> by_label_;
+  LabelMap by_label_;
+  AttributeIndex attributes_;                                // by slot
   std::vector<std::pair<Label, std::uint32_t>> newly_dead_;  // since the last ForgetDeadLabels()
   std::vector<std::pair<Label, std::uint32_t>> dead_;        // before it
   std::size_t live_ = 0;
