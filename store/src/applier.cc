@@ -283,12 +283,12 @@ Status Applier::Apply(EncodedBatch batch) {
     FRESHET_TRY(store_->Write(plan.commit));
     commit_seconds_.Observe(static_cast<double>(clock_->MonotonicUs() - begin_us) * 1e-6);
     commits_.Add();
-    {
-      const std::lock_guard lock(mu_);
-      for (const PartitionProgress& source : plan.commit.progress) progress_[source.partition] = source;
-    }
     FRESHET_TRY(MakeVisible(plan));
     sequence_ = newest;
+    // Last: whoever sees these offsets finds what they cover in the answers. Who is assigned a partition a moment
+    // earlier reads a little again, which is dropped as stale.
+    const std::lock_guard lock(mu_);
+    for (const PartitionProgress& source : plan.commit.progress) progress_[source.partition] = source;
   }
   if (batch.as_of_ms > as_of_ms_) as_of_ms_ = batch.as_of_ms;
   return Status::Ok();
