@@ -30,6 +30,16 @@ elseif(NOT FRESHET_SANITIZER STREQUAL "")
   message(FATAL_ERROR "FRESHET_SANITIZER is `${FRESHET_SANITIZER}`; it may be address, thread or empty")
 endif()
 
+option(FRESHET_FUZZ "Build the fuzz targets (tests/fuzz); needs clang" OFF)
+if(FRESHET_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "FRESHET_FUZZ needs clang's libFuzzer: CXX=clang++")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+                      -fsanitize-ignorelist=${CMAKE_SOURCE_DIR}/tests/fuzz/ubsan_ignore.txt -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+endif()
+
 add_library(freshet_warnings INTERFACE)
 target_compile_options(freshet_warnings INTERFACE -Wall -Wextra -Wshadow -Wconversion -Werror)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)

@@ -1,0 +1,41 @@
+"""Seeds for the decoder targets, from the samples in tests/unit/ingest/data: make_seeds.py DATA_DIR OUT_DIR."""
+import json
+import pathlib
+import sys
+
+data, out = (pathlib.Path(argument) for argument in sys.argv[1:3])
+ITEM = b'{"category":"f","tags":["a"],"features":{"p":3.5},"attributes":{"year":1995,"t":"T"},"vector":[1,2]}'
+ACTION = b'{"user_id":"u","item_id":7,"event":"buy","value":2,"timestamp":"2018-04-05T17:31:00Z"}'
+frames = {name: bytes.fromhex(text) for name, text in json.loads((data / "confluent.json").read_text())["frames"].items()}
+samples = {path.stem: path.read_bytes() for path in sorted(data.glob("*.json"))}
+
+
+def write(target, name, mode, key, value):
+    """The input format of decoder_fuzz.cc."""
+    folder = out / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(bytes([mode, len(key)]) + key + value)
+
+
+for role, value in ((0, ITEM), (1, ACTION), (2, ITEM)):
+    write("json", f"plain{role}", role, b"key", value)
+    write("cloudevents", f"binary{role}", role | 8, b"2018-04-05T17:31:00Z", value)
+    event = b'{"specversion":"1.0","type":"t","source":"s","id":"1","time":"2018-04-05T17:31:00Z","data":' + value + b"}"
+    write("cloudevents", f"structured{role}", role | 4, b"key", event)
+    write("debezium", f"row{role}", role, b'{"id":42}', b'{"op":"c","after":' + value + b',"source":{"ts_ms":1}}')
+    write("confluent", f"json{role}", role, b"key", b"\0\0\0\0\2" + value)
+for name, sample in samples.items():
+    if name.startswith("debezium"):
+        write("debezium", name, 0, b'{"schema":{},"payload":{"id":42}}', sample)
+    elif name.startswith("cloudevents"):
+        write("cloudevents", name, 4, b"key", sample)
+write("protobuf", "item", 0, b"key", bytes.fromhex("0a0466696c6d120161" "2a080000003f000080bf"))
+write("protobuf", "interaction", 1, b"key", bytes.fromhex("0a0175" "120169" "1a03627579" "21000000000000f03f" "2863"))
+write("protobuf", "user", 2, b"key", bytes.fromhex("0a0e0a036167651207090000000000804040"))
+AVRO = bytes.fromhex("0208746f7973" "0202610000" "020270020000000000000c4000" "02027900ec1f00" "00" "0269" "00" "00")
+write("avro", "item", 0, b"key", AVRO)
+write("confluent", "avro", 0, bytes.fromhex("000000000454"), b"\0\0\0\0\1" + AVRO)
+write("confluent", "protobuf", 0, b"key", bytes.fromhex("00000000030002" "0a01661201611a0608011202" "0a0166"))
+write("confluent", "protobuf_nested", 1, b"key", bytes.fromhex("0000000003040000" "0a0169"))
+for name, frame in frames.items():
+    write("confluent", "sample_" + name, 0, b"key", frame)
