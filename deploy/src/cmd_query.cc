@@ -11,6 +11,7 @@
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/deploy/commands.h"
+#include "freshet/query/filter_text.h"
 #include "freshet/query/http_client.h"
 
 namespace freshet {
@@ -20,8 +21,12 @@ constexpr std::size_t kMaxVectorFileBytes = std::size_t{1} << 20;
 
 struct QueryArguments {
   std::string user;
-  std::string item;
+  std::vector<std::string> items;
+  std::vector<std::string> unlike;
+  std::string filter;
+  std::vector<std::string> max_per;
   std::string vector_file;
+  bool explain = false;
   std::string address = "127.0.0.1:8081";
   std::size_t k = 10;
   bool exclude_seen = false;
@@ -36,7 +41,14 @@ Result<std::string> RequestBody(const QueryArguments& arguments) {
   JsonWriter out;
   out.BeginObject();
   if (!arguments.user.empty()) out.Key("user").String(arguments.user);
-  if (!arguments.item.empty()) out.Key("item").String(arguments.item);
+  const auto ids = [&](const char* name, const std::vector<std::string>& list) {
+    if (list.empty()) return;
+    out.Key(name).BeginArray();
+    for (const std::string& id : list) out.String(id);
+    out.EndArray();
+  };
+  ids("items", arguments.items);
+  ids("negative", arguments.unlike);
   if (!arguments.vector_file.empty()) {
     FRESHET_ASSIGN(const std::string text, ReadFile(arguments.vector_file, kMaxVectorFileBytes));
     const Result<std::unique_ptr<JsonDocument>> vector = ParseJson(text);
@@ -48,11 +60,23 @@ Result<std::string> RequestBody(const QueryArguments& arguments) {
   }
   out.Key("k").Uint(arguments.k);
   if (arguments.exclude_seen) out.Key("exclude_seen").Bool(true);
-  if (!arguments.exclude.empty()) {
-    out.Key("exclude_ids").BeginArray();
-    for (const std::string& id : arguments.exclude) out.String(id);
-    out.EndArray();
+  ids("exclude_ids", arguments.exclude);
+  if (!arguments.filter.empty()) {
+    const Result<std::string> filter = FilterTextToJson(arguments.filter);
+    if (!filter.ok()) return filter.status().Prefixed("--filter");
+    out.Key("filter").Raw(*filter);
   }
+  if (!arguments.max_per.empty()) {
+    out.Key("max_per").BeginObject();
+    for (const std::string& one : arguments.max_per) {
+      const std::size_t equals = one.rfind('=');
+      const auto most = equals == std::string::npos ? std::nullopt : ParseInt(one.substr(equals + 1));
+      if (!most) return InvalidArgument(StrCat("--max-per: `", one, "` is not attribute=number, as category=3"));
+      out.Key(one.substr(0, equals)).Int(*most);
+    }
+    out.EndObject();
+  }
+  if (arguments.explain) out.Key("explain").Bool(true);
   if (arguments.exact) out.Key("params").BeginObject().Key("exact").Bool(true).EndObject();
   // The table shows titles, which are attributes.
   if (arguments.with_attributes || !arguments.json) out.Key("with_attributes").Bool(true);
@@ -111,6 +135,9 @@ void PrintFreshness(const JsonValue& answer, std::size_t count) {
   if (const std::string degraded = Member(answer, "degraded"); !degraded.empty()) {
     std::fprintf(stderr, "not personal: %s\n", degraded.c_str());
   }
+  if (const JsonValue* explain = JsonFind(answer, "explain")) {
+    std::fprintf(stderr, "explain: %s\n", ToJson(*explain).c_str());
+  }
 }
 
 // The problem that the server told, as a status of ours, so that the exit code follows from it.
@@ -164,13 +191,19 @@ void AddQueryCommand(CLI::App* app, CommandRunner* run) {
   CLI::App* command = app->add_subcommand("query", "Ask a running sidecar for the best items");
   CLI::Option_group* about = command->add_option_group("about", "What the items should fit (exactly one)");
   about->add_option("--user", arguments->user, "This user, by history and profile");
-  about->add_option("--item", arguments->item, "Items like this one");
+  about->add_option("--item", arguments->items, "Items like this one, or like these");
   about->add_option("--vector-file", arguments->vector_file, "The vector in this file: a JSON array of numbers");
   about->require_option(1);
   command->add_option("--address", arguments->address, "host:port of the sidecar")->capture_default_str();
   command->add_option("--k", arguments->k, "How many items")->capture_default_str()->check(CLI::Range(1, 1000));
   command->add_flag("--exclude-seen", arguments->exclude_seen, "Leave out what the user has seen");
   command->add_option("--exclude", arguments->exclude, "Leave out these items");
+  command->add_option("--unlike", arguments->unlike, "With --item: and not like these");
+  command->add_option("--filter", arguments->filter,
+                      "Only items whose attributes match, as: category = \"film\" and year >= 1990 "
+                      "(= != < <= > >=, in (...), starts with, exists; and, or, not, parentheses)");
+  command->add_option("--max-per", arguments->max_per, "At most so many of each value: category=3");
+  command->add_flag("--explain", arguments->explain, "Show how the answer came about");
   command->add_flag("--with-attributes", arguments->with_attributes, "Show all attributes, not only the title");
   command->add_flag("--exact", arguments->exact, "Scan everything instead of searching the graph");
   command->add_option("--timeout-ms", arguments->timeout_ms, "How long to wait for the answer")
@@ -180,6 +213,7 @@ void AddQueryCommand(CLI::App* app, CommandRunner* run) {
   command->footer(
       "Example:\n"
       "  freshet query --user 14620 --k 5 --exclude-seen --address 127.0.0.1:8081\n"
+      "  freshet query --user 14620 --filter 'title starts with \"SET\"' --max-per category=3\n"
       "Exit codes: 0 answered, 1 refused (see the message), 69 no sidecar answers at this address.");
   command->callback([arguments, run] { *run = [arguments] { return ExitCode(RunQuery(*arguments)); }; });
 }

@@ -6,15 +6,20 @@
 
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
-#include "freshet/ingest/record_codec.h"
+#include "openapi.h"
+#include "recall_json.h"
+#include "request_json.h"
 
 namespace freshet {
 namespace {
 
 constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kItems = "/v1/items/";
-constexpr std::array<const char*, 7> kRouteNames = {"/v1/recall", "/v1/status", "/v1/items/{id}", "/livez",
-                                                    "/readyz",    "/metrics",   "other"};
+constexpr std::string_view kUsers = "/v1/users/";
+constexpr std::array<const char*, 11> kRouteNames = {"/v1/recall",     "/v1/recall:batch", "/v1/score", "/v1/status",
+                                                     "/v1/items/{id}", "/v1/users/{id}",   "/livez",    "/readyz",
+                                                     "/metrics",       "/openapi.yaml",    "other"};
+constexpr std::size_t kMaxBatch = 128;
 
 HttpAnswer JsonAnswer(int status, std::string body) { return {status, std::string(kJson), std::move(body), "", 0}; }
 
@@ -132,19 +137,24 @@ void HttpApi::CountUnrouted(int status) { Count(kOther, status); }
 
 HttpApi::Route HttpApi::RouteOf(std::string_view path) {
   if (path == "/v1/recall") return kRecall;
+  if (path == "/v1/recall:batch") return kBatch;
+  if (path == "/v1/score") return kScore;
   if (path == "/v1/status") return kStatus;
+  if (path == "/openapi.yaml") return kOpenApi;
   if (path == "/livez") return kLive;
   if (path == "/readyz") return kReady;
   if (path == "/metrics") return kMetrics;
   if (path.starts_with(kItems) && path.find('/', kItems.size()) == std::string_view::npos) return kItem;
+  if (path.starts_with(kUsers) && path.find('/', kUsers.size()) == std::string_view::npos) return kUser;
   return kOther;
 }
 
 HttpAnswer HttpApi::Dispatch(Route route, std::string_view method, std::string_view path, std::string_view body) {
   if (route == kOther) return ProblemAnswer(404, "no-such-path", "There is nothing at this path");
-  const bool allowed = route == kRecall ? method == "POST" : method == "GET" || method == "HEAD";
+  const bool posted = route == kRecall || route == kBatch || route == kScore;
+  const bool allowed = posted ? method == "POST" : method == "GET" || method == "HEAD";
   if (!allowed) {
-    const std::string_view allow = route == kRecall ? "POST" : "GET, HEAD";
+    const std::string_view allow = posted ? "POST" : "GET, HEAD";
     HttpAnswer answer =
         ProblemAnswer(405, "method-not-allowed", "This path does not know that method", StrCat("allowed: ", allow));
     answer.allow = allow;
@@ -153,10 +163,18 @@ HttpAnswer HttpApi::Dispatch(Route route, std::string_view method, std::string_v
   switch (route) {
     case kRecall:
       return Recall(body);
+    case kBatch:
+      return Batch(body);
+    case kScore:
+      return Score(body);
     case kStatus:
       return JsonAnswer(200, report_ ? report_() : "{}");
     case kItem:
       return Item(path.substr(kItems.size()));
+    case kUser:
+      return User(path.substr(kUsers.size()));
+    case kOpenApi:
+      return {200, "application/yaml", std::string(kOpenApiYaml), "", 0};
     case kLive:
       return JsonAnswer(200, R"({"live":true})");
     case kReady:
@@ -173,11 +191,46 @@ HttpAnswer HttpApi::Dispatch(Route route, std::string_view method, std::string_v
 HttpAnswer HttpApi::Recall(std::string_view body) {
   Result<RecallRequest> request = ParseRecallRequest(body);
   if (!request.ok()) return ProblemAnswer(request.status());
-  const std::int64_t most = options_.request_timeout_ms;
-  request->timeout_ms = request->timeout_ms == 0 ? most : std::min(most, request->timeout_ms);
-  const Result<RecallResponse> response = service_->Recall(*request);
+  return RecallOne(std::move(*request), clock_.MonotonicUs() + options_.request_timeout_ms * std::int64_t{1000});
+}
+
+HttpAnswer HttpApi::RecallOne(RecallRequest request, std::int64_t deadline_us) {
+  request.deadline_us = deadline_us;
+  const Result<RecallResponse> response = service_->Recall(request);
   if (!response.ok()) return ProblemAnswer(response.status());
   return JsonAnswer(200, RecallResponseToJson(*response));
+}
+
+// Each entry is answered by itself, as POST /v1/recall would; all within one request's time.
+HttpAnswer HttpApi::Batch(std::string_view body) {
+  const std::int64_t deadline_us = clock_.MonotonicUs() + options_.request_timeout_ms * std::int64_t{1000};
+  const Result<std::unique_ptr<JsonDocument>> document = ParseJson(body, kMaxJsonDepth + 2);
+  if (!document.ok()) return ProblemAnswer(document.status());
+  const Status fields = CheckFields(**document, "", {"requests"});
+  if (!fields.ok()) return ProblemAnswer(fields);
+  const JsonValue* requests = JsonFind(**document, "requests");
+  if (requests == nullptr || !requests->IsArray() || requests->Empty() || requests->Size() > kMaxBatch) {
+    return ProblemAnswer(Wrong("/requests", StrCat("must be an array of 1 to ", kMaxBatch, " recall requests")));
+  }
+  JsonWriter out;
+  out.BeginObject().Key("responses").BeginArray();
+  for (const JsonValue& one : requests->GetArray()) {
+    Result<RecallRequest> request = ReadRecallRequest(one);
+    const HttpAnswer answer =
+        request.ok() ? RecallOne(std::move(*request), deadline_us) : ProblemAnswer(request.status());
+    out.BeginObject().Key("status").Int(answer.status);
+    out.Key(answer.status == 200 ? "answer" : "problem").Raw(answer.body).EndObject();
+  }
+  return JsonAnswer(200, out.EndArray().EndObject().Take());
+}
+
+HttpAnswer HttpApi::Score(std::string_view body) {
+  Result<ScoreRequest> request = ReadScoreRequest(body);
+  if (!request.ok()) return ProblemAnswer(request.status());
+  request->target.deadline_us = clock_.MonotonicUs() + options_.request_timeout_ms * std::int64_t{1000};
+  const Result<ScoreResponse> response = service_->Score(request->target, request->ids);
+  if (!response.ok()) return ProblemAnswer(response.status());
+  return JsonAnswer(200, ScoreResponseToJson(*response));
 }
 
 HttpAnswer HttpApi::Item(std::string_view encoded_id) {
@@ -185,11 +238,15 @@ HttpAnswer HttpApi::Item(std::string_view encoded_id) {
   if (!id) return ProblemAnswer(InvalidArgument("the id in the path is not percent-encoded rightly"));
   const Result<ItemView> item = service_->GetItem(*id);
   if (!item.ok()) return ProblemAnswer(item.status());
-  JsonWriter out;
-  out.BeginObject().Key("id").String(item->id).Key("live").Bool(item->live);
-  out.Key("attributes").Raw(AttributesToJson(item->attributes));
-  out.Key("index_version").Uint(item->index_version);
-  return JsonAnswer(200, out.EndObject().Take());
+  return JsonAnswer(200, ItemViewToJson(*item));
+}
+
+HttpAnswer HttpApi::User(std::string_view encoded_id) {
+  const std::optional<std::string> id = PercentDecode(encoded_id);
+  if (!id) return ProblemAnswer(InvalidArgument("the id in the path is not percent-encoded rightly"));
+  const Result<UserView> user = service_->GetUser(*id);
+  if (!user.ok()) return ProblemAnswer(user.status());
+  return JsonAnswer(200, UserViewToJson(*user));
 }
 
 HttpAnswer HttpApi::Ready() {

@@ -42,10 +42,15 @@ class HttpApi {
   void CountUnrouted(int status);
 
  private:
-  enum Route { kRecall, kStatus, kItem, kLive, kReady, kMetrics, kOther, kRoutes };
+  enum Route { kRecall, kBatch, kScore, kStatus, kItem, kUser, kLive, kReady, kMetrics, kOpenApi, kOther, kRoutes };
   HttpAnswer Dispatch(Route route, std::string_view method, std::string_view path, std::string_view body);
   HttpAnswer Recall(std::string_view body);
+  // A recall's answer or problem. Its deadline is at most `deadline_us`, monotonic.
+  HttpAnswer RecallOne(RecallRequest request, std::int64_t deadline_us);
+  HttpAnswer Batch(std::string_view body);
+  HttpAnswer Score(std::string_view body);
   HttpAnswer Item(std::string_view encoded_id);
+  HttpAnswer User(std::string_view encoded_id);
   HttpAnswer Ready();
   static Route RouteOf(std::string_view path);
   void Count(Route route, int status);

@@ -1,43 +1,51 @@
 #include "freshet/query/recall_service.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <thread>
 #include <unordered_map>
-#include <unordered_set>
 
 #include "freshet/core/strings.h"
+#include "recall_query.h"
 
 namespace freshet {
 namespace {
 
-// Beyond this a scan of everything is cheaper than a wider search.
-constexpr std::size_t kMaxWidening = 16;
+constexpr auto kFreshnessPoll = std::chrono::milliseconds(1);
 
-// Refuses a few thousand labels at most, so that a sorted array beats a hash table.
-class ExcludedLabels final : public LabelFilter {
- public:
-  void Add(Label label) { labels_.push_back(label); }
-  void Finish() { std::sort(labels_.begin(), labels_.end()); }
-  [[nodiscard]] bool empty() const { return labels_.empty(); }
-  [[nodiscard]] bool Allows(Label label) const override {
-    return !std::binary_search(labels_.begin(), labels_.end(), label);
+Status CheckId(const std::string& id, std::string_view pointer) {
+  if (IsValidId(id)) return Status::Ok();
+  return InvalidArgument(StrCat(pointer, ": must be 1 to ", kMaxIdBytes, " bytes of UTF-8"));
+}
+
+bool HasUser(const RecallRequest& request) { return request.user || request.user_features || request.user_history; }
+
+Status CheckExamples(const std::vector<std::string>& ids, const std::string& pointer) {
+  if (ids.size() > kMaxExamples) return InvalidArgument(StrCat(pointer, ": must be at most ", kMaxExamples, " ids"));
+  for (std::size_t i = 0; i < ids.size(); ++i) FRESHET_TRY(CheckId(ids[i], StrCat(pointer, "/", i)));
+  return Status::Ok();
+}
+
+Status ValidateTarget(const RecallRequest& request) {
+  const int targets =
+      (HasUser(request) ? 1 : 0) + (request.item ? 1 : 0) + (request.items.empty() ? 0 : 1) + (request.vector ? 1 : 0);
+  if (targets != 1) {
+    return InvalidArgument(
+        StrCat("exactly one of `user`, `item`, `items` and `vector` is needed, ", targets, " are given"));
   }
-
- private:
-  std::vector<Label> labels_;
-};
+  if (request.user) FRESHET_TRY(CheckId(*request.user, "/user"));
+  if (request.item) FRESHET_TRY(CheckId(*request.item, "/item"));
+  FRESHET_TRY(CheckExamples(request.items, "/items"));
+  FRESHET_TRY(CheckExamples(request.negative, "/negative"));
+  if (!request.negative.empty() && !request.item && request.items.empty()) {
+    return InvalidArgument("/negative: needs `item` or `items`");
+  }
+  return Status::Ok();
+}
 
 Status Validate(const RecallRequest& request) {
-  const int targets = (request.user ? 1 : 0) + (request.item ? 1 : 0) + (request.vector ? 1 : 0);
-  if (targets != 1) {
-    return InvalidArgument(StrCat("exactly one of `user`, `item` and `vector` is needed, ", targets, " are given"));
-  }
-  if (request.user && !IsValidId(*request.user)) {
-    return InvalidArgument(StrCat("/user: must be 1 to ", kMaxIdBytes, " bytes of UTF-8"));
-  }
-  if (request.item && !IsValidId(*request.item)) {
-    return InvalidArgument(StrCat("/item: must be 1 to ", kMaxIdBytes, " bytes of UTF-8"));
-  }
+  FRESHET_TRY(ValidateTarget(request));
   if (request.k < 1 || request.k > kMaxK) return InvalidArgument(StrCat("/k: must be between 1 and ", kMaxK));
   if (request.exclude_ids.size() > kMaxExcludeIds) {
     return InvalidArgument(StrCat("/exclude_ids: must be at most ", kMaxExcludeIds, " ids"));
@@ -46,7 +54,13 @@ Status Validate(const RecallRequest& request) {
     if (IsValidId(request.exclude_ids[i])) continue;
     return InvalidArgument(StrCat("/exclude_ids/", i, ": must be 1 to ", kMaxIdBytes, " bytes of UTF-8"));
   }
-  if (request.exclude_seen && !request.user) {
+  if (request.max_per.size() > kMaxPerAttributes) {
+    return InvalidArgument(StrCat("/max_per: must be at most ", kMaxPerAttributes, " attributes"));
+  }
+  for (const auto& [key, most] : request.max_per) {
+    if (most < 1 || most > kMaxK) return InvalidArgument(StrCat("/max_per: must be between 1 and ", kMaxK));
+  }
+  if (request.exclude_seen && !HasUser(request)) {
     return InvalidArgument("/exclude_seen: needs `user`; only a user has seen something");
   }
   if (request.ef > kMaxEf) return InvalidArgument(StrCat("/params/ef: must be between 0 and ", kMaxEf));
@@ -59,19 +73,7 @@ Status Validate(const RecallRequest& request) {
   return Status::Ok();
 }
 
-// Descending score, equal ones by ascending id.
-bool Before(const RecallHit& a, const RecallHit& b) { return a.score != b.score ? a.score > b.score : a.id < b.id; }
-
 }  // namespace
-
-struct RecallService::Query {
-  std::vector<float> vector;
-  std::vector<std::string> seen;
-  std::unordered_set<std::string_view> excluded_ids;  // into the request and into `seen`
-  ExcludedLabels excluded_labels;
-  std::string degraded;
-  std::int64_t deadline_us = 0;
-};
 
 RecallService::RecallService(const Replica* replica, const UserEncoder* user_encoder, const Clock* clock,
                              Metrics* metrics)
@@ -84,29 +86,45 @@ RecallService::RecallService(const Replica* replica, const UserEncoder* user_enc
       degraded_(metrics->GetCounter("freshet_query_degraded_total",
                                     "Answers for users of whom nothing was known, so that they are not personal")) {}
 
+// Deadline, freshness, target: what Recall() and Score() begin with.
+Status RecallService::Begin(const RecallRequest& request, std::int64_t start_us, Query* query,
+                            RecallResponse* response) const {
+  query->deadline_us = request.deadline_us;
+  if (request.timeout_ms > 0) {
+    const std::int64_t asked_us = start_us + request.timeout_ms * 1000;
+    query->deadline_us = query->deadline_us == 0 ? asked_us : std::min(query->deadline_us, asked_us);
+  }
+  while (replica_->as_of_ms() < request.min_as_of_ms) {
+    if (query->deadline_us == 0 || clock_->MonotonicUs() >= query->deadline_us) {
+      return Unavailable(
+          StrCat("an answer would be as of ", replica_->as_of_ms(), " ms, `min_as_of` is ", request.min_as_of_ms));
+    }
+    std::this_thread::sleep_for(kFreshnessPoll);
+  }
+  // Read before anything else: the answer is at least this fresh.
+  response->as_of_ms = replica_->as_of_ms();
+  response->index_version = replica_->sequence();
+  response->model_version = replica_->space_id();
+  return Resolve(request, query);
+}
+
 Result<RecallResponse> RecallService::Recall(const RecallRequest& request) const {
   const std::int64_t start_us = clock_->MonotonicUs();
   FRESHET_TRY(Validate(request));
-
   Query query;
-  query.deadline_us = request.deadline_us;
-  if (request.timeout_ms > 0) {
-    const std::int64_t asked_us = start_us + request.timeout_ms * 1000;
-    query.deadline_us = query.deadline_us == 0 ? asked_us : std::min(query.deadline_us, asked_us);
-  }
-
-  // Read before anything else: the answer is at least this fresh.
   RecallResponse response;
-  response.as_of_ms = replica_->as_of_ms();
-  response.index_version = replica_->sequence();
-  response.model_version = replica_->space_id();
-
-  if (request.item) FRESHET_TRY(ResolveItem(request, &query));
-  if (request.user) FRESHET_TRY(ResolveUser(request, &query));
-  if (request.vector) FRESHET_TRY(ResolveVector(request, &query));
+  std::int64_t stage_us = start_us;
+  const auto end_stage = [&](const char* name) {
+    const std::int64_t now_us = clock_->MonotonicUs();
+    query.explanation.stage_ms.emplace_back(name, static_cast<double>(now_us - stage_us) * 1e-3);
+    stage_us = now_us;
+  };
+  FRESHET_TRY(Begin(request, start_us, &query, &response));
+  end_stage("resolve");
   FRESHET_TRY(CheckDeadline(query, "before the search"));
   Exclude(request, &query);
-  FRESHET_TRY(Search(request, query, &response));
+  FRESHET_TRY(Search(request, &query, &response.results));
+  end_stage("search");
   FRESHET_TRY(CheckDeadline(query, "after the search"));
 
   if (request.with_attributes) {
@@ -114,14 +132,64 @@ Result<RecallResponse> RecallService::Recall(const RecallRequest& request) const
       FRESHET_ASSIGN(std::optional<Attributes> attributes, replica_->GetAttributes(hit.id));
       if (attributes) hit.attributes = std::move(*attributes);
     }
+    end_stage("attributes");
     FRESHET_TRY(CheckDeadline(query, "while reading attributes"));
   }
   response.degraded = std::move(query.degraded);
   if (!response.degraded.empty()) degraded_.Add();
+  if (request.explain) response.explanation = std::move(query.explanation);
   const double seconds = static_cast<double>(clock_->MonotonicUs() - start_us) * 1e-6;
   response.took_ms = seconds * 1e3;
   seconds_.Observe(seconds);
   return response;
+}
+
+Result<ScoreResponse> RecallService::Score(const RecallRequest& request, const std::vector<std::string>& ids) const {
+  const std::int64_t start_us = clock_->MonotonicUs();
+  FRESHET_TRY(ValidateTarget(request));
+  if (ids.empty() || ids.size() > kMaxScoreIds) {
+    return InvalidArgument(StrCat("/ids: must be 1 to ", kMaxScoreIds, " ids"));
+  }
+  Query query;
+  ScoreResponse response;
+  FRESHET_TRY(Begin(request, start_us, &query, &response.answer));
+  std::unordered_map<std::string_view, float> popular;
+  const std::shared_ptr<const PopularItems> counts = query.popular ? replica_->Popular() : nullptr;
+  if (counts) {
+    for (const auto& [id, count] : *counts) popular.emplace(id, static_cast<float>(count));
+  }
+  std::unordered_set<std::string_view> known;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    FRESHET_TRY(CheckId(ids[i], StrCat("/ids/", i)));
+    if (!known.insert(ids[i]).second) continue;
+    FRESHET_TRY(CheckDeadline(query, "while scoring"));
+    std::optional<std::vector<float>> vector;
+    if (replica_->catalog().LabelOf(ids[i])) {
+      FRESHET_ASSIGN(vector, replica_->GetVector(ids[i]));
+    }
+    if (vector) {
+      const auto count = popular.find(ids[i]);
+      const float score = !query.popular ? ScoreOf(query.vector, *vector) : count != popular.end() ? count->second : 0;
+      response.answer.results.push_back({ids[i], score, {}});
+    } else {
+      response.unknown.push_back(ids[i]);
+    }
+  }
+  std::sort(response.answer.results.begin(), response.answer.results.end(), BetterRecall);
+  response.answer.degraded = std::move(query.degraded);
+  response.answer.took_ms = static_cast<double>(clock_->MonotonicUs() - start_us) * 1e-3;
+  return response;
+}
+
+Result<UserView> RecallService::GetUser(std::string_view user_id) const {
+  if (!IsValidId(user_id)) return InvalidArgument(StrCat("a user id is 1 to ", kMaxIdBytes, " bytes of UTF-8"));
+  UserView view;
+  view.id = user_id;
+  view.index_version = replica_->sequence();
+  FRESHET_ASSIGN(std::optional<UserState> state, replica_->GetUser(user_id));
+  if (!state) return NotFound("no such user");
+  view.state = std::move(*state);
+  return view;
 }
 
 Result<ItemView> RecallService::GetItem(std::string_view item_id) const {
@@ -133,17 +201,42 @@ Result<ItemView> RecallService::GetItem(std::string_view item_id) const {
   FRESHET_ASSIGN(std::optional<Attributes> attributes, replica_->GetAttributes(item_id));
   if (!attributes) return NotFound("no such item");
   view.attributes = std::move(*attributes);
+  FRESHET_ASSIGN(view.vector, replica_->GetVector(item_id));
   return view;
 }
 
-Status RecallService::ResolveItem(const RecallRequest& request, Query* query) const {
-  // The catalog decides: what it does not know is not live, whatever the store still holds.
-  if (!replica_->catalog().LabelOf(*request.item)) return NotFound("/item: no such item");
-  FRESHET_ASSIGN(std::optional<std::vector<float>> vector, replica_->GetVector(*request.item));
-  if (!vector) return NotFound("/item: no such item");
-  query->vector = std::move(*vector);
+Status RecallService::Resolve(const RecallRequest& request, Query* query) const {
+  if (request.vector) return ResolveVector(request, query);
+  return HasUser(request) ? ResolveUser(request, query) : ResolveItems(request, query);
+}
+
+// Like some, and unlike others: the mean of the ones minus half the mean of the others (Rocchio).
+Status RecallService::ResolveItems(const RecallRequest& request, Query* query) const {
+  query->vector.assign(static_cast<std::size_t>(replica_->dim()), 0.0F);
+  if (request.item) FRESHET_TRY(AddVector(*request.item, "/item", 1.0F, query));
+  for (std::size_t i = 0; i < request.items.size(); ++i) {
+    const float weight = 1.0F / static_cast<float>(request.items.size());
+    FRESHET_TRY(AddVector(request.items[i], StrCat("/items/", i), weight, query));
+  }
+  for (std::size_t i = 0; i < request.negative.size(); ++i) {
+    const float weight = -0.5F / static_cast<float>(request.negative.size());
+    FRESHET_TRY(AddVector(request.negative[i], StrCat("/negative/", i), weight, query));
+  }
   const Status prepared = PrepareVector(replica_->metric(), replica_->dim(), query->vector);
-  if (!prepared.ok()) return Corruption(StrCat("the item's stored vector: ", prepared.message()));
+  if (prepared.ok()) return prepared;
+  if (request.item && request.negative.empty()) {
+    return Corruption(StrCat("the item's stored vector: ", prepared.message()));
+  }
+  return InvalidArgument("/items: cancel each other out; what is left points nowhere");
+}
+
+Status RecallService::AddVector(const std::string& item, const std::string& pointer, float weight, Query* query) const {
+  // The catalog decides: what it does not know is not live, whatever the store still holds.
+  if (!replica_->catalog().LabelOf(item)) return NotFound(StrCat(pointer, ": no such item"));
+  FRESHET_ASSIGN(const std::optional<std::vector<float>> vector, replica_->GetVector(item));
+  if (!vector) return NotFound(StrCat(pointer, ": no such item"));
+  if (vector->size() != query->vector.size()) return Corruption("a stored vector has another dimension");
+  for (std::size_t i = 0; i < vector->size(); ++i) query->vector[i] += weight * (*vector)[i];
   return Status::Ok();
 }
 
@@ -154,18 +247,27 @@ Status RecallService::ResolveUser(const RecallRequest& request, Query* query) co
                               user_encoder_->dim(), " dimensions), the items are of `", replica_->space_id(), "` (",
                               replica_->dim(), ")"));
   }
-  FRESHET_ASSIGN(std::optional<UserState> state, replica_->GetUser(*request.user));
-  FRESHET_TRY(CheckDeadline(*query, "while reading the user"));
-  UserContext context;
-  context.user_id = *request.user;
-  if (!state) {
-    query->degraded = "unknown_user";
-  } else {
-    if (state->history.empty()) query->degraded = "no_history";
-    context.features = std::move(state->features);
-    context.history = std::move(state->history);
-    query->seen = std::move(state->seen);
+  std::optional<UserState> state;
+  if (request.user) {
+    FRESHET_ASSIGN(state, replica_->GetUser(*request.user));
   }
+  FRESHET_TRY(CheckDeadline(*query, "while reading the user"));
+  if (!state) state.emplace();
+  if (request.user_features) state->features = *request.user_features;
+  if (request.user_history) {
+    state->history = *request.user_history;
+    for (const HistoryEntry& entry : state->history) state->seen.push_back(entry.item_id);
+  }
+  query->seen = std::move(state->seen);
+  if (state->history.empty()) {
+    query->popular = state->features.empty();
+    query->degraded = query->popular ? "popularity" : "no_history";
+    if (query->popular) return Status::Ok();
+  }
+  UserContext context;
+  if (request.user) context.user_id = *request.user;
+  context.features = std::move(state->features);
+  context.history = std::move(state->history);
   query->vector.resize(static_cast<std::size_t>(replica_->dim()));
   Status encoded = user_encoder_->Encode(context, query->vector);
   if (encoded.ok()) encoded = PrepareVector(replica_->metric(), replica_->dim(), query->vector);
@@ -184,73 +286,12 @@ void RecallService::Exclude(const RecallRequest& request, Query* query) const {
   query->excluded_ids.insert(request.exclude_ids.begin(), request.exclude_ids.end());
   if (request.exclude_seen) query->excluded_ids.insert(query->seen.begin(), query->seen.end());
   if (request.item) query->excluded_ids.insert(*request.item);
+  query->excluded_ids.insert(request.items.begin(), request.items.end());
+  query->excluded_ids.insert(request.negative.begin(), request.negative.end());
   for (const std::string_view id : query->excluded_ids) {
     if (const std::optional<Label> label = replica_->catalog().LabelOf(id)) query->excluded_labels.Add(*label);
   }
   query->excluded_labels.Finish();
-}
-
-std::size_t RecallService::Expected(const RecallRequest& request, const Query& query) const {
-  std::size_t excluded = 0;
-  for (const std::string_view id : query.excluded_ids) excluded += replica_->catalog().LabelOf(id) ? 1 : 0;
-  const std::size_t live = replica_->catalog().live();
-  return std::min(request.k, live - std::min(live, excluded));
-}
-
-// While a batch is being applied the index knows labels that the catalog does not (yet, or any more), and may know an
-// item by two labels. Such hits take places in the index's answer, so the search is repeated with room for them.
-Status RecallService::Search(const RecallRequest& request, const Query& query, RecallResponse* response) const {
-  SearchOptions options;
-  options.k = request.k;
-  options.ef = request.ef;
-  options.exact = request.exact;
-  options.score_threshold = request.score_threshold;
-  if (!query.excluded_labels.empty()) options.filter = &query.excluded_labels;
-
-  // Of two moments: what goes live or goes away during the search may be in the answer or not.
-  const std::size_t live_before = replica_->catalog().live();
-  const std::size_t expected_before =
-      live_before >= request.k + query.excluded_ids.size() ? request.k : Expected(request, query);
-  std::vector<RecallHit>& results = response->results;
-  while (true) {
-    FRESHET_ASSIGN(const std::size_t found, SearchOnce(options, query, &results));
-    if (results.size() >= request.k) break;
-    FRESHET_TRY(CheckDeadline(query, "while searching"));
-    const bool all_found = found < options.k;
-    if (all_found && (request.score_threshold || results.size() >= Expected(request, query))) break;
-    const bool everything = options.k >= replica_->index().Stats().live;
-    if (options.exact && (everything || all_found)) break;
-    if (everything || all_found || options.k > kMaxWidening * request.k) options.exact = true;
-    options.k = std::max(2 * options.k, options.k + (found - results.size()));
-  }
-  std::sort(results.begin(), results.end(), Before);
-  if (results.size() > request.k) results.resize(request.k);
-  if (!request.score_threshold && results.size() < expected_before && results.size() < Expected(request, query)) {
-    short_answers_.Add();
-  }
-  return Status::Ok();
-}
-
-Result<std::size_t> RecallService::SearchOnce(const SearchOptions& options, const Query& query,
-                                              std::vector<RecallHit>* hits) const {
-  FRESHET_ASSIGN(const std::vector<Hit> found, replica_->index().Search(query.vector, options));
-  std::vector<std::string> ids;
-  replica_->catalog().Resolve(found, &ids);
-  hits->clear();
-  hits->reserve(found.size());
-  std::unordered_map<std::string_view, std::size_t> places;  // keys are views into `ids`
-  places.reserve(found.size());
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    // By id again: an excluded item may have got another label since.
-    if (ids[i].empty() || query.excluded_ids.contains(ids[i])) continue;
-    const auto [place, first] = places.try_emplace(ids[i], hits->size());
-    if (first) {
-      hits->push_back(RecallHit{ids[i], found[i].score, {}});
-    } else if (replica_->catalog().LabelOf(ids[i]) == found[i].label) {
-      (*hits)[place->second].score = found[i].score;  // the item as it is now, not as it was
-    }
-  }
-  return found.size();
 }
 
 Status RecallService::CheckDeadline(const Query& query, const char* stage) const {

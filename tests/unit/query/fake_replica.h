@@ -17,7 +17,7 @@ namespace freshet::test {
 // The exact index, with a hook before each search.
 class HookedIndex final : public Index {
  public:
-  HookedIndex(int dim, Metric metric) : inner_(MakeFlatIndex(dim, metric)) {}
+  explicit HookedIndex(std::unique_ptr<Index> inner) : inner_(std::move(inner)) {}
   [[nodiscard]] int dim() const override { return inner_->dim(); }
   [[nodiscard]] Metric metric() const override { return inner_->metric(); }
   Status Insert(std::span<const Label> labels, std::span<const float> vectors) override {
@@ -44,7 +44,8 @@ class HookedIndex final : public Index {
 
 class FakeReplica final : public Replica {
  public:
-  explicit FakeReplica(int dim = 2, Metric metric = Metric::kInnerProduct) : index_(dim, metric) {}
+  explicit FakeReplica(int dim = 2, Metric metric = Metric::kInnerProduct) : index_(MakeFlatIndex(dim, metric)) {}
+  explicit FakeReplica(std::unique_ptr<Index> index) : index_(std::move(index)) {}
 
   // The steps of an apply, one by one ...
   Label Insert(const std::vector<float>& vector) {
@@ -53,7 +54,10 @@ class FakeReplica final : public Replica {
     if (!inserted.ok()) throw std::runtime_error(inserted.ToString());
     return label;
   }
-  void Publish(const std::string& id, std::optional<Label> label) { catalog_.Apply({{id, label}}); }
+  void Publish(const std::string& id, std::optional<Label> label) {
+    const auto it = items.find(id);
+    catalog_.Apply({{id, label, it == items.end() ? Attributes{} : it->second}});
+  }
   void Tombstone(Label label) { index_.Tombstone(std::vector<Label>{label}); }
   // ... and whole.
   void Put(const std::string& id, const std::vector<float>& vector, Attributes attributes = {}) {
@@ -85,15 +89,24 @@ class FakeReplica final : public Replica {
   [[nodiscard]] Result<std::optional<std::vector<float>>> GetVector(std::string_view item_id) const override {
     return Find(vectors, item_id);
   }
-  [[nodiscard]] std::int64_t as_of_ms() const override { return as_of; }
+  [[nodiscard]] std::int64_t as_of_ms() const override {
+    if (on_as_of) on_as_of();
+    return as_of;
+  }
   [[nodiscard]] std::uint64_t sequence() const override { return version; }
   [[nodiscard]] std::uint64_t user_count() const override { return users.size(); }
+
+  [[nodiscard]] std::shared_ptr<const PopularItems> Popular() const override {
+    return std::make_shared<PopularItems>(popular);
+  }
 
   HookedIndex& hooked_index() { return index_; }
 
   std::string space = "space-1";
   std::int64_t as_of = 1'306'863'540'123;  // 2011-05-31T17:39:00.123Z
   std::uint64_t version = 7;
+  std::function<void()> on_as_of;
+  PopularItems popular;
   std::map<std::string, UserState, std::less<>> users;
   std::map<std::string, Attributes, std::less<>> items;
   std::map<std::string, std::vector<float>, std::less<>> vectors;

@@ -23,6 +23,7 @@ class HttpServerTest : public ::testing::Test {
   void SetUp() override {
     replica_.Put("a", {1, 0}, {{"title", std::string("Toy Story")}});
     replica_.Put("b", {0.5F, 0});
+    replica_.users["u"].history = {{"a", "view", 1, 1}};
     replica_.Put("c d/é", {0.25F, 0});
   }
   void StartServer() {
@@ -129,7 +130,8 @@ TEST_F(HttpServerTest, ShowsOneItem) {
   StartServer();
   HttpReply reply = Call("GET", "/v1/items/a?pretty");
   EXPECT_EQ(reply.status, 200);
-  EXPECT_EQ(reply.body, R"({"id":"a","live":true,"attributes":{"title":"Toy Story"},"index_version":7})");
+  EXPECT_EQ(reply.body,
+            R"({"id":"a","live":true,"attributes":{"title":"Toy Story"},"vector":[1,0],"index_version":7})");
   reply = Call("GET", "/v1/items/c%20d%2F%c3%A9");
   EXPECT_EQ(reply.status, 200);
   EXPECT_EQ(Member(reply.body, "id"), "c d/é");

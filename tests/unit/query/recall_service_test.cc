@@ -167,10 +167,10 @@ TEST_F(RecallServiceTest, AUserIsAnsweredByTheTower) {
 
 TEST_F(RecallServiceTest, SaysWhenAnAnswerIsNotPersonal) {
   replica_.Put("x", {1, 0});
-  replica_.users["new"] = {};
+  replica_.users["new"].features = {{"age", 33.0}};
   auto response = service_.Recall(ByUser("nobody"));
   ASSERT_OK(response);
-  EXPECT_EQ(response->degraded, "unknown_user");
+  EXPECT_EQ(response->degraded, "popularity");
   EXPECT_EQ(response->results.size(), 1U);
   response = service_.Recall(ByUser("new"));
   ASSERT_OK(response);
@@ -192,6 +192,7 @@ TEST_F(RecallServiceTest, WithoutATowerUsersAreUnavailable) {
 }
 
 TEST_F(RecallServiceTest, ATowerThatFailsIsNotTheCallersMistake) {
+  replica_.users["ann"].history = {{"x", "view", 1, 1}};
   encoder_.result = InvalidArgument("non-finite output");
   EXPECT_EQ(Refusal(ByUser("ann")).code(), Code::kInternal);
   encoder_.result = Unavailable("out of memory");
@@ -314,6 +315,7 @@ TEST_F(RecallServiceTest, GivesUpWhenTheDeadlinePasses) {
   EXPECT_EQ(Refusal(request).code(), Code::kDeadlineExceeded);
 
   replica_.hooked_index().before_search = nullptr;
+  replica_.users["ann"].history = {{"a", "view", 1, 1}};
   encoder_.on_encode = [&](const UserContext&) { clock_.AdvanceMs(50); };
   request = ByUser("ann");
   request.deadline_us = clock_.MonotonicUs() + 20'000;

@@ -3,14 +3,15 @@
 // Place in the flow: the right end; HTTP calls it, a C++ recommender may call it directly. Thread-safe: any number of
 // threads. Reads one Replica (index + store) and runs only the user tower. One embedding space per answer: a user tower
 // of another space than the replica's is refused. Errors: kInvalidArgument (the message starts with the field's JSON
-// pointer), kNotFound (an unknown item), kUnavailable (no user tower, space mismatch), kDeadlineExceeded. An unknown
-// user is answered, marked as degraded.
+// pointer), kNotFound (an unknown item), kUnavailable (no user tower, space mismatch), kDeadlineExceeded. A user
+// of whom nothing is known gets the popular items, marked as degraded.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "freshet/core/clock.h"
@@ -25,21 +26,33 @@ inline constexpr std::size_t kMaxK = 1000;
 inline constexpr std::size_t kMaxExcludeIds = 4096;
 inline constexpr std::size_t kMaxEf = 10'000;
 inline constexpr std::int64_t kMaxTimeoutMs = 60'000;
+inline constexpr std::size_t kMaxExamples = 100;     // `items`, and `negative`
+inline constexpr std::size_t kMaxHistory = 1000;     // of an override
+inline constexpr std::size_t kMaxPerAttributes = 4;  // `max_per`
+inline constexpr std::size_t kMaxScoreIds = 1000;
 
 struct RecallRequest {
-  // Exactly one of:
-  std::optional<std::string> user;
+  // Exactly one of user, item, items, vector:
+  std::optional<std::string> user;        // may be nothing when features or history are given: a user whom nobody knows
+  std::optional<Features> user_features;  // in place of what is stored
+  std::optional<std::vector<HistoryEntry>> user_history;  // in place of what is stored; oldest first
   std::optional<std::string> item;
+  std::vector<std::string> items;     // like these ...
+  std::vector<std::string> negative;  // ... and not like those. REQUIRES item or items
   std::optional<std::vector<float>> vector;
   std::size_t k = 100;
+  std::optional<Filter> filter;
+  std::vector<std::pair<std::string, std::size_t>> max_per;  // attribute, and how many of each of its values
   std::vector<std::string> exclude_ids;
   bool exclude_seen = false;  // REQUIRES user
   std::size_t ef = 0;
   bool exact = false;
   bool with_attributes = false;
   std::optional<float> score_threshold;
-  std::int64_t timeout_ms = 0;   // from the call on; 0: none
-  std::int64_t deadline_us = 0;  // monotonic; 0: none. The earlier of the two holds
+  bool explain = false;
+  std::int64_t min_as_of_ms = 0;  // waits for an answer at least this fresh, within the deadline
+  std::int64_t timeout_ms = 0;    // from the call on; 0: none
+  std::int64_t deadline_us = 0;   // monotonic; 0: none. The earlier of the two holds
 };
 
 struct RecallHit {
@@ -48,20 +61,43 @@ struct RecallHit {
   Attributes attributes;  // where asked for
 };
 
+// How an answer came about.
+struct Explanation {
+  std::string path;            // "graph", "scan", "set" (see Planner in recall_search.cc), "popularity"
+  std::size_t live = 0;        // items
+  std::size_t matching = 0;    // what is left of them after the filter and the exclusions
+  std::size_t candidates = 0;  // scored and looked at
+  std::size_t searches = 0;    // more than one: repeated with more room, or for `max_per`
+  std::vector<std::pair<std::string, double>> stage_ms;
+};
+
 struct RecallResponse {
   std::vector<RecallHit> results;   // descending score, each id once, min(k, live matching)
   std::uint64_t index_version = 0;  // sequence
   std::string model_version;        // embedding space id
   std::int64_t as_of_ms = 0;
   double took_ms = 0;
-  std::string degraded;  // empty, or why the answer is not personal: "unknown_user", "no_history"
+  std::string degraded;  // empty, or why the answer is not personal: "popularity", "no_history"
+  std::optional<Explanation> explanation;
 };
 
 struct ItemView {
   std::string id;
   bool live = false;  // may be in answers
   Attributes attributes;
+  std::optional<std::vector<float>> vector;
   std::uint64_t index_version = 0;
+};
+
+struct UserView {
+  std::string id;
+  UserState state;
+  std::uint64_t index_version = 0;
+};
+
+struct ScoreResponse {
+  RecallResponse answer;             // the ids that are live, by descending score
+  std::vector<std::string> unknown;  // the others, in the order they were given
 };
 
 class RecallService {
@@ -72,14 +108,36 @@ class RecallService {
   // What is stored of one item. Errors: kInvalidArgument (not an id), kNotFound.
   [[nodiscard]] Result<ItemView> GetItem(std::string_view item_id) const;
 
+  // What is known of a user. Errors: kInvalidArgument, kNotFound.
+  [[nodiscard]] Result<UserView> GetUser(std::string_view user_id) const;
+  // The scores of these items for a request's target, whoever found them; its k, filter and exclusions are not looked
+  // at.
+  [[nodiscard]] Result<ScoreResponse> Score(const RecallRequest& request, const std::vector<std::string>& ids) const;
+
  private:
   struct Query;  // the request made searchable
-  Status ResolveItem(const RecallRequest& request, Query* query) const;
+  Status Begin(const RecallRequest& request, std::int64_t start_us, Query* query, RecallResponse* response) const;
+  Status Resolve(const RecallRequest& request, Query* query) const;
+  Status ResolveItems(const RecallRequest& request, Query* query) const;
+  Status AddVector(const std::string& item, const std::string& pointer, float weight, Query* query) const;
   Status ResolveUser(const RecallRequest& request, Query* query) const;
   Status ResolveVector(const RecallRequest& request, Query* query) const;
   void Exclude(const RecallRequest& request, Query* query) const;
-  Status Search(const RecallRequest& request, const Query& query, RecallResponse* response) const;
-  Result<std::size_t> SearchOnce(const SearchOptions& options, const Query& query, std::vector<RecallHit>* hits) const;
+
+  // recall_search.cc:
+  Status Search(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
+  Status SearchPopular(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
+  Status SearchDiverse(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
+  Status SearchBest(const RecallRequest& request, const Filter* filter, Query* query,
+                    std::vector<RecallHit>* results) const;
+  Status SearchFiltered(const RecallRequest& request, const Filter& filter, Query* query,
+                        std::vector<RecallHit>* results) const;
+  Status SearchUnfiltered(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
+  Status ScoreSet(const RecallRequest& request, const Catalog::Selection& selection, const Filter& filter, Query* query,
+                  std::vector<RecallHit>* results) const;
+  Result<std::size_t> SearchOnce(const SearchOptions& options, const Filter* filter, Query* query,
+                                 std::vector<RecallHit>* hits) const;
+  [[nodiscard]] float ScoreOf(const std::vector<float>& query, const std::vector<float>& item) const;
   [[nodiscard]] std::size_t Expected(const RecallRequest& request, const Query& query) const;
   Status CheckDeadline(const Query& query, const char* stage) const;
 

@@ -1,0 +1,340 @@
+// From a query vector to hits: which way is the cheapest, and what to do where it finds too few.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <unordered_map>
+
+#include "freshet/core/strings.h"
+#include "recall_query.h"
+
+namespace freshet {
+namespace {
+
+// Beyond this a scan of everything is cheaper than a wider search.
+constexpr std::size_t kMaxWidening = 16;
+constexpr int kMaxAttempts = 4;
+constexpr std::size_t kMaxDiverseRounds = 32;
+constexpr std::size_t kDeadlineEvery = 256;
+
+// What a search costs, in microseconds; measured at 128 dimensions, and only their ratios matter.
+constexpr double kReadVectorUs = 3.0;   // one vector out of the store
+constexpr double kVisitUs = 0.15;       // one step of a graph search
+constexpr double kScanVectorUs = 0.05;  // one vector in a scan of the index
+
+enum class Path { kGraph, kScan, kSet };
+
+// The graph is searched until `effort` matching items are found, so it visits effort / selectivity of them. A small
+// matching set is cheaper to read one by one; the scan of the whole index is the bound of both.
+Path Plan(const RecallRequest& request, std::size_t k, std::size_t matching, std::size_t live) {
+  const auto m = static_cast<double>(matching);
+  const auto n = static_cast<double>(std::max(live, matching));
+  const auto effort = static_cast<double>(std::max({request.ef, k + k / 2, std::size_t{64}}));
+  const double set = kReadVectorUs * m;
+  const double scan = kScanVectorUs * n;
+  const double graph = kVisitUs * effort * n / m;
+  if (set <= scan && (request.exact || set <= graph)) return Path::kSet;
+  return request.exact || scan <= graph ? Path::kScan : Path::kGraph;
+}
+
+const char* Name(Path path) {
+  switch (path) {
+    case Path::kGraph:
+      return "graph";
+    case Path::kScan:
+      return "scan";
+    case Path::kSet:
+      return "set";
+  }
+  return "";
+}
+
+}  // namespace
+
+Status RecallService::Search(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const {
+  query->explanation.live = replica_->catalog().live();
+  if (query->popular) {
+    FRESHET_TRY(SearchPopular(request, query, results));
+  } else if (request.max_per.empty()) {
+    FRESHET_TRY(SearchBest(request, request.filter ? &*request.filter : nullptr, query, results));
+  } else {
+    FRESHET_TRY(SearchDiverse(request, query, results));
+  }
+  std::sort(results->begin(), results->end(), BetterRecall);
+  if (results->size() > request.k) results->resize(request.k);
+  return Status::Ok();
+}
+
+Status RecallService::SearchBest(const RecallRequest& request, const Filter* filter, Query* query,
+                                 std::vector<RecallHit>* results) const {
+  return filter != nullptr ? SearchFiltered(request, *filter, query, results)
+                           : SearchUnfiltered(request, query, results);
+}
+
+std::size_t RecallService::Expected(const RecallRequest& request, const Query& query) const {
+  std::size_t excluded = 0;
+  for (const std::string_view id : query.excluded_ids) excluded += replica_->catalog().LabelOf(id) ? 1 : 0;
+  const std::size_t live = replica_->catalog().live();
+  return std::min(request.k, live - std::min(live, excluded));
+}
+
+// While a batch is being applied the index knows labels that the catalog does not (yet, or any more), and may know an
+// item by two labels. Such hits take places in the index's answer, so the search is repeated with room for them.
+Status RecallService::SearchUnfiltered(const RecallRequest& request, Query* query,
+                                       std::vector<RecallHit>* results) const {
+  SearchOptions options;
+  options.k = request.k;
+  options.ef = request.ef;
+  options.exact = request.exact;
+  options.score_threshold = request.score_threshold;
+  if (!query->excluded_labels.empty()) options.filter = &query->excluded_labels;
+
+  // Of two moments: what goes live or goes away during the search may be in the answer or not.
+  const std::size_t live_before = replica_->catalog().live();
+  const std::size_t expected_before =
+      live_before >= request.k + query->excluded_ids.size() ? request.k : Expected(request, *query);
+  query->explanation.matching = live_before - std::min(live_before, query->excluded_ids.size());
+  while (true) {
+    FRESHET_ASSIGN(const std::size_t found, SearchOnce(options, nullptr, query, results));
+    query->explanation.path = Name(options.exact ? Path::kScan : Path::kGraph);
+    if (results->size() >= request.k) break;
+    FRESHET_TRY(CheckDeadline(*query, "while searching"));
+    const bool all_found = found < options.k;
+    if (all_found && (request.score_threshold || results->size() >= Expected(request, *query))) break;
+    const bool everything = options.k >= replica_->index().Stats().live;
+    if (options.exact && (everything || all_found)) break;
+    if (everything || all_found || options.k > kMaxWidening * request.k) options.exact = true;
+    options.k = std::max(2 * options.k, options.k + (found - results->size()));
+  }
+  if (!request.score_threshold && results->size() < expected_before && results->size() < Expected(request, *query)) {
+    short_answers_.Add();
+  }
+  return Status::Ok();
+}
+
+// The set of matching items is exact and counted before anything is searched, so that a short answer is noticed; the
+// last attempt reads the set itself and cannot miss anything.
+Status RecallService::SearchFiltered(const RecallRequest& request, const Filter& filter, Query* query,
+                                     std::vector<RecallHit>* results) const {
+  const std::vector<std::string_view> excluded(query->excluded_ids.begin(), query->excluded_ids.end());
+  const auto expired = [&] { return !CheckDeadline(*query, "").ok(); };
+  std::size_t expected = 0;
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    FRESHET_ASSIGN(const Catalog::Selection selection, replica_->catalog().Select(filter, excluded, expired));
+    // Of two moments, again: the answer may be as short as the shorter of them.
+    expected = attempt == 0 ? selection.count() : std::min(expected, selection.count());
+    query->explanation.matching = selection.count();
+    results->clear();
+    if (selection.count() == 0) {
+      query->explanation.path = Name(Path::kSet);
+      return Status::Ok();
+    }
+    Path path = Plan(request, request.k, selection.count(), replica_->catalog().live());
+    if (attempt == 1) path = std::max(path, Path::kScan);
+    if (attempt >= 2) path = Path::kSet;
+    query->explanation.path = Name(path);
+    if (path == Path::kSet) {
+      FRESHET_TRY(ScoreSet(request, selection, filter, query, results));
+    } else {
+      SearchOptions options;
+      // Room for items that are known by two labels while they are replaced.
+      options.k = request.k << attempt;
+      options.ef = request.ef;
+      options.exact = path == Path::kScan;
+      options.score_threshold = request.score_threshold;
+      options.filter = &selection;
+      FRESHET_ASSIGN([[maybe_unused]] const std::size_t found, SearchOnce(options, &filter, query, results));
+    }
+    FRESHET_TRY(CheckDeadline(*query, "while searching"));
+    if (request.score_threshold || results->size() >= std::min(request.k, selection.count())) return Status::Ok();
+  }
+  if (results->size() < std::min(request.k, expected)) short_answers_.Add();
+  return Status::Ok();
+}
+
+// Reads every matching item's vector and scores it.
+Status RecallService::ScoreSet(const RecallRequest& request, const Catalog::Selection& selection, const Filter& filter,
+                               Query* query, std::vector<RecallHit>* results) const {
+  ++query->explanation.searches;
+  const std::vector<std::string> ids = replica_->catalog().IdsOf(selection);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (i % kDeadlineEvery == 0) FRESHET_TRY(CheckDeadline(*query, "while searching"));
+    FRESHET_ASSIGN(const std::optional<std::vector<float>> vector, replica_->GetVector(ids[i]));
+    if (!vector) continue;
+    const float score = ScoreOf(query->vector, *vector);
+    if (!request.score_threshold || score >= *request.score_threshold) results->push_back({ids[i], score, {}});
+  }
+  query->explanation.candidates += ids.size();
+  // Some more than k, in case some have changed since.
+  const std::size_t kept = std::min(results->size(), request.k + request.k / 4 + 16);
+  std::partial_sort(results->begin(), results->begin() + static_cast<std::ptrdiff_t>(kept), results->end(),
+                    BetterRecall);
+  results->resize(kept);
+  std::vector<std::string> best;
+  for (const RecallHit& hit : *results) best.push_back(hit.id);
+  const std::vector<bool> matching = replica_->catalog().Matching(best, filter);
+  std::size_t i = 0;
+  std::erase_if(*results, [&](const RecallHit&) { return !matching[i++]; });
+  return Status::Ok();
+}
+
+// At most so many of each value of some attributes. Greedy by score: an item is taken while all its values have room.
+// What a full value still could bring is kept out of the next search, so that each round looks further down.
+Status RecallService::SearchDiverse(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const {
+  for (const auto& [key, most] : request.max_per) FRESHET_TRY(replica_->catalog().CheckFilterable(key));
+  using Value = std::pair<std::size_t, FilterValue>;  // which attribute
+  std::map<Value, std::size_t> taken;
+  std::vector<std::vector<FilterValue>> full(request.max_per.size());
+  std::vector<RecallHit> kept;
+  for (std::size_t round = 0;; ++round) {
+    Filter filter;
+    if (request.filter) filter.must.push_back(*request.filter);
+    for (std::size_t a = 0; a < full.size(); ++a) {
+      if (full[a].empty()) continue;
+      filter.must_not.emplace_back().condition = AnyCondition(request.max_per[a].first, full[a]);
+    }
+    const bool plain = filter.must.empty() && filter.must_not.empty();
+    std::vector<RecallHit> hits;
+    FRESHET_TRY(SearchBest(request, plain ? nullptr : &filter, query, &hits));
+    // Some of the kept may have changed since and come again.
+    std::unordered_map<std::string, bool> known;
+    for (const RecallHit& hit : kept) known.emplace(hit.id, true);
+    std::erase_if(hits, [&](const RecallHit& hit) { return known.contains(hit.id); });
+    hits.insert(hits.end(), kept.begin(), kept.end());
+    std::sort(hits.begin(), hits.end(), BetterRecall);
+
+    std::vector<std::string> ids;
+    for (const RecallHit& hit : hits) ids.push_back(hit.id);
+    std::vector<std::vector<Value>> values(hits.size());
+    for (std::size_t a = 0; a < request.max_per.size(); ++a) {
+      const auto of_items = replica_->catalog().ValuesOf(ids, request.max_per[a].first);
+      for (std::size_t i = 0; i < hits.size(); ++i) {
+        for (const FilterValue& value : of_items[i]) values[i].emplace_back(a, value);
+      }
+    }
+    taken.clear();
+    results->clear();
+    std::vector<std::size_t> places;  // of `results` in `hits`
+    bool refused = false;
+    const auto has_room = [&](const Value& value) { return taken[value] < request.max_per[value.first].second; };
+    for (std::size_t i = 0; i < hits.size(); ++i) {
+      if (std::all_of(values[i].begin(), values[i].end(), has_room)) {
+        for (const Value& value : values[i]) ++taken[value];
+        results->push_back(hits[i]);
+        places.push_back(i);
+        continue;
+      }
+      refused = true;
+      for (const Value& value : values[i]) {
+        auto& list = full[value.first];
+        if (!has_room(value) && std::find(list.begin(), list.end(), value.second) == list.end()) {
+          list.push_back(value.second);
+        }
+      }
+    }
+    if (results->size() >= request.k || !refused) break;
+    FRESHET_TRY(CheckDeadline(*query, "while searching"));
+    if (round == kMaxDiverseRounds) {
+      short_answers_.Add();
+      break;
+    }
+    kept.clear();
+    for (std::size_t i = 0; i < results->size(); ++i) {
+      const auto is_full = [&](const Value& value) {
+        const auto& list = full[value.first];
+        return std::find(list.begin(), list.end(), value.second) != list.end();
+      };
+      const auto& of_item = values[places[i]];
+      if (std::any_of(of_item.begin(), of_item.end(), is_full)) kept.push_back((*results)[i]);
+    }
+  }
+  std::vector<std::string> ids;
+  for (const RecallHit& hit : *results) ids.push_back(hit.id);
+  const std::vector<bool> live = replica_->catalog().Matching(ids, request.filter ? *request.filter : Filter{});
+  std::size_t i = 0;
+  std::erase_if(*results, [&](const RecallHit&) { return !live[i++]; });
+  return Status::Ok();
+}
+
+// By how often they are interacted with; what nobody interacted with fills up. A threshold of similarity means nothing
+// here.
+Status RecallService::SearchPopular(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const {
+  for (const auto& [key, most] : request.max_per) FRESHET_TRY(replica_->catalog().CheckFilterable(key));
+  const Filter filter = request.filter ? *request.filter : Filter{};
+  const std::vector<std::string_view> excluded(query->excluded_ids.begin(), query->excluded_ids.end());
+  const auto expired = [&] { return !CheckDeadline(*query, "").ok(); };
+  FRESHET_ASSIGN(const Catalog::Selection selection, replica_->catalog().Select(filter, excluded, expired));
+  query->explanation.path = "popularity";
+  query->explanation.matching = selection.count();
+  std::map<std::pair<std::size_t, FilterValue>, std::size_t> taken;
+  std::unordered_map<std::string, bool> known;
+  const auto take = [&](const PopularItems& items) {
+    std::vector<std::string> ids;
+    for (const auto& [id, count] : items) ids.push_back(id);
+    const std::vector<bool> matching = replica_->catalog().Matching(ids, filter);
+    std::vector<std::vector<std::vector<FilterValue>>> values;
+    for (const auto& [key, most] : request.max_per) values.push_back(replica_->catalog().ValuesOf(ids, key));
+    for (std::size_t i = 0; i < ids.size() && results->size() < request.k; ++i) {
+      ++query->explanation.candidates;
+      if (!matching[i] || query->excluded_ids.contains(ids[i]) || !known.emplace(ids[i], true).second) continue;
+      bool has_room = true;
+      for (std::size_t a = 0; a < values.size(); ++a) {
+        for (const FilterValue& value : values[a][i]) has_room &= taken[{a, value}] < request.max_per[a].second;
+      }
+      if (!has_room) continue;
+      for (std::size_t a = 0; a < values.size(); ++a) {
+        for (const FilterValue& value : values[a][i]) ++taken[{a, value}];
+      }
+      results->push_back({ids[i], static_cast<float>(items[i].second), {}});
+    }
+  };
+  const std::shared_ptr<const PopularItems> popular = replica_->Popular();
+  for (std::size_t begin = 0; popular && begin < popular->size() && results->size() < request.k; begin += kMaxK) {
+    const auto at = popular->begin() + static_cast<std::ptrdiff_t>(begin);
+    take({at, at + static_cast<std::ptrdiff_t>(std::min(kMaxK, popular->size() - begin))});
+    FRESHET_TRY(CheckDeadline(*query, "while searching"));
+  }
+  if (results->size() == request.k) return Status::Ok();
+  PopularItems others;
+  const std::size_t most = request.max_per.empty() ? request.k + results->size() : selection.count();
+  for (std::string& id : replica_->catalog().IdsOf(selection, most)) others.emplace_back(std::move(id), 0.0);
+  take(others);
+  return Status::Ok();
+}
+
+Result<std::size_t> RecallService::SearchOnce(const SearchOptions& options, const Filter* filter, Query* query,
+                                              std::vector<RecallHit>* hits) const {
+  FRESHET_ASSIGN(const std::vector<Hit> found, replica_->index().Search(query->vector, options));
+  ++query->explanation.searches;
+  query->explanation.candidates += found.size();
+  std::vector<std::string> ids;
+  replica_->catalog().Resolve(found, &ids, filter);
+  hits->clear();
+  hits->reserve(found.size());
+  std::unordered_map<std::string_view, std::size_t> places;  // keys are views into `ids`
+  places.reserve(found.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    // By id again: an excluded item may have got another label since.
+    if (ids[i].empty() || query->excluded_ids.contains(ids[i])) continue;
+    const auto [place, first] = places.try_emplace(ids[i], hits->size());
+    if (first) {
+      hits->push_back(RecallHit{ids[i], found[i].score, {}});
+    } else if (replica_->catalog().LabelOf(ids[i]) == found[i].label) {
+      (*hits)[place->second].score = found[i].score;  // the item as it is now, not as it was
+    }
+  }
+  return found.size();
+}
+
+float RecallService::ScoreOf(const std::vector<float>& query, const std::vector<float>& item) const {
+  // Four sums, so that one addition need not wait for the other.
+  const bool l2 = replica_->metric() == Metric::kL2;
+  float sums[4] = {0, 0, 0, 0};
+  for (std::size_t i = 0; i < query.size() && i < item.size(); ++i) {
+    const float term = l2 ? (query[i] - item[i]) * (query[i] - item[i]) : query[i] * item[i];
+    sums[i % 4] += term;
+  }
+  const float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  return l2 ? -sum : sum;
+}
+
+}  // namespace freshet
