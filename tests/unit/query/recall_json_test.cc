@@ -154,10 +154,10 @@ TEST(RecallJsonTest, WritesAnAnswer) {
 
 TEST(RecallJsonTest, SaysWhenFreshnessIsUnknownAndTheAnswerIsDegraded) {
   RecallResponse response;
-  response.degraded = "unknown_user";
+  response.degraded = "popularity";
   EXPECT_EQ(RecallResponseToJson(response),
             R"({"results":[],"index_version":0,"model_version":"","as_of":null,"as_of_ms":null,"took_ms":0.0,)"
-            R"("degraded":"unknown_user"})");
+            R"("degraded":"popularity"})");
 }
 
 TEST(RecallJsonTest, ScoresReadBackAsTheSameFloat) {
