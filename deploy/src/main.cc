@@ -15,7 +15,8 @@ int main(int argc, char** argv) {
   app.footer(
       "Try it:\n  deploy/demo\n\n"
       "Each sub-command explains itself with --help and an example. The examples follow each other, from the\n"
-      "repository's root and with build/release in PATH: import, train, evaluate, model, broker, run, sidecar, replay, query.\n"
+      "repository's root and with build/release in PATH: import, train, evaluate, model, broker, run, sidecar, replay, "
+      "query.\n"
       "Exit codes: 0, 1 failure, 2 usage, 69 dependency unavailable, 78 configuration.");
   freshet::CommandRunner run;
   freshet::AddRunCommand(&app, &run);
