@@ -177,18 +177,15 @@ class HnswIndex final : public Index {
     thread_local std::vector<std::uint32_t> matching;
     for (;; width *= 2) {
       if (width * kScanFactor > live) return 0;
-      const std::vector<Candidate>* found = nullptr;
-      {
-        const std::shared_lock lock(graph_lock_);
-        linked = segment.linked();
-        found = &segment.graph().Search(query, static_cast<std::size_t>(width));
-      }
       matching.clear();
-      for (const Candidate& candidate : *found) {
-        if (segment.IsDead(candidate.slot)) continue;
-        if (options.filter != nullptr && !options.filter->Allows(segment.label(candidate.slot))) continue;
-        matching.push_back(candidate.slot);
-        if (matching.size() == rescored) break;
+      const std::shared_lock lock(graph_lock_);
+      linked = segment.linked();
+      for (const Candidate& candidate : segment.graph().Search(query, static_cast<std::size_t>(width))) {
+        for (std::uint32_t slot = candidate.slot; slot != kNoSlot; slot = segment.NextSame(slot)) {
+          if (segment.IsDead(slot)) continue;
+          if (options.filter == nullptr || options.filter->Allows(segment.label(slot))) matching.push_back(slot);
+        }
+        if (matching.size() >= rescored) break;
       }
       // Dead or excluded ones gather where the query looks: then the search widens.
       if (matching.size() >= options.k + (rescored - options.k) / 2) break;

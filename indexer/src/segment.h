@@ -5,6 +5,7 @@
 // everything else may be read at any time for slots below a `used` that was read before.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstring>
@@ -13,34 +14,29 @@
 #include <vector>
 
 #include "buffer.h"
+#include "freshet/core/checksum.h"
 #include "freshet/indexer/index.h"
 #include "graph.h"
 
 namespace freshet {
 
-// label -> slot, open addressing, four bytes an entry: the labels themselves are in the segment.
-class LabelTable {
+inline constexpr std::uint32_t kNoSlot = ~std::uint32_t{0};
+
+// key -> slot, open addressing, four bytes an entry: the keys themselves are in the segment.
+class SlotTable {
  public:
-  explicit LabelTable(std::size_t capacity) : slots_(std::bit_ceil(2 * capacity + 2), kEmpty) {}
-  // The slot of a label that is there twice is the later one.
-  void Put(Label label, std::uint32_t slot, const Label* labels) { *Place(label, labels) = slot; }
-  [[nodiscard]] std::optional<std::uint32_t> Find(Label label, const Label* labels) const {
-    const std::uint32_t slot = *const_cast<LabelTable*>(this)->Place(label, labels);
-    return slot == kEmpty ? std::nullopt : std::optional(slot);
+  explicit SlotTable(std::size_t capacity) : slots_(std::bit_ceil(2 * capacity + 2), kNoSlot) {}
+  // Where the slot of a key is, or kNoSlot to be replaced by it. `same` says whether a slot has the key.
+  template <typename Same>
+  [[nodiscard]] std::uint32_t& At(std::uint64_t hash, const Same& same) {
+    const std::size_t mask = slots_.size() - 1;
+    std::size_t at = (hash ^ (hash >> 32)) & mask;
+    while (slots_[at] != kNoSlot && !same(slots_[at])) at = (at + 1) & mask;
+    return slots_[at];
   }
-  [[nodiscard]] std::size_t bytes() const { return slots_.size() * sizeof(std::uint32_t); }
+  [[nodiscard]] const std::vector<std::uint32_t>& slots() const { return slots_; }
 
  private:
-  static constexpr std::uint32_t kEmpty = ~std::uint32_t{0};
-  std::uint32_t* Place(Label label, const Label* labels) {
-    const std::size_t mask = slots_.size() - 1;
-    std::uint64_t hash = label * 0x9e3779b97f4a7c15ULL;
-    hash ^= hash >> 32;
-    std::size_t at = hash & mask;
-    while (slots_[at] != kEmpty && labels[slots_[at]] != label) at = (at + 1) & mask;
-    return &slots_[at];
-  }
-
   std::vector<std::uint32_t> slots_;
 };
 
@@ -57,6 +53,10 @@ class Segment {
       if (from.IsDead(slot)) MarkDead(slot);
     }
     linked_ = from.linked();
+    std::copy_n(from.next_same_.get(), used, next_same_.get());
+    for (const std::uint32_t slot : from.vector_table_.slots()) {
+      if (slot != kNoSlot) FirstSame(slot) = slot;
+    }
   }
 
   [[nodiscard]] std::size_t capacity() const { return capacity_; }
@@ -71,7 +71,7 @@ class Segment {
   [[nodiscard]] const Graph& graph() const { return *graph_; }
   [[nodiscard]] std::size_t memory_bytes() const {
     return used() * (dim_ * sizeof(float) + sizeof(Label)) + graph_->size() * graph_->bytes_per_node() +
-           table_.bytes() + capacity_ / 8;
+           2 * label_table_.slots().size() * sizeof(std::uint32_t) + capacity_ / 8;
   }
 
   // REQUIRES: used() < capacity().
@@ -79,20 +79,40 @@ class Segment {
     const std::size_t slot = used_.load(std::memory_order_relaxed);
     std::memcpy(vectors_.get() + slot * dim_, vector, dim_ * sizeof(float));
     labels_[slot] = label;
-    table_.Put(label, static_cast<std::uint32_t>(slot), labels_.get());
+    next_same_[slot] = kNoSlot;
+    LabelSlot(label) = static_cast<std::uint32_t>(slot);  // of a label that is there twice the later one
     used_.store(slot + 1, std::memory_order_release);
   }
-  [[nodiscard]] std::optional<std::uint32_t> SlotOf(Label label) const { return table_.Find(label, labels_.get()); }
+  [[nodiscard]] std::optional<std::uint32_t> SlotOf(Label label) {
+    const std::uint32_t slot = LabelSlot(label);
+    return slot == kNoSlot ? std::nullopt : std::optional(slot);
+  }
   void MarkDead(std::size_t slot) {
     const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
     if ((dead_[slot / 64].fetch_or(bit, std::memory_order_release) & bit) == 0) dead_count_.fetch_add(1);
   }
-  // The next fresh slot into the graph; one that died before never gets there. REQUIRES: linked() < used().
+  // The next fresh slot into the graph; one that died before never gets there, and one whose vector is there already is
+  // chained to it: copies would fill each other's lists of neighbours, and be reached no more. REQUIRES: linked() <
+  // used().
   void LinkNext() {
-    const std::size_t slot = linked();
-    if (!IsDead(slot)) graph_->Add(static_cast<std::uint32_t>(slot), Vector(slot));
-    linked_.store(slot + 1, std::memory_order_release);
+    const auto slot = static_cast<std::uint32_t>(linked());
+    if (!IsDead(slot)) {
+      std::uint32_t& first = FirstSame(slot);
+      if (first == kNoSlot) {
+        graph_->Add(slot, Vector(slot));
+        first = slot;
+      } else {
+        // An item that is sent again and again leaves its dead at the head of the chain.
+        std::uint32_t next = next_same_[first];
+        while (next != kNoSlot && IsDead(next)) next = next_same_[next];
+        next_same_[slot] = next;
+        next_same_[first] = slot;
+      }
+    }
+    linked_.store(std::size_t{slot} + 1, std::memory_order_release);
   }
+  // The next slot with the same vector, or kNoSlot. Read as the graph is.
+  [[nodiscard]] std::uint32_t NextSame(std::uint32_t slot) const { return next_same_[slot]; }
 
  private:
   Segment(const HnswOptions& options, std::size_t capacity, std::unique_ptr<Graph> graph)
@@ -101,15 +121,29 @@ class Segment {
         vectors_(capacity * dim_),
         labels_(capacity),
         dead_((capacity + 63) / 64),
-        table_(capacity),
+        next_same_(capacity),
+        label_table_(capacity),
+        vector_table_(capacity),
         graph_(std::move(graph)) {}
+
+  [[nodiscard]] std::uint32_t& LabelSlot(Label label) {
+    return label_table_.At(label * 0x9e3779b97f4a7c15ULL, [&](std::uint32_t slot) { return labels_[slot] == label; });
+  }
+  [[nodiscard]] std::uint32_t& FirstSame(std::uint32_t slot) {
+    const std::size_t bytes = dim_ * sizeof(float);
+    const auto* vector = reinterpret_cast<const char*>(Vector(slot));
+    return vector_table_.At(Xxh3({vector, bytes}),
+                            [&](std::uint32_t other) { return std::memcmp(Vector(other), vector, bytes) == 0; });
+  }
 
   const std::size_t dim_;
   const std::size_t capacity_;
   Buffer<float> vectors_;
   Buffer<Label> labels_;
   std::vector<std::atomic<std::uint64_t>> dead_;  // a bitmap by slot
-  LabelTable table_;                              // writer only
+  Buffer<std::uint32_t> next_same_;               // by slot: a chain of equal vectors, from the one in the graph
+  SlotTable label_table_;                         // writer only
+  SlotTable vector_table_;                        // worker only: the first of each chain
   std::unique_ptr<Graph> graph_;
   std::atomic<std::size_t> used_{0};
   std::atomic<std::size_t> linked_{0};
