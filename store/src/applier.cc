@@ -30,6 +30,7 @@ struct Applier::Plan {
   std::vector<Label> inserts;
   std::vector<float> vectors;
   std::vector<std::int64_t> record_timestamps_ms;  // of what becomes visible
+  std::vector<std::pair<std::string, std::int64_t>> interactions;
   std::uint64_t stale = 0;
   std::uint64_t user_changes = 0;
   std::uint64_t new_users = 0;
@@ -56,7 +57,8 @@ Applier::Applier(const ApplierOptions& options, const StoreOptions& store_option
       visible_seconds_(metrics->GetHistogram("freshet_visible_seconds", "Commit to searchable, per batch")),
       freshness_seconds_(
           metrics->GetHistogram("freshet_freshness_seconds", "Record timestamp to searchable here, per change")),
-      catalog_(options.attributes) {}
+      catalog_(options.attributes),
+      popularity_(options.popularity) {}
 
 Applier::~Applier() { Join(); }
 
@@ -72,8 +74,9 @@ Status Applier::Rebuild(const std::function<void(double)>& progress) {
     return Status::Ok();
   }));
   std::uint64_t users = 0;
-  FRESHET_TRY(store_->ForEachUser([&](std::string_view, const UserState&) {
+  FRESHET_TRY(store_->ForEachUser([&](std::string_view, const UserState& user) {
     ++users;
+    for (const HistoryEntry& entry : user.history) CountInteraction(entry.item_id, entry.timestamp_ms);
     return Status::Ok();
   }));
   users_ = users;
@@ -97,6 +100,11 @@ Status Applier::Rebuild(const std::function<void(double)>& progress) {
   live_items_.Set(static_cast<double>(changes.size()));
   ReportAttributes();
   return Status::Ok();
+}
+
+// An event from the future would outweigh all others for as long.
+void Applier::CountInteraction(const std::string& item_id, std::int64_t timestamp_ms) {
+  popularity_.Add(item_id, std::min(timestamp_ms, clock_->WallMs()));
 }
 
 // Into the catalog, with attributes: a part at a time, since all attributes of a store may not fit into memory twice.
@@ -187,6 +195,9 @@ Status Applier::PlanUsers(EncodedBatch* batch, Plan* plan) {
       it = plan->users.emplace(id, std::move(stored)).first;
     }
     const bool known = it->second.has_value();
+    if (const auto* interaction = std::get_if<Interaction>(&change.body)) {
+      plan->interactions.emplace_back(interaction->item_id, interaction->timestamp_ms);
+    }
     ApplyUserChange(change, {options_.history, options_.seen}, &it->second);
     if (it->second) {
       it->second->partition = source.partition.partition;
@@ -301,6 +312,7 @@ Status Applier::MakeVisible(const Plan& plan) {
   FRESHET_TRY(FaultPoint("applier.between_index_and_catalog"));
   catalog_.Apply(plan.visible);
   index_->Tombstone(plan.tombstones);
+  for (const auto& [item_id, timestamp_ms] : plan.interactions) CountInteraction(item_id, timestamp_ms);
   users_ += plan.new_users;
   users_ -= plan.gone_users;
   const std::int64_t now_us = clock_->MonotonicUs();

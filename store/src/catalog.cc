@@ -123,12 +123,12 @@ Result<Catalog::Selection> Catalog::Select(const Filter& filter, const std::vect
   return selection;
 }
 
-std::vector<std::string> Catalog::IdsOf(const Selection& selection) const {
+std::vector<std::string> Catalog::IdsOf(const Selection& selection, std::size_t max) const {
   std::vector<std::string> ids;
-  ids.reserve(selection.count());
+  ids.reserve(std::min(max, selection.count()));
   const auto lock = ReadLock();
-  for (std::size_t w = 0; w < selection.words_.size(); ++w) {
-    for (std::uint64_t left = selection.words_[w]; left != 0; left &= left - 1) {
+  for (std::size_t w = 0; w < selection.words_.size() && ids.size() < max; ++w) {
+    for (std::uint64_t left = selection.words_[w]; left != 0 && ids.size() < max; left &= left - 1) {
       const std::size_t slot = w * 64 + static_cast<std::size_t>(std::countr_zero(left));
       if (slots_[slot].live) ids.push_back(slots_[slot].id);
     }

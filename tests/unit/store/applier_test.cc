@@ -135,6 +135,49 @@ TEST(Applier, InteractionsAreAppliedOnceHoweverOftenTheyCome) {
   EXPECT_EQ(node.applier->user_count(), 1U);
 }
 
+TEST(Applier, CountsInteractionsOnceAndAgainFromHistoriesAfterReopening) {
+  const test::TempDir dir;
+  const auto popular = [](const Node& node) {
+    std::vector<std::string> ids;
+    for (const auto& [id, count] : *node.applier->Popular()) ids.push_back(id);
+    return ids;
+  };
+  {
+    Node node(dir / "data");
+    const auto batch = [] {
+      return BatchBuilder(0, "interactions").Buy("u", "a", 0).Buy("u", "b", 1).Buy("v", "b", 2).Take();
+    };
+    ASSERT_OK(node.applier->Apply(batch()));
+    ASSERT_OK(node.applier->Apply(batch()));
+    EXPECT_EQ(popular(node), (std::vector<std::string>{"b", "a"}));
+    EXPECT_NEAR((*node.applier->Popular())[0].second, 2.0, 1e-6);
+  }
+  EXPECT_EQ(popular(Node(dir / "data")), (std::vector<std::string>{"b", "a"}));
+}
+
+TEST(Applier, AttributesAreFilterableAtOnceAndAfterReopening) {
+  const test::TempDir dir;
+  Filter films;
+  films.condition = AnyCondition("category", {std::string("film")});
+  const auto matching = [&](const Node& node) {
+    const auto selection = node.applier->catalog().Select(films, {}, [] { return false; });
+    EXPECT_OK(selection);
+    return node.applier->catalog().IdsOf(*selection);
+  };
+  {
+    Node node(dir / "data");
+    EncodedBatch batch = BatchBuilder().Put("a", 0).Put("b", 1).Take();
+    batch.items[0].update.attributes = {{"category", std::string("film")}};
+    ASSERT_OK(node.applier->Apply(std::move(batch)));
+    EXPECT_EQ(matching(node), std::vector<std::string>{"a"});
+    batch = BatchBuilder().Put("b", 2).Delete("a", 3).Take();
+    batch.items[0].update.attributes = {{"category", std::string("film")}};
+    ASSERT_OK(node.applier->Apply(std::move(batch)));
+    EXPECT_EQ(matching(node), std::vector<std::string>{"b"});
+  }
+  EXPECT_EQ(matching(Node(dir / "data")), std::vector<std::string>{"b"});
+}
+
 TEST(Applier, ContinuesAfterReopeningWithTheSameLabelsSequenceAndOffsets) {
   const test::TempDir dir;
   std::uint64_t sequence = 0;

@@ -37,6 +37,7 @@ struct ApplierOptions {
   std::size_t history = 50;                                   // interactions kept per user
   std::size_t seen = 1024;                                    // item ids remembered per user
   std::size_t rebuild_batch = 1024;                           // rows per insert while the index is rebuilt at start
+  PopularityOptions popularity;                               // of items, in memory
   AttributeIndexOptions attributes;                           // of the filters, in memory
   bool outbox = true;                                         // engine: write the changelog's outbox
   std::uint64_t outbox_max_bytes = std::uint64_t{256} << 20;  // above it, applying waits for the publisher
@@ -82,6 +83,9 @@ class Applier final : public Replica {
   [[nodiscard]] std::int64_t as_of_ms() const override { return as_of_ms_.load(); }
   [[nodiscard]] std::uint64_t sequence() const override { return sequence_.load(); }
   [[nodiscard]] std::uint64_t user_count() const override { return users_.load(); }
+  [[nodiscard]] std::shared_ptr<const PopularItems> Popular() const override {
+    return popularity_.Top(clock_->MonotonicUs() / 1000);
+  }
   // Item and user changes made visible since start.
   [[nodiscard]] std::uint64_t applied_records() const { return applied_records_.load(); }
 
@@ -93,6 +97,7 @@ class Applier final : public Replica {
   Status MakeVisible(const Plan& plan);
   Status ShowStored(const std::vector<Catalog::Change>& all, std::size_t begin, std::size_t end);
   void ReportAttributes();
+  void CountInteraction(const std::string& item_id, std::int64_t timestamp_ms);
   [[nodiscard]] bool IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const;
 
   // Constant after construction:
@@ -114,6 +119,7 @@ class Applier final : public Replica {
   Histogram& freshness_seconds_;
 
   Catalog catalog_;
+  Popularity popularity_;
   // Applying thread only, but progress_ is read under mu_ by StoredOffsets():
   std::map<TopicPartition, PartitionProgress> progress_;
   std::uint64_t next_label_ = 1;

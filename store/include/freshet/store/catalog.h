@@ -68,7 +68,8 @@ class Catalog {
   // kDeadlineExceeded.
   [[nodiscard]] Result<Selection> Select(const Filter& filter, const std::vector<std::string_view>& excluded_ids,
                                          const std::function<bool()>& expired) const;
-  [[nodiscard]] std::vector<std::string> IdsOf(const Selection& selection) const;  // those still live
+  // Those still live, the first `max` by slot.
+  [[nodiscard]] std::vector<std::string> IdsOf(const Selection& selection, std::size_t max = ~std::size_t{0}) const;
   // Of those ids the ones that are live and match now.
   [[nodiscard]] std::vector<bool> Matching(const std::vector<std::string>& ids, const Filter& filter) const;
   // The values of one attribute of each item; none of an item that is not live.

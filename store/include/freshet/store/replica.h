@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include "freshet/encoder/encoder.h"
 #include "freshet/indexer/index.h"
 #include "freshet/store/catalog.h"
+#include "freshet/store/popularity.h"
 
 namespace freshet {
 
@@ -43,6 +45,8 @@ class Replica {
   // Newest sequence applied: the version of the index.
   [[nodiscard]] virtual std::uint64_t sequence() const = 0;
   [[nodiscard]] virtual std::uint64_t user_count() const = 0;
+  // Nothing: not counted here.
+  [[nodiscard]] virtual std::shared_ptr<const PopularItems> Popular() const { return nullptr; }
 };
 
 }  // namespace freshet
