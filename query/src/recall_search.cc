@@ -16,7 +16,8 @@ constexpr int kMaxAttempts = 4;
 constexpr std::size_t kMaxDiverseRounds = 32;
 constexpr std::size_t kDeadlineEvery = 256;
 
-// What a search costs, in microseconds; measured at 128 dimensions, and only their ratios matter.
+// What a search costs, in microseconds: estimates for 128 dimensions, not yet measured; only their ratios matter, and
+// they decide the path alone, never the answer.
 constexpr double kReadVectorUs = 3.0;   // one vector out of the store
 constexpr double kVisitUs = 0.15;       // one step of a graph search
 constexpr double kScanVectorUs = 0.05;  // one vector in a scan of the index

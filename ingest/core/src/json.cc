@@ -4,6 +4,7 @@
 #include <rapidjson/memorystream.h>
 #include <rapidjson/reader.h>
 
+#include <charconv>
 #include <cmath>
 
 #include "freshet/core/strings.h"
@@ -23,7 +24,25 @@ class DepthLimiter {
   bool Int64(std::int64_t v) { return document_->Int64(v); }
   bool Uint64(std::uint64_t v) { return document_->Uint64(v); }
   bool Double(double v) { return document_->Double(v); }
-  bool RawNumber(const char* s, rapidjson::SizeType n, bool c) { return document_->RawNumber(s, n, c); }
+  // RapidJSON 1.1 reads a zero with an exponent as something else ("0e44" as -1.5e-272), so the numbers are ours to
+  // read. Its grammar has let only JSON numbers through. What no double can hold ends the parsing.
+  bool RawNumber(const char* s, rapidjson::SizeType n, bool /*copy*/) {
+    const std::string_view text(s, n);
+    if (text.find_first_of(".eE") == std::string_view::npos) {
+      std::int64_t negative = 0;
+      std::uint64_t positive = 0;
+      if (text[0] == '-' ? Reads(text, &negative) && negative != 0 : Reads(text, &positive)) {
+        return text[0] == '-' ? document_->Int64(negative) : document_->Uint64(positive);
+      }
+    }
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error == std::errc::result_out_of_range) {
+      if (!IsTiny(text)) return number_out_of_range_ = true, false;
+      value = text[0] == '-' ? -0.0 : 0.0;
+    }
+    return document_->Double(value);
+  }
   bool String(const char* s, rapidjson::SizeType n, bool c) { return document_->String(s, n, c); }
   bool Key(const char* s, rapidjson::SizeType n, bool c) { return document_->Key(s, n, c); }
   bool StartObject() { return ++depth_ <= max_depth_ && document_->StartObject(); }
@@ -37,26 +56,43 @@ class DepthLimiter {
     return document_->EndArray(n);
   }
 
+  [[nodiscard]] bool number_out_of_range() const { return number_out_of_range_; }
+
  private:
+  template <typename Integer>
+  static bool Reads(std::string_view text, Integer* value) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *value);
+    return error == std::errc() && end == text.data() + text.size();
+  }
+  // Out of a double's range on the small side: a negative exponent, or nothing but zeros before the point.
+  static bool IsTiny(std::string_view text) {
+    const std::size_t exponent = text.find_first_of("eE");
+    if (exponent != std::string_view::npos) return text[exponent + 1] == '-';
+    return text.rfind("0.", 0) == 0 || text.rfind("-0.", 0) == 0;
+  }
+
   JsonDocument* document_;
   int max_depth_;
   int depth_ = 0;
+  bool number_out_of_range_ = false;
 };
 
 constexpr unsigned kParseFlags =
-    rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag | rapidjson::kParseFullPrecisionFlag;
+    rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag | rapidjson::kParseNumbersAsStringsFlag;
 
 // Document::Populate wants a generator; this one reads text and reports how the reading went.
 struct Generator {
   std::string_view text;
   int max_depth;
   rapidjson::ParseResult result;
+  bool number_out_of_range = false;
   bool operator()(JsonDocument& document) {
     DepthLimiter limiter(&document, max_depth);
     rapidjson::MemoryStream memory(text.data(), text.size());
     rapidjson::EncodedInputStream<rapidjson::UTF8<>, rapidjson::MemoryStream> stream(memory);
     rapidjson::Reader reader;
     result = reader.Parse<kParseFlags>(stream, limiter);
+    number_out_of_range = limiter.number_out_of_range();
     return !result.IsError();
   }
 };
@@ -66,11 +102,11 @@ struct Generator {
 Result<std::unique_ptr<JsonDocument>> ParseJson(std::string_view text, int max_depth) {
   if (text.empty()) return InvalidArgument("JSON is empty");
   auto document = std::make_unique<JsonDocument>();
-  Generator generator{text, max_depth, {}};
+  Generator generator{text, max_depth, {}, false};
   document->Populate(generator);
   if (generator.result.IsError()) {
     const char* reason = generator.result.Code() == rapidjson::kParseErrorTermination
-                             ? "nested deeper than allowed"
+                             ? (generator.number_out_of_range ? "number out of range" : "nested deeper than allowed")
                              : rapidjson::GetParseError_En(generator.result.Code());
     return InvalidArgument(StrCat("JSON at byte ", generator.result.Offset(), ": ", reason));
   }

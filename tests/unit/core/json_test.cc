@@ -71,5 +71,25 @@ TEST(JsonTest, WritesEscapedTextAndNoNonFiniteNumbers) {
   EXPECT_EQ(JsonQuote("x\"y"), R"("x\"y")");
 }
 
+TEST(Json, NumbersAreReadExactly) {
+  const auto number = [](const char* text) {
+    const auto json = ParseJson(std::string("[") + text + "]");
+    return json.ok() ? (**json)[0].GetDouble() : std::numeric_limits<double>::quiet_NaN();
+  };
+  EXPECT_EQ(number("0e44"), 0);
+  EXPECT_EQ(number("-0.0E5"), 0);
+  EXPECT_EQ(number("1e-999"), 0);
+  EXPECT_EQ(number("1.25e2"), 125);
+  EXPECT_EQ(number("0.1"), 0.1);
+  EXPECT_EQ(number("123456789012345678901234567890"), 1.2345678901234568e29);
+  EXPECT_FALSE(ParseJson("1e999").ok());
+  const auto big = ParseJson("[18446744073709551615, -9223372036854775808, 7, -7]");
+  ASSERT_TRUE(big.ok());
+  EXPECT_EQ((**big)[0].GetUint64(), 18446744073709551615U);
+  EXPECT_EQ((**big)[1].GetInt64(), std::numeric_limits<std::int64_t>::min());
+  EXPECT_TRUE((**big)[2].IsInt() && (**big)[2].IsUint());
+  EXPECT_TRUE((**big)[3].IsInt() && !(**big)[3].IsUint());
+}
+
 }  // namespace
 }  // namespace freshet

@@ -1,6 +1,8 @@
 // deploy/docs/producers.md does what it says: each record there, decoded with the configuration above it.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "freshet/core/file.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
@@ -60,6 +62,8 @@ std::string Outcome(const Config& config, const JsonValue& example) {
 }
 
 TEST(ProducersDoc, EveryRecordGivesWhatThePageSays) {
+  // The page's paths are relative to the repository's root.
+  std::filesystem::current_path(test::SourceRoot());
   const auto page = ReadFile(test::SourceRoot() + "/deploy/docs/producers.md", std::size_t{1} << 20);
   ASSERT_OK(page);
   std::string block;
