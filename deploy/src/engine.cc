@@ -137,12 +137,8 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
   });
   encode_->Start();
   ingest_->Start();
-  return node_->Serve(config_, "engine", [this] {
-    std::vector<std::string> reasons;
-    if (const Status now = status(); !now.ok()) reasons.push_back(now.ToString());
-    if (stopping_) reasons.push_back("stopping");
-    return reasons;
-  });
+  return node_->Serve(
+      config_, "engine", [this] { return status(); }, &stopping_);
 }
 
 Status EngineImpl::status() const {

@@ -78,11 +78,13 @@ Result<std::unique_ptr<Node>> Node::Open(const Config& config, ApplierOptions::R
   return node;
 }
 
-Status Node::Serve(const Config& config, const std::string& role,
-                   const std::function<std::vector<std::string>()>& failures) {
+Status Node::Serve(const Config& config, const std::string& role, const std::function<Status()>& status,
+                   const std::atomic<bool>* stopping) {
   if (!config.serve) return Status::Ok();
-  const auto ready = [this, failures, max_lag_ms = std::int64_t{config.max_lag_seconds} * 1000] {
-    std::vector<std::string> reasons = failures();
+  const auto ready = [this, status, stopping, max_lag_ms = std::int64_t{config.max_lag_seconds} * 1000] {
+    std::vector<std::string> reasons;
+    if (const Status now = status(); !now.ok()) reasons.push_back(now.ToString());
+    if (*stopping) reasons.push_back("stopping");
     const std::int64_t as_of_ms = applier->as_of_ms();
     if (as_of_ms == 0) {
       reasons.push_back("has not caught up with the log yet");

@@ -4,6 +4,7 @@
 // they are torn down in reverse. Errors: see the parts; all are told before anything runs.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -35,9 +36,10 @@ struct Node {
   static Result<std::unique_ptr<Node>> Open(const Config& config, ApplierOptions::Role role,
                                             const std::function<void(double)>& rebuild_progress);
 
-  // Starts HTTP where configured. `failures` names stages that have stopped, for /readyz.
-  Status Serve(const Config& config, const std::string& role,
-               const std::function<std::vector<std::string>()>& failures);
+  // Starts HTTP where configured. `status` tells of a stage that has stopped, `stopping` of an end under way: both are
+  // reasons not to be ready.
+  Status Serve(const Config& config, const std::string& role, const std::function<Status()>& status,
+               const std::atomic<bool>* stopping);
   [[nodiscard]] std::string StatusJson(const std::string& role);
 };
 

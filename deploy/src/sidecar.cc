@@ -42,12 +42,8 @@ class SidecarImpl final : public Sidecar {
     started_ = true;
     node_->applier->Start(&encoded_, {});
     follow_->Start();
-    return node_->Serve(config_, "sidecar", [this] {
-      std::vector<std::string> reasons;
-      if (const Status now = status(); !now.ok()) reasons.push_back(now.ToString());
-      if (stopping_) reasons.push_back("stopping");
-      return reasons;
-    });
+    return node_->Serve(
+        config_, "sidecar", [this] { return status(); }, &stopping_);
   }
 
   [[nodiscard]] Status status() const override {
