@@ -197,15 +197,21 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
                             reader->Integer("max_fresh", &config->index.max_fresh, 1),
                             reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.95)});
                      }});
-  fields->push_back({"store", [reader, config](const YamlNode& node) {
-                       reader->Mapping(node, "store",
-                                       {reader->Choice("durability", {"wal", "sync"},
-                                                       [&](std::size_t choice) { config->sync = choice == 1; }),
-                                        reader->Integer("history", &config->applier.history, 1, 10'000),
-                                        reader->Integer("seen", &config->applier.seen, 1, 100'000),
-                                        reader->Integer("cache_bytes", &config->cache_bytes, 8 << 20),
-                                        reader->Integer("write_buffer_bytes", &config->write_buffer_bytes, 1 << 20)});
-                     }});
+  fields->push_back(
+      {"store", [reader, config](const YamlNode& node) {
+         reader->Mapping(
+             node, "store",
+             {reader->Choice("durability", {"wal", "sync", "interval"},
+                             [&](std::size_t choice) { config->store.durability = static_cast<Durability>(choice); }),
+              reader->Integer("interval_ms", &config->store.sync_interval_ms, 1, 60'000),
+              reader->Choice("vectors", {"fp32", "fp16"},
+                             [&](std::size_t choice) { config->store.vectors = static_cast<VectorType>(choice); }),
+              reader->Integer("history", &config->applier.history, 1, 10'000),
+              reader->Integer("seen", &config->applier.seen, 1, 100'000),
+              reader->Integer("cache_bytes", &config->store.cache_bytes, 8 << 20),
+              reader->Integer("write_buffer_bytes", &config->store.write_buffer_bytes, 1 << 20),
+              reader->Integer("compaction_bytes_per_second", &config->store.compaction_bytes_per_second, 0)});
+       }});
 }
 
 void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* fields) {

@@ -165,7 +165,7 @@ Status EngineImpl::Stop() {
   if (node_->http) node_->http->Stop();
   const Status first_failure = status();
   started_ = false;
-  FRESHET_TRY(node_->store->Flush());
+  FRESHET_TRY(node_->Close());
   return first_failure;
 }
 

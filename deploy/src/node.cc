@@ -5,6 +5,7 @@
 #include "freshet/core/json.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
+#include "freshet/store/index_files.h"
 
 namespace freshet {
 namespace {
@@ -50,27 +51,34 @@ Result<std::unique_ptr<Node>> Node::Open(const Config& config, ApplierOptions::R
   StoreOptions store;
   FRESHET_TRY(LoadModel(config, role, node.get(), &store));
   store.directory = config.data_dir;
-  store.sync = config.sync;
-  store.cache_bytes = config.cache_bytes;
-  store.write_buffer_bytes = config.write_buffer_bytes;
+  store.durability = config.store.durability;
+  store.sync_interval_ms = config.store.sync_interval_ms;
+  store.vectors = config.store.vectors;
+  store.cache_bytes = config.store.cache_bytes;
+  store.write_buffer_bytes = config.store.write_buffer_bytes;
+  store.compaction_bytes_per_second = config.store.compaction_bytes_per_second;
   FRESHET_ASSIGN(node->store, Store::Open(store));
   HnswOptions index = config.index;
   index.dim = store.dim;
   index.metric = store.metric;
-  FRESHET_ASSIGN(std::unique_ptr<Index> made, MakeHnswIndex(index));
+  const std::int64_t begin_us = node->clock.MonotonicUs();
+  auto made = IndexFiles(node->store.get()).Open([&](const std::string& path) { return OpenHnswIndex(path, index); });
+  if (!made) {
+    FRESHET_ASSIGN(made, MakeHnswIndex(index));
+  }
   ApplierOptions applier = config.applier;
   applier.role = role;
   applier.outbox = role == ApplierOptions::Role::kEngine && config.changelog;
   applier.vectors_topic = config.publisher.vectors_topic;
   node->applier =
       std::make_unique<Applier>(applier, store, node->store.get(), std::move(made), &node->clock, &node->metrics);
-  const std::int64_t begin_us = node->clock.MonotonicUs();
   FRESHET_TRY(node->applier->Rebuild(rebuild_progress));
   LogInfo("store", "opened",
           {{"directory", config.data_dir},
            {"items", StrCat(node->applier->catalog().live())},
            {"sequence", StrCat(node->applier->sequence())},
-           {"rebuild_ms", StrCat((node->clock.MonotonicUs() - begin_us) / 1000)}});
+           {"into_the_index", StrCat(node->applier->rebuilt_items())},
+           {"open_ms", StrCat((node->clock.MonotonicUs() - begin_us) / 1000)}});
   node->recall =
       std::make_unique<RecallService>(node->applier.get(), node->user_encoder.get(), &node->clock, &node->metrics);
   node->metrics.GetGauge("freshet_build_info", "Constant 1; the labels tell the build", {{"version", FRESHET_VERSION}})
@@ -85,6 +93,7 @@ Status Node::Serve(const Config& config, const std::string& role, const std::fun
     std::vector<std::string> reasons;
     if (const Status now = status(); !now.ok()) reasons.push_back(now.ToString());
     if (*stopping) reasons.push_back("stopping");
+    if (std::string blocked = applier->blocked(); !blocked.empty()) reasons.push_back(std::move(blocked));
     const std::int64_t as_of_ms = applier->as_of_ms();
     if (as_of_ms == 0) {
       reasons.push_back("has not caught up with the log yet");
@@ -98,6 +107,16 @@ Status Node::Serve(const Config& config, const std::string& role, const std::fun
   FRESHET_TRY(http->Start());
   LogInfo("query", "listening", {{"address", http->address()}});
   return Status::Ok();
+}
+
+Status Node::Close() {
+  FRESHET_TRY(store->Flush());
+  IndexFiles files(store.get());
+  if (files.IsCurrent(applier->sequence())) return Status::Ok();
+  auto cut = applier->CutIndex();
+  // Not a failure: the next start makes the index from the stored vectors.
+  if (!cut.ok()) return Status::Ok();
+  return files.Save(**cut, applier->sequence()).status();
 }
 
 std::string Node::StatusJson(const std::string& role) {

@@ -60,7 +60,7 @@ class SidecarImpl final : public Sidecar {
     if (node_->http) node_->http->Stop();
     const Status first_failure = status();
     started_ = false;
-    FRESHET_TRY(node_->store->Flush());
+    FRESHET_TRY(node_->Close());
     return first_failure;
   }
 

@@ -4,11 +4,42 @@
 #include <shared_mutex>
 #include <unordered_map>
 
+#include "freshet/core/bytes.h"
+#include "freshet/core/checksum.h"
+#include "freshet/core/file.h"
+#include "freshet/core/strings.h"
 #include "freshet/indexer/index.h"
 #include "scoring.h"
 
 namespace freshet {
 namespace {
+
+constexpr std::string_view kMagic = "freshet-flat-1\n";
+
+// A copy: this kind is small.
+class FlatCut final : public IndexCut {
+ public:
+  FlatCut(int dim, Metric metric, std::vector<Label> labels, std::vector<float> vectors)
+      : dim_(dim), metric_(metric), labels_(std::move(labels)), vectors_(std::move(vectors)) {}
+
+  // Magic, u32 dim, string metric, u64 n, n x u64 label, n x dim x f32, u64 XXH3 of all before it.
+  Status Write(const std::string& path, const std::function<Status(std::uint64_t)>& written) const override {
+    ByteWriter out;
+    out.PutString(kMagic).Put(static_cast<std::uint32_t>(dim_)).PutString(MetricName(metric_));
+    out.Put(static_cast<std::uint64_t>(labels_.size()));
+    for (const Label label : labels_) out.Put(label);
+    out.PutFloats(vectors_);
+    out.Put(Xxh3(out.bytes()));
+    FRESHET_TRY(WriteFileAtomically(path, out.bytes()));
+    return written ? written(out.bytes().size()) : Status::Ok();
+  }
+
+ private:
+  const int dim_;
+  const Metric metric_;
+  const std::vector<Label> labels_;
+  const std::vector<float> vectors_;
+};
 
 class FlatIndex final : public Index {
  public:
@@ -70,6 +101,11 @@ class FlatIndex final : public Index {
     return stats;
   }
 
+  [[nodiscard]] Result<std::unique_ptr<IndexCut>> Cut() override {
+    const std::shared_lock lock(mu_);
+    return std::unique_ptr<IndexCut>(std::make_unique<FlatCut>(dim_, metric_, labels_, vectors_));
+  }
+
   [[nodiscard]] std::vector<Label> LiveLabels() const override {
     const std::shared_lock lock(mu_);
     std::vector<Label> labels = labels_;
@@ -91,5 +127,28 @@ class FlatIndex final : public Index {
 }  // namespace
 
 std::unique_ptr<Index> MakeFlatIndex(int dim, Metric metric) { return std::make_unique<FlatIndex>(dim, metric); }
+
+Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, Metric metric) {
+  FRESHET_ASSIGN(const std::string bytes, ReadFile(path, std::size_t{1} << 36));
+  ByteReader sum(bytes);
+  const std::string_view body = sum.GetBytes(bytes.size() < 8 ? bytes.size() + 1 : bytes.size() - 8);
+  if (sum.Get<std::uint64_t>() != Xxh3(body) || !sum.finished()) return Corruption(path + ": the checksum differs");
+  ByteReader in(body);
+  if (in.GetString() != kMagic) return FailedPrecondition(path + ": not an index file of this format");
+  if (in.Get<std::uint32_t>() != static_cast<std::uint32_t>(dim) || in.GetString() != MetricName(metric)) {
+    return FailedPrecondition(path + ": of another dimension or metric");
+  }
+  const auto count = in.Get<std::uint64_t>();
+  if (count * (sizeof(Label) + static_cast<std::size_t>(dim) * sizeof(float)) != in.remaining()) {
+    return Corruption(StrCat(path, ": ", count, " vectors do not fit its size"));
+  }
+  std::vector<Label> labels(count);
+  for (Label& label : labels) label = in.Get<Label>();
+  std::vector<float> vectors(count * static_cast<std::size_t>(dim));
+  in.GetFloats(vectors);
+  auto index = MakeFlatIndex(dim, metric);
+  FRESHET_TRY(index->Insert(labels, vectors));
+  return std::unique_ptr<Index>(std::move(index));
+}
 
 }  // namespace freshet

@@ -11,6 +11,7 @@
 #include <shared_mutex>
 #include <thread>
 
+#include "freshet/core/file.h"
 #include "freshet/indexer/index.h"
 #include "scoring.h"
 #include "segment.h"
@@ -126,6 +127,10 @@ class HnswIndex final : public Index {
     stats.memory_bytes = segment->memory_bytes();
     stats.rebuilds = rebuilds_;
     return stats;
+  }
+
+  [[nodiscard]] Result<std::unique_ptr<IndexCut>> Cut() override {
+    return FailedPrecondition("this kind of index has no file format yet: it is rebuilt from the store");
   }
 
   [[nodiscard]] std::vector<Label> LiveLabels() const override {
@@ -370,6 +375,11 @@ Result<std::unique_ptr<Index>> MakeHnswIndex(const HnswOptions& options) {
   std::unique_ptr<Index> index;
   FRESHET_TRY(Guarded("for the index", [&] { index = std::make_unique<HnswIndex>(options); }));
   return index;
+}
+
+Result<std::unique_ptr<Index>> OpenHnswIndex(const std::string& path, const HnswOptions&) {
+  if (!FileExists(path)) return NotFound(path + ": no such file");
+  return FailedPrecondition(path + ": this kind of index has no file format yet");
 }
 
 }  // namespace freshet

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t kForgetLabelsEveryUs = 60'000'000;  // far above any request's deadline
 constexpr auto kBackpressureWait = std::chrono::milliseconds(20);
+constexpr auto kRestEvery = std::chrono::milliseconds(10);
 
 std::string UserIdOf(const UserChange& change) {
   return std::visit([](const auto& body) { return body.user_id; }, change.body);
@@ -50,6 +51,8 @@ Applier::Applier(const ApplierOptions& options, const StoreOptions& store_option
       stale_(metrics->GetCounter("freshet_stale_total", "Deliveries dropped because they were applied before")),
       commits_(metrics->GetCounter("freshet_commits_total", "Atomic commits")),
       live_items_(metrics->GetGauge("freshet_items_live", "Items that can be recalled")),
+      blocked_gauge_(metrics->GetGauge("freshet_store_blocked", "1 while nothing can be committed, see /readyz")),
+      reopened_(metrics->GetCounter("freshet_store_reopened_total", "Openings of the store after a failed write")),
       attribute_bytes_(metrics->GetGauge("freshet_attribute_index_bytes", "Memory of the filters' attribute index")),
       dropped_attributes_(metrics->GetGauge("freshet_attribute_index_dropped_attributes",
                                             "Attributes that are not filterable because the index is full")),
@@ -68,11 +71,19 @@ Status Applier::Rebuild(const std::function<void(double)>& progress) {
   next_sequence_ = store_->sequence() + 1;
   sequence_ = store_->sequence();
   as_of_ms_ = store_->as_of_ms();
+  std::vector<Label> labels;
   std::vector<Catalog::Change> changes;
-  FRESHET_TRY(store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
-    changes.push_back({std::string(id), row.label});
+  FRESHET_TRY(store_->ForEachShown([&](std::string_view id, const ItemRow& row, Attributes attributes) {
+    labels.push_back(row.label);
+    changes.push_back({std::string(id), row.label, std::move(attributes)});
+    // A part at a time: all attributes of a store may not fit into memory twice.
+    if (changes.size() == options_.rebuild_batch) {
+      catalog_.Apply(changes);
+      changes.clear();
+    }
     return Status::Ok();
   }));
+  catalog_.Apply(changes);
   std::uint64_t users = 0;
   FRESHET_TRY(store_->ForEachUser([&](std::string_view, const UserState& user) {
     ++users;
@@ -81,41 +92,41 @@ Status Applier::Rebuild(const std::function<void(double)>& progress) {
   }));
   users_ = users;
   // In order of labels, that is of arrival: the same graph for the same store.
-  std::sort(changes.begin(), changes.end(), [](const auto& a, const auto& b) { return a.label < b.label; });
-  std::vector<Label> labels;
+  std::sort(labels.begin(), labels.end());
+  const std::vector<Label> indexed = index_->LiveLabels();
+  std::vector<Label> gone;
+  std::set_difference(indexed.begin(), indexed.end(), labels.begin(), labels.end(), std::back_inserter(gone));
+  std::vector<Label> missing;
+  std::set_difference(labels.begin(), labels.end(), indexed.begin(), indexed.end(), std::back_inserter(missing));
+  index_->Tombstone(gone);
+  FRESHET_TRY(InsertStored(missing, progress));
+  rebuilt_items_ = missing.size();
+  live_items_.Set(static_cast<double>(labels.size()));
+  ReportAttributes();
+  return Status::Ok();
+}
+
+Status Applier::InsertStored(const std::vector<Label>& labels, const std::function<void(double)>& progress) {
+  std::vector<Label> batch;
   std::vector<float> vectors;
-  for (std::size_t i = 0; i < changes.size(); ++i) {
-    FRESHET_ASSIGN(const std::optional<std::vector<float>> vector, store_->GetVector(*changes[i].label));
-    if (!vector) return Corruption(StrCat("item `", changes[i].item_id, "` has no vector row"));
-    labels.push_back(*changes[i].label);
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    FRESHET_ASSIGN(const std::optional<std::vector<float>> vector, store_->GetVector(labels[i]));
+    if (!vector) return Corruption(StrCat("label ", labels[i], " of an item has no vector row"));
+    batch.push_back(labels[i]);
     vectors.insert(vectors.end(), vector->begin(), vector->end());
-    if (labels.size() == options_.rebuild_batch || i + 1 == changes.size()) {
-      FRESHET_TRY(index_->Insert(labels, vectors));
-      FRESHET_TRY(ShowStored(changes, i + 1 - labels.size(), i + 1));
-      labels.clear();
+    if (batch.size() == options_.rebuild_batch || i + 1 == labels.size()) {
+      FRESHET_TRY(index_->Insert(batch, vectors));
+      batch.clear();
       vectors.clear();
-      if (progress) progress(static_cast<double>(i + 1) / static_cast<double>(changes.size()));
+      if (progress) progress(static_cast<double>(i + 1) / static_cast<double>(labels.size()));
     }
   }
-  live_items_.Set(static_cast<double>(changes.size()));
-  ReportAttributes();
   return Status::Ok();
 }
 
 // An event from the future would outweigh all others for as long.
 void Applier::CountInteraction(const std::string& item_id, std::int64_t timestamp_ms) {
   popularity_.Add(item_id, std::min(timestamp_ms, clock_->WallMs()));
-}
-
-// Into the catalog, with attributes: a part at a time, since all attributes of a store may not fit into memory twice.
-Status Applier::ShowStored(const std::vector<Catalog::Change>& all, std::size_t begin, std::size_t end) {
-  std::vector<Catalog::Change> changes;
-  for (std::size_t i = begin; i < end; ++i) {
-    FRESHET_ASSIGN(std::optional<Attributes> attributes, store_->GetAttributes(all[i].item_id));
-    changes.push_back({all[i].item_id, all[i].label, attributes ? std::move(*attributes) : Attributes{}});
-  }
-  catalog_.Apply(changes);
-  return Status::Ok();
 }
 
 void Applier::ReportAttributes() {
@@ -157,6 +168,7 @@ Status Applier::PlanItems(EncodedBatch* batch, Plan* plan) {
       if (change.update.vector.size() != static_cast<std::size_t>(store_options_.dim)) {
         return Internal(StrCat("item `", id, "` came with ", change.update.vector.size(), " dimensions"));
       }
+      RoundTo(store_->options().vectors, change.update.vector);
       item.row.label = next_label_++;
       plan->inserts.push_back(item.row.label);
       plan->vectors.insert(plan->vectors.end(), change.update.vector.begin(), change.update.vector.end());
@@ -228,7 +240,10 @@ Status Applier::PlanEpochs(EncodedBatch* batch, Plan* plan) {
       std::set<std::string> replaced;
       for (const ItemChange& change : batch->items) replaced.insert(change.update.item_id);
       FRESHET_TRY(store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
-        if (row.position.partition != source.partition.partition || row.epoch >= source.epoch) return Status::Ok();
+        // What came with a snapshot carries the engine's partitions: of that epoch everything goes.
+        const bool from_here =
+            row.position.partition == source.partition.partition || row.epoch == store_->restored_epoch();
+        if (!from_here || row.epoch >= source.epoch) return Status::Ok();
         if (replaced.contains(std::string(id))) return Status::Ok();
         Commit::Item item;
         item.item_id = id;
@@ -241,7 +256,8 @@ Status Applier::PlanEpochs(EncodedBatch* batch, Plan* plan) {
       }));
     } else {
       FRESHET_TRY(store_->ForEachUser([&](std::string_view id, const UserState& user) {
-        if (user.partition != source.partition.partition || user.epoch >= source.epoch) return Status::Ok();
+        const bool from_here = user.partition == source.partition.partition || user.epoch == store_->restored_epoch();
+        if (!from_here || user.epoch >= source.epoch) return Status::Ok();
         plan->users[std::string(id)] = std::nullopt;
         ++plan->gone_users;
         return Status::Ok();
@@ -291,7 +307,7 @@ Status Applier::Apply(EncodedBatch batch) {
     plan.commit.sequence = newest;
     plan.commit.as_of_ms = std::max(as_of_ms_.load(), batch.as_of_ms);
     const std::int64_t begin_us = clock_->MonotonicUs();
-    FRESHET_TRY(store_->Write(plan.commit));
+    FRESHET_TRY(WriteOrWait(plan.commit));
     commit_seconds_.Observe(static_cast<double>(clock_->MonotonicUs() - begin_us) * 1e-6);
     commits_.Add();
     FRESHET_TRY(MakeVisible(plan));
@@ -339,28 +355,50 @@ Status Applier::MakeVisible(const Plan& plan) {
 
 void Applier::Start(BoundedQueue<EncodedBatch>* in,
                     std::function<void(const std::vector<PartitionProgress>&)> on_stored) {
+  {
+    const std::lock_guard lock(rest_mu_);
+    applying_ = true;
+  }
   thread_ = std::thread([this, in, on_stored = std::move(on_stored)] {
-    while (auto batch = in->Pop()) {
-      // A changelog that cannot be published holds the stream back; what is stored stays answered.
-      while (options_.outbox && store_->outbox_bytes() > options_.outbox_max_bytes && !stopping_) {
-        std::this_thread::sleep_for(kBackpressureWait);
-      }
-      std::vector<PartitionProgress> progress = batch->progress;
-      const Status status = Apply(std::move(*batch));
-      if (!status.ok()) {
-        LogError("store", "stopped applying", {{"reason", status.ToString()}});
-        {
-          const std::lock_guard lock(mu_);
-          status_ = status;
-        }
-        in->Close();
-        while (in->Pop()) {
-        }
-        return;
-      }
-      if (on_stored && !progress.empty()) on_stored(progress);
-    }
+    Run(in, on_stored);
+    const std::lock_guard lock(rest_mu_);
+    applying_ = false;
+    if (rest_work_ != nullptr) rest_result_ = (*rest_work_)();
+    rest_work_ = nullptr;
+    rested_.notify_all();
   });
+}
+
+void Applier::Run(BoundedQueue<EncodedBatch>* in,
+                  const std::function<void(const std::vector<PartitionProgress>&)>& on_stored) {
+  while (true) {
+    WorkAtRest();
+    auto batch = in->PopFor(kRestEvery);
+    if (!batch) {
+      if (in->drained()) return;
+      if (!store_->writable()) (void)TryReopen(Unavailable("a write failed"));  // told by blocked(), tried again soon
+      continue;
+    }
+    // A changelog that cannot be published holds the stream back; what is stored stays answered.
+    while (options_.outbox && store_->outbox_bytes() > options_.outbox_max_bytes && !stopping_) {
+      WorkAtRest();
+      std::this_thread::sleep_for(kBackpressureWait);
+    }
+    std::vector<PartitionProgress> progress = batch->progress;
+    const Status status = Apply(std::move(*batch));
+    if (!status.ok()) {
+      LogError("store", "stopped applying", {{"reason", status.ToString()}});
+      {
+        const std::lock_guard lock(mu_);
+        status_ = status;
+      }
+      in->Close();
+      while (in->Pop()) {
+      }
+      return;
+    }
+    if (on_stored && !progress.empty()) on_stored(progress);
+  }
 }
 
 void Applier::Join() {

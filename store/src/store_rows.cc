@@ -1,6 +1,8 @@
 #include "store_rows.h"
 
+#include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "freshet/core/bytes.h"
 #include "freshet/ingest/record_codec.h"
@@ -162,7 +164,7 @@ Result<OutboxEntry> DecodeOutboxRow(std::uint64_t sequence, std::string_view byt
 std::string EncodeIdentity(const StoreIdentity& identity) {
   ByteWriter out;
   out.Put(identity.format).Put(identity.epoch).Put(identity.dim).PutString(identity.metric);
-  out.PutString(identity.space_id);
+  out.PutString(identity.space_id).Put(static_cast<std::uint8_t>(identity.vectors));
   return out.Take();
 }
 
@@ -170,11 +172,17 @@ Result<StoreIdentity> DecodeIdentity(std::string_view bytes) {
   ByteReader in(bytes);
   StoreIdentity identity;
   identity.format = in.Get<std::uint32_t>();
-  if (in.ok() && identity.format != StoreIdentity{}.format) return identity;  // the caller refuses it by number
+  // The caller refuses what it does not know by number.
+  if (in.ok() && (identity.format < 1 || identity.format > StoreIdentity{}.format)) return identity;
   identity.epoch = in.Get<std::uint64_t>();
   identity.dim = in.Get<std::uint32_t>();
   identity.metric = in.GetString();
   identity.space_id = in.GetString();
+  if (identity.format >= 2) {
+    const auto vectors = in.Get<std::uint8_t>();
+    if (vectors > static_cast<std::uint8_t>(VectorType::kFp16)) in.Fail();
+    identity.vectors = static_cast<VectorType>(vectors);
+  }
   FRESHET_TRY(Check(in, "identity"));
   return identity;
 }
@@ -193,6 +201,77 @@ Result<StoreState> DecodeState(std::string_view bytes) {
   state.as_of_ms = in.Get<std::int64_t>();
   FRESHET_TRY(Check(in, "state"));
   return state;
+}
+
+std::string EncodeIndexFileRow(const IndexFileRow& row) {
+  ByteWriter out = Begin();
+  out.Put(row.tag).Put(row.sequence);
+  return out.Take();
+}
+
+Result<IndexFileRow> DecodeIndexFileRow(std::string_view bytes) {
+  ByteReader in = Open(bytes);
+  IndexFileRow row;
+  row.tag = in.Get<std::uint64_t>();
+  row.sequence = in.Get<std::uint64_t>();
+  FRESHET_TRY(Check(in, "index file"));
+  return row;
+}
+
+std::uint16_t ToHalf(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000);
+  const std::uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude >= 0x477fefff)
+    return static_cast<std::uint16_t>(sign | 0x7bff);  // 65504 and whatever would round above it
+  if (magnitude < 0x38800000) {  // subnormal: adding 0.5 lets the float unit round to multiples of 2^-24
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
+    return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000));
+  }
+  const std::uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
+  return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000) >> 13));
+}
+
+float FromHalf(std::uint16_t half) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000) << 16;
+  const std::uint32_t magnitude = half & 0x7fff;
+  if (magnitude < 0x400) {
+    const float value = static_cast<float>(magnitude) * 0x1p-24F;
+    return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(value));
+  }
+  return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000));
+}
+
+void RoundTo(VectorType type, std::span<float> vector) {
+  if (type != VectorType::kFp16) return;
+  for (float& value : vector) value = FromHalf(ToHalf(value));
+}
+
+std::string EncodeVector(std::span<const float> vector, VectorType type) {
+  if (type == VectorType::kFp32) return {reinterpret_cast<const char*>(vector.data()), vector.size_bytes()};
+  std::string out(vector.size() * 2, '\0');
+  for (std::size_t i = 0; i < vector.size(); ++i) {
+    const std::uint16_t half = ToHalf(vector[i]);
+    std::memcpy(out.data() + 2 * i, &half, 2);
+  }
+  return out;
+}
+
+Result<std::vector<float>> DecodeVector(std::string_view bytes, std::size_t dim, VectorType type) {
+  std::vector<float> vector(dim);
+  if (bytes.size() != dim * (type == VectorType::kFp32 ? sizeof(float) : 2)) {
+    return Corruption("vector row does not decode");
+  }
+  if (type == VectorType::kFp32) {
+    std::memcpy(vector.data(), bytes.data(), bytes.size());
+    return vector;
+  }
+  for (std::size_t i = 0; i < dim; ++i) {
+    std::uint16_t half = 0;
+    std::memcpy(&half, bytes.data() + 2 * i, 2);
+    vector[i] = FromHalf(half);
+  }
+  return vector;
 }
 
 }  // namespace freshet

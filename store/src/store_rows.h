@@ -2,8 +2,11 @@
 // validate every byte; an unreadable row is kCorruption, with its key named by the caller.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "freshet/core/status.h"
 #include "freshet/store/store.h"
@@ -31,12 +34,14 @@ namespace freshet {
 [[nodiscard]] Result<OutboxEntry> DecodeOutboxRow(std::uint64_t sequence, std::string_view bytes);
 
 // What the store is, written once; and how far it has come, written at each commit.
+// Format 2 adds how vectors are kept; a store of format 1 holds fp32 and becomes one of format 2 when it is opened.
 struct StoreIdentity {
-  std::uint32_t format = 1;
+  std::uint32_t format = 2;
   std::uint64_t epoch = 0;
   std::uint32_t dim = 0;
   std::string metric;
   std::string space_id;
+  VectorType vectors = VectorType::kFp32;
 };
 [[nodiscard]] std::string EncodeIdentity(const StoreIdentity& identity);
 [[nodiscard]] Result<StoreIdentity> DecodeIdentity(std::string_view bytes);
@@ -48,5 +53,14 @@ struct StoreState {
 };
 [[nodiscard]] std::string EncodeState(const StoreState& state);
 [[nodiscard]] Result<StoreState> DecodeState(std::string_view bytes);
+
+[[nodiscard]] std::string EncodeIndexFileRow(const IndexFileRow& row);
+[[nodiscard]] Result<IndexFileRow> DecodeIndexFileRow(std::string_view bytes);
+
+// IEEE 754 half precision, rounded to nearest even; beyond its range the largest finite value.
+[[nodiscard]] std::uint16_t ToHalf(float value);
+[[nodiscard]] float FromHalf(std::uint16_t half);
+[[nodiscard]] std::string EncodeVector(std::span<const float> vector, VectorType type);
+[[nodiscard]] Result<std::vector<float>> DecodeVector(std::string_view bytes, std::size_t dim, VectorType type);
 
 }  // namespace freshet

@@ -36,12 +36,6 @@ class Descriptor {
   int fd_;
 };
 
-Status SyncDirectory(const std::string& directory) {
-  const Descriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (fd.get() < 0 || ::fsync(fd.get()) != 0) return IoError(StrCat(directory, ": fsync: ", Errno()));
-  return Status::Ok();
-}
-
 // Splits a stream of chunks into lines.
 class LineSplitter {
  public:
@@ -115,6 +109,12 @@ Status WriteFileAtomically(const std::string& path, std::string_view content) {
   if (std::rename(temporary.c_str(), path.c_str()) != 0) return fail("rename");
   const std::string parent = std::filesystem::path(path).parent_path().string();
   return SyncDirectory(parent.empty() ? "." : parent);
+}
+
+Status SyncDirectory(const std::string& directory) {
+  const Descriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.get() < 0 || ::fsync(fd.get()) != 0) return IoError(StrCat(directory, ": fsync: ", Errno()));
+  return Status::Ok();
 }
 
 Status CreateDirectories(const std::string& path) {

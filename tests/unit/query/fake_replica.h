@@ -34,6 +34,7 @@ class HookedIndex final : public Index {
   }
   [[nodiscard]] IndexStats Stats() const override { return inner_->Stats(); }
   [[nodiscard]] std::vector<Label> LiveLabels() const override { return inner_->LiveLabels(); }
+  [[nodiscard]] Result<std::unique_ptr<IndexCut>> Cut() override { return inner_->Cut(); }
 
   std::function<void(const SearchOptions&)> before_search;
   bool forgets = false;  // as an approximate index at its worst: half of the hits, unless exact

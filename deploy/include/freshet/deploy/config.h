@@ -66,9 +66,7 @@ struct Config {
   std::size_t queue_max_batches = 8;
   std::size_t queue_max_bytes = std::size_t{64} << 20;
   HnswOptions index;
-  bool sync = false;
-  std::size_t cache_bytes = std::size_t{64} << 20;
-  std::size_t write_buffer_bytes = std::size_t{32} << 20;
+  StoreOptions store;  // directory, space, dimension and metric come from elsewhere
   ApplierOptions applier;
 
   bool changelog = true;

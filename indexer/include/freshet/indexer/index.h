@@ -9,9 +9,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "freshet/core/metrics.h"
@@ -51,6 +53,18 @@ struct IndexStats {
   std::size_t rebuilds = 0;
 };
 
+// One moment of an index, to be written to a file while the index goes on. Holds memory of the index: write it soon.
+// Any one thread.
+class IndexCut {
+ public:
+  virtual ~IndexCut() = default;
+  // Writes `path` (not there before), fsyncs it. `written` is told the bytes after each piece and may wait: a rate
+  // limit, cancellation (an error of it ends the writing and is returned). Errors: kResourceExhausted (disk full),
+  // kIoError.
+  virtual Status Write(const std::string& path,
+                       const std::function<Status(std::uint64_t bytes)>& written = {}) const = 0;
+};
+
 class Index {
  public:
   virtual ~Index() = default;
@@ -73,8 +87,11 @@ class Index {
   [[nodiscard]] virtual Result<std::vector<Hit>> Search(std::span<const float> query,
                                                         const SearchOptions& options) const = 0;
   [[nodiscard]] virtual IndexStats Stats() const = 0;
-  // Live labels, ascending: for audits and tests.
+  // Live labels, ascending: for audits and tests, and to compare what a file held with the store.
   [[nodiscard]] virtual std::vector<Label> LiveLabels() const = 0;
+  // What is live now, once. Called by the writer thread; quick (no copy of vectors or graph). Errors:
+  // kFailedPrecondition where this kind cannot be written.
+  [[nodiscard]] virtual Result<std::unique_ptr<IndexCut>> Cut() = 0;
 };
 
 struct HnswOptions {
@@ -90,8 +107,14 @@ struct HnswOptions {
   Status Validate() const;
 };
 [[nodiscard]] Result<std::unique_ptr<Index>> MakeHnswIndex(const HnswOptions& options);
+// Reads a file that IndexCut wrote and validates it whole; the index then takes adds and tombstones like any other.
+// Errors: kNotFound, kCorruption (file and reason), kFailedPrecondition (dimension, metric or format of another),
+// kResourceExhausted.
+[[nodiscard]] Result<std::unique_ptr<Index>> OpenHnswIndex(const std::string& path, const HnswOptions& options);
 
 // Exact: scans every live vector. The oracle of the tests.
 [[nodiscard]] std::unique_ptr<Index> MakeFlatIndex(int dim, Metric metric);
+// As OpenHnswIndex().
+[[nodiscard]] Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, Metric metric);
 
 }  // namespace freshet

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -45,12 +46,14 @@ struct ApplierOptions {
 
 class Applier final : public Replica {
  public:
-  // `store` outlives the applier. `index` is empty; Rebuild() fills it.
+  // `store` outlives the applier. `index` is empty, or comes from a file that the store names; Rebuild() makes it
+  // equal to the store.
   Applier(const ApplierOptions& options, const StoreOptions& store_options, Store* store, std::unique_ptr<Index> index,
           const Clock* clock, Metrics* metrics);
   ~Applier() override;
 
-  // Fills index and catalog from the store. `progress` gets 0..1.
+  // Fills the catalog from the store, and reconciles the index with it: what the index has and the store has not gets
+  // a tombstone, what is missing is inserted from the stored vectors. `progress` gets 0..1.
   Status Rebuild(const std::function<void(double)>& progress = {});
 
   // Applies one batch on the calling thread. Idempotent: what the stored offsets already cover changes nothing.
@@ -62,10 +65,25 @@ class Applier final : public Replica {
   // From now on the changelog's backlog holds nothing back: for a graceful stop while the broker is away.
   void ReleaseBackpressure() { stopping_ = true; }
   void Join();  // REQUIRES: the input queue is, or will be, closed
+  // Runs `work` between two batches, on the applying thread (or on this one, where nothing is applied in a thread), and
+  // returns what it returned. Nothing is committed meanwhile, and what is committed is visible. Errors also:
+  // kUnavailable while the store cannot be written.
+  Status AtRest(const std::function<Status()>& work);
+  // Why nothing can be committed at the moment: a full disk, a failing one. Empty: all is well. What is stored goes on
+  // being answered, nothing is read meanwhile, and applying goes on by itself.
+  [[nodiscard]] std::string blocked() const;
   [[nodiscard]] Status status() const;
 
   // Next offsets as stored, for OffsetLookup.
   [[nodiscard]] std::map<TopicPartition, std::int64_t> StoredOffsets(const std::vector<TopicPartition>& wanted) const;
+
+  // What Rebuild() inserted into the index: 0 where a file brought everything.
+  [[nodiscard]] std::uint64_t rebuilt_items() const { return rebuilt_items_; }
+  // The index, to be cut. REQUIRES: at rest.
+  [[nodiscard]] Result<std::unique_ptr<IndexCut>> CutIndex() { return index_->Cut(); }
+  // Where index and store differ, the store is right. While batches are applied, from any one thread; stalls them only
+  // where something differs. Returns the number of differences found and repaired.
+  Result<std::uint64_t> AuditAndRepair();
 
   // Index against store: live labels one to one with the store's items. Errors: kCorruption naming the first
   // difference. REQUIRES: nothing is being applied.
@@ -95,7 +113,11 @@ class Applier final : public Replica {
   Status PlanUsers(EncodedBatch* batch, Plan* plan);
   Status PlanEpochs(EncodedBatch* batch, Plan* plan);
   Status MakeVisible(const Plan& plan);
-  Status ShowStored(const std::vector<Catalog::Change>& all, std::size_t begin, std::size_t end);
+  Status InsertStored(const std::vector<Label>& labels, const std::function<void(double)>& progress);
+  Status WriteOrWait(const Commit& commit);
+  Status TryReopen(const Status& reason);
+  void WorkAtRest();
+  void Run(BoundedQueue<EncodedBatch>* in, const std::function<void(const std::vector<PartitionProgress>&)>& on_stored);
   void ReportAttributes();
   void CountInteraction(const std::string& item_id, std::int64_t timestamp_ms);
   [[nodiscard]] bool IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const;
@@ -112,6 +134,8 @@ class Applier final : public Replica {
   Counter& stale_;
   Counter& commits_;
   Gauge& live_items_;
+  Gauge& blocked_gauge_;
+  Counter& reopened_;
   Gauge& attribute_bytes_;
   Gauge& dropped_attributes_;
   Histogram& commit_seconds_;
@@ -125,6 +149,7 @@ class Applier final : public Replica {
   std::uint64_t next_label_ = 1;
   std::uint64_t next_sequence_ = 1;
   std::int64_t labels_forgotten_us_ = 0;
+  std::uint64_t rebuilt_items_ = 0;
 
   std::atomic<bool> stopping_{false};
   std::atomic<std::int64_t> as_of_ms_{0};
@@ -133,7 +158,15 @@ class Applier final : public Replica {
   std::atomic<std::uint64_t> applied_records_{0};
   std::thread thread_;
   mutable std::mutex mu_;
-  Status status_;  // guarded by mu_
+  Status status_;        // guarded by mu_
+  std::string blocked_;  // guarded by mu_
+
+  std::mutex rest_mu_;
+  std::condition_variable rested_;
+  // Guarded by rest_mu_:
+  bool applying_ = false;
+  const std::function<Status()>* rest_work_ = nullptr;
+  Status rest_result_;
 };
 
 }  // namespace freshet

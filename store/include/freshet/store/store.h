@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,16 +23,40 @@
 #include "freshet/indexer/index.h"
 #include "freshet/store/replica.h"
 
+namespace rocksdb {
+class Env;
+}
+
 namespace freshet {
+
+// What a commit that has returned survives. All three: the end of the process, however it comes. Whatever is lost is a
+// suffix of commits with their offsets, so Kafka gives it again, as long as its retention reaches back.
+enum class Durability {
+  kWal,       // power loss: what the kernel had not written back (seconds)
+  kSync,      // power loss too: fsync of the log at each commit
+  kInterval,  // power loss: at most the last sync_interval_ms, and the fsync that was under way
+};
+
+// How vectors are kept. fp16 halves the store's largest family; vectors are rounded before they are indexed, so that a
+// restart changes no score.
+enum class VectorType : std::uint8_t { kFp32 = 0, kFp16 = 1 };
+
+// To what the store keeps, so that what is indexed and published is what is stored.
+void RoundTo(VectorType type, std::span<float> vector);
 
 struct StoreOptions {
   std::string directory;
   std::string space_id;
   int dim = 0;
   Metric metric = Metric::kCosine;
-  bool sync = false;  // fsync the log at each commit; without it power loss may lose a suffix, which Kafka still has
+  Durability durability = Durability::kWal;
+  int sync_interval_ms = 100;  // with kInterval
+  VectorType vectors = VectorType::kFp32;
   std::size_t cache_bytes = std::size_t{64} << 20;  // block cache, write buffers charged to it
   std::size_t write_buffer_bytes = std::size_t{32} << 20;
+  std::uint64_t compaction_bytes_per_second = 0;  // of flushes and compactions together; 0: no limit
+  std::uint64_t epoch_above = 0;                  // a new store's epoch is higher, though the clock went backwards
+  rocksdb::Env* env = nullptr;                    // not owned; null: the system's
   Status Validate() const;
 };
 
@@ -49,6 +74,37 @@ struct OutboxEntry {
   bool is_user_event = false;
   std::string key;
   std::optional<std::string> value;
+};
+
+// The index file that belongs to the store: `index/<tag>` in its directory. It is written first and named in the store
+// afterwards, so that a store which lost a suffix of its log never takes a file of that lost future for its own.
+struct IndexFileRow {
+  std::uint64_t tag = 0;
+  std::uint64_t sequence = 0;  // of the store when the file was cut
+};
+
+// What a restored checkpoint becomes, in one batch, before anybody sees it.
+struct RestoredAs {
+  std::uint64_t sequence_at_least = 0;  // engine: what may have been published since the snapshot is not numbered again
+  // Follower: where to go on in the changelog. Replaces all offsets; the outbox is emptied.
+  std::optional<std::vector<PartitionProgress>> follow;
+  std::optional<IndexFileRow> index_file;
+};
+
+// What a look through the whole store found.
+struct StoreCheck {
+  std::uint64_t items = 0;
+  std::uint64_t users = 0;
+  std::uint64_t outbox = 0;
+  std::uint64_t differences = 0;
+  std::vector<std::string> examples;  // of the differences, the first few
+};
+
+struct StoreSizes {
+  std::uint64_t sst_bytes = 0;      // on disk
+  std::uint64_t live_bytes = 0;     // RocksDB's estimate of what of it is live
+  std::uint64_t written_bytes = 0;  // since open: log, flushes, compactions
+  std::uint64_t user_bytes = 0;     // since open: keys and values of commits
 };
 
 // Everything one micro-batch changes. Built by the Applier.
@@ -78,8 +134,13 @@ class Store {
   [[nodiscard]] static Result<std::unique_ptr<Store>> OpenExisting(const std::string& directory);
   virtual ~Store() = default;
 
-  // Atomic and, with `sync`, durable when it returns.
+  // Atomic; see Durability for what survives what. After an error nothing can be written until Reopen(): whether the
+  // commit is in the store is then told by sequence(), and writing it again changes nothing.
   virtual Status Write(const Commit& commit) = 0;
+  [[nodiscard]] virtual bool writable() const = 0;
+  // Writer thread. Closes the database and opens it again; it can be read all the while. Errors: kResourceExhausted
+  // while the disk has too little room; kIoError. Then try again later.
+  virtual Status Reopen() = 0;
 
   [[nodiscard]] virtual Result<std::optional<ItemRow>> GetItem(std::string_view item_id) const = 0;
   [[nodiscard]] virtual Result<std::optional<Features>> GetFeatures(std::string_view item_id) const = 0;
@@ -90,9 +151,15 @@ class Store {
   // In id order, over one consistent snapshot. Stops at the first status that is not ok.
   virtual Status ForEachItem(const std::function<Status(std::string_view item_id, const ItemRow& row)>& item) const = 0;
   virtual Status ForEachUser(const std::function<Status(std::string_view user_id, const UserState&)>& user) const = 0;
+  // Items with their attributes, as answers show them; in id order.
+  virtual Status ForEachShown(
+      const std::function<Status(std::string_view item_id, const ItemRow& row, Attributes attributes)>& item) const = 0;
 
   [[nodiscard]] virtual Result<std::map<TopicPartition, PartitionProgress>> Progress() const = 0;
   [[nodiscard]] virtual std::uint64_t epoch() const = 0;
+  // Follower: rows of this epoch came with a snapshot of the engine and carry the engine's partitions; 0: none did.
+  [[nodiscard]] virtual std::uint64_t restored_epoch() const = 0;
+  [[nodiscard]] virtual const StoreOptions& options() const = 0;
   // As of the last commit:
   [[nodiscard]] virtual std::uint64_t next_label() const = 0;
   [[nodiscard]] virtual std::uint64_t sequence() const = 0;
@@ -106,8 +173,21 @@ class Store {
   [[nodiscard]] virtual std::uint64_t outbox_records() const = 0;
   [[nodiscard]] virtual std::uint64_t outbox_bytes() const = 0;
 
-  // Memtables to disk; at a graceful stop.
+  // Memtables to disk; at a graceful stop, and before a checkpoint. Any thread.
   virtual Status Flush() = 0;
+  // The store as it is, into a directory that is not there yet, on the same file system: tables are hard links, the log
+  // is copied. Writer thread between two commits; quick after a Flush(). The files are not synced yet.
+  virtual Status Checkpoint(const std::string& directory) = 0;
+  virtual Status BecomeRestored(const RestoredAs& as) = 0;
+  // Reads everything: every table's checksums, items, vectors, labels, features and attributes one to one, no number
+  // above its counter. One consistent view; other threads go on. `progress` gets 0..1 and may end it. Errors:
+  // kCorruption where rows cannot be read.
+  [[nodiscard]] virtual Result<StoreCheck> Check(const std::function<Status(double)>& progress) const = 0;
+  [[nodiscard]] virtual StoreSizes Sizes() const = 0;
+  // Since open.
+  [[nodiscard]] virtual std::uint64_t wal_bytes() const = 0;
+  [[nodiscard]] virtual Result<std::optional<IndexFileRow>> IndexFile() const = 0;
+  virtual Status PutIndexFile(const IndexFileRow& row) = 0;
 };
 
 }  // namespace freshet

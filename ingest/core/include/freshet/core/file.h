@@ -17,6 +17,9 @@ namespace freshet {
 // Errors: kIoError (a full disk among them); path is then unchanged.
 Status WriteFileAtomically(const std::string& path, std::string_view content);
 
+// Makes the names in a directory durable. Errors: kIoError.
+Status SyncDirectory(const std::string& directory);
+
 Status CreateDirectories(const std::string& path);
 [[nodiscard]] bool FileExists(const std::string& path);
 
