@@ -193,9 +193,9 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
                            node, "index",
                            {reader->Integer("m", &config->index.m, 2, 128),
                             reader->Integer("ef_construction", &config->index.ef_construction, 2, 4096),
-                            reader->Integer("initial_capacity", &config->index.initial_capacity, 64),
+                            reader->Integer("capacity", &config->index.capacity, 64, 1'000'000'000),
                             reader->Integer("max_fresh", &config->index.max_fresh, 1),
-                            reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.95)});
+                            reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.99)});
                      }});
   fields->push_back(
       {"store", [reader, config](const YamlNode& node) {

@@ -1,230 +1,365 @@
-// The only file that names hnswlib.
 #include "graph.h"
 
-#include <hnswlib/hnswlib.h>
-
-#include <algorithm>
-#include <bit>
-#include <cstring>
-
-#include "buffer.h"
+#include <cmath>
 
 namespace freshet {
 namespace {
 
-class CodeSpace final : public hnswlib::SpaceInterface<float> {
- public:
-  explicit CodeSpace(const Int8Codes* codes) : codes_(codes) {}
-  size_t get_data_size() override { return codes_->row_bytes(); }
-  hnswlib::DISTFUNC<float> get_dist_func() override {
-    return [](const void* a, const void* b, const void* codes) {
-      return static_cast<const Int8Codes*>(codes)->Distance(a, b);
-    };
-  }
-  void* get_dist_func_param() override { return const_cast<Int8Codes*>(codes_); }
+constexpr std::uint32_t kMaxLevel = 16;
 
- private:
-  const Int8Codes* codes_;
-};
-
-// hnswlib, with the level-0 nodes laid out for our search: a node begins on a cache line with its codes, so that a
-// distance touches the fewest lines; then its links, then its slot.
-class Hnsw final : public hnswlib::HierarchicalNSW<float> {
- public:
-  Hnsw(CodeSpace* space, std::size_t capacity, const HnswOptions& options)
-      : HierarchicalNSW(space, capacity, options.m, options.ef_construction, options.seed) {
-    offsetData_ = 0;
-    offsetLevel0_ = (data_size_ + 3) / 4 * 4;
-    label_offset_ = offsetLevel0_ + size_links_level0_;
-    size_data_per_element_ = (label_offset_ + sizeof(hnswlib::labeltype) + 63) / 64 * 64;
-    std::free(data_level0_memory_);
-    data_level0_memory_ = nullptr;
-    // One more than asked for: addPoint clears a node's size from its links on, into the node after it.
-    data_level0_memory_ = static_cast<char*>(AllocateHuge((capacity + 1) * size_data_per_element_));
-  }
-  [[nodiscard]] const char* Node(std::uint32_t id) const {
-    return data_level0_memory_ + std::size_t{id} * size_data_per_element_;
-  }
-};
-
-// A candidate as one number that sorts by distance: the float's bits made monotone, the node, whether it was expanded.
-std::uint64_t Key(float distance, std::uint32_t node) {
-  const auto bits = std::bit_cast<std::uint32_t>(distance);
-  const std::uint32_t ordered = bits ^ ((bits >> 31) != 0 ? 0xffffffffU : 0x80000000U);
-  return std::uint64_t{ordered} << 32 | std::uint64_t{node} << 1;
-}
-std::uint32_t NodeOf(std::uint64_t key) { return static_cast<std::uint32_t>(key) >> 1; }
-float DistanceOf(std::uint64_t key) {
-  const auto ordered = static_cast<std::uint32_t>(key >> 32);
-  return std::bit_cast<float>(ordered ^ ((ordered >> 31) != 0 ? 0x80000000U : 0xffffffffU));
+[[gnu::always_inline]] inline void StoreLink(const std::uint32_t* at, std::uint32_t value) {
+  std::atomic_ref<std::uint32_t>(*const_cast<std::uint32_t*>(at)).store(value, std::memory_order_release);
 }
 
-// Where `key` belongs in the sorted pool, without a branch that is guessed wrong half of the time.
-std::size_t Place(const std::uint64_t* pool, std::size_t size, std::uint64_t key) {
-  const std::uint64_t* base = pool;
-  for (std::size_t left = size; left > 1;) {
-    const std::size_t half = left / 2;
-    base = base[half - 1] < key ? base + half : base;
-    left -= half;
-  }
-  return static_cast<std::size_t>(base - pool) + (*base < key ? 1 : 0);
+std::uint64_t Mixed(std::uint64_t x) {  // splitmix64, Steele et al. 2014
+  x += 0x9e3779b97f4a7c15ULL;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
 }
 
-// What a search needs, kept by its thread: a search allocates nothing once this is warm.
-struct Scratch {
-  std::vector<std::uint64_t> visited;  // one bit a node, so that a million nodes fit into the processor's cache
-  std::vector<std::uint32_t> touched;  // the words of `visited` to clear afterwards
-  std::vector<std::uint64_t> pool;     // the best so far, sorted
-  std::vector<std::uint32_t> fresh;    // neighbours that were not seen before
-  std::vector<Candidate> found;
-  std::vector<char> query;
-
-  void Prepare(std::size_t nodes, std::size_t width, std::size_t row_bytes) {
-    // A search that ran out of memory may have left bits behind.
-    for (const std::uint32_t word : touched) visited[word] = 0;
-    touched.clear();
-    if (visited.size() * 64 < nodes) visited.resize((nodes + 63) / 64);
-    if (pool.size() < width + 1) pool.resize(width + 1);
-    if (query.size() < row_bytes) query.resize(row_bytes);
-  }
-  // Whether the node is new.
-  [[gnu::always_inline]] bool Visit(std::uint32_t node) {
-    std::uint64_t& word = visited[node / 64];
-    const std::uint64_t bit = std::uint64_t{1} << (node % 64);
-    if ((word & bit) != 0) return false;
-    if (word == 0) touched.push_back(node / 64);
-    word |= bit;
-    return true;
-  }
-};
-
-}  // namespace
-
-struct Graph::Impl {
-  Impl(const Int8Codes* wanted_codes, std::size_t capacity, const HnswOptions& wanted_options)
-      : codes(wanted_codes), options(wanted_options), space(wanted_codes), hnsw(&space, capacity, wanted_options) {}
-
-  const Int8Codes* codes;
-  const HnswOptions options;
-  CodeSpace space;
-  Hnsw hnsw;
-};
-
-Graph::Graph(const Int8Codes* codes, std::size_t capacity, const HnswOptions& options)
-    : impl_(std::make_unique<Impl>(codes, capacity, options)) {}
-Graph::Graph(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Graph::~Graph() = default;
-
-std::size_t Graph::size() const { return impl_->hnsw.cur_element_count; }
-std::size_t Graph::bytes_per_node() const {
-  return impl_->hnsw.size_data_per_element_ + sizeof(std::mutex) + sizeof(int) + sizeof(void*) + 2;
+bool Has(const std::vector<std::uint64_t>& bits, std::uint32_t slot) {
+  return slot / 64 < bits.size() && (bits[slot / 64] >> (slot % 64) & 1) != 0;
 }
 
-void Graph::Add(std::uint32_t slot, const float* vector) {
-  std::vector<char> row(impl_->codes->row_bytes());
-  impl_->codes->Encode(vector, row.data());
-  impl_->hnsw.addPoint(row.data(), slot);
-  impl_->hnsw.label_lookup_.clear();  // 40 bytes a node, for a look-up that is not used: slots are given once
-}
-
-const std::vector<Candidate>& Graph::Search(const float* query_vector, std::size_t width) const {
-  thread_local Scratch scratch;
-  const Hnsw& hnsw = impl_->hnsw;
-  const Int8Codes codes = *impl_->codes;
-  scratch.found.clear();
-  const std::size_t nodes = hnsw.cur_element_count;
-  if (nodes == 0 || width == 0) return scratch.found;
-  scratch.Prepare(nodes, width, codes.row_bytes());
-  const char* query = scratch.query.data();
-  codes.Encode(query_vector, scratch.query.data());
-
-  std::uint32_t entry = hnsw.enterpoint_node_;
-  float entry_distance = codes.Distance(query, hnsw.Node(entry));
-  for (int level = hnsw.maxlevel_; level > 0; --level) {
-    for (bool nearer = true; nearer;) {
-      nearer = false;
-      const auto* links = reinterpret_cast<const std::uint32_t*>(
-          hnsw.linkLists_[entry] + static_cast<std::size_t>(level - 1) * hnsw.size_links_per_element_);
-      const std::size_t count = *reinterpret_cast<const std::uint16_t*>(links);
-      for (std::size_t i = 1; i <= count; ++i) __builtin_prefetch(hnsw.Node(links[i]));
-      for (std::size_t i = 1; i <= count; ++i) {
-        const float distance = codes.Distance(query, hnsw.Node(links[i]));
-        if (distance < entry_distance) {
-          entry_distance = distance;
-          entry = links[i];
-          nearer = true;
-        }
+// From `entry` to where nothing nearer is linked.
+std::uint32_t Descend(const CodeRows& rows, const UpperLevel& level, const std::int8_t* query, CodeHead head,
+                      std::uint32_t entry, std::size_t nodes) {
+  std::vector<std::uint32_t>& slots = [&]() -> std::vector<std::uint32_t>& {
+    thread_local std::vector<std::uint32_t> kept;
+    if (kept.size() < 3 * (level.m + 1)) kept.resize(3 * (level.m + 1));
+    return kept;
+  }();
+  std::uint32_t* ids = slots.data() + level.m + 1;
+  auto* dots = reinterpret_cast<std::int32_t*>(slots.data() + 2 * (level.m + 1));
+  slots[0] = level.SlotOf(entry);
+  rows.codes->Dots(query, rows.rows, slots.data(), 1, dots);
+  float best = rows.codes->Distance(dots[0], head, rows.heads[slots[0]]);
+  for (bool nearer = true; nearer;) {
+    nearer = false;
+    const std::uint32_t* list = level.LinksOf(entry);
+    const std::size_t count = std::min<std::size_t>(LoadLink(list), level.m);
+    std::size_t known = 0;
+    for (std::size_t i = 1; i <= count; ++i) {
+      const std::uint32_t id = LoadLink(list + i);
+      if (id >= nodes) continue;
+      ids[known] = id;
+      slots[known] = level.SlotOf(id);
+      const std::int8_t* row = rows.rows + std::size_t{slots[known++]} * rows.codes->row_bytes();
+      __builtin_prefetch(row);
+      __builtin_prefetch(row + 64);
+    }
+    rows.codes->Dots(query, rows.rows, slots.data(), known, dots);
+    for (std::size_t i = 0; i < known; ++i) {
+      const float distance = rows.codes->Distance(dots[i], head, rows.heads[slots[i]]);
+      if (distance < best) {
+        best = distance;
+        entry = ids[i];
+        nearer = true;
       }
     }
   }
-
-  // Best first over level 0. The pool is sorted: what is inserted moves the rest by one, which for the widths that
-  // people ask for costs less than two heaps.
-  std::uint64_t* pool = scratch.pool.data();
-  pool[0] = Key(entry_distance, entry);
-  std::size_t size = 1;
-  scratch.Visit(entry);
-  const std::size_t row_bytes = codes.row_bytes();
-  std::vector<std::uint32_t>& fresh = scratch.fresh;
-  if (fresh.size() < hnsw.maxM0_) fresh.resize(hnsw.maxM0_);
-  for (std::size_t next = 0; next < size;) {
-    if ((pool[next] & 1) != 0) {
-      ++next;
-      continue;
-    }
-    const std::uint32_t node = NodeOf(pool[next]);
-    pool[next] |= 1;
-    const auto* links = reinterpret_cast<const std::uint32_t*>(hnsw.Node(node) + hnsw.offsetLevel0_);
-    const std::size_t count = *reinterpret_cast<const std::uint16_t*>(links);
-    std::size_t fresh_count = 0;
-    for (std::size_t i = 1; i <= count; ++i) {
-      if (!scratch.Visit(links[i])) continue;
-      fresh[fresh_count++] = links[i];
-      const char* row = hnsw.Node(links[i]);
-      for (std::size_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(row + at);
-    }
-    std::size_t lowest = ++next;
-    for (std::size_t i = 0; i < fresh_count; ++i) {
-      const std::uint64_t key = Key(codes.Distance(query, hnsw.Node(fresh[i])), fresh[i]);
-      if (size == width && key > pool[size - 1]) continue;
-      const std::size_t at = Place(pool, size, key);
-      std::memmove(pool + at + 1, pool + at, (size - at) * sizeof(*pool));
-      pool[at] = key;
-      if (size < width) ++size;
-      lowest = std::min(lowest, at);
-    }
-    next = lowest;
-  }
-
-  scratch.found.reserve(size);
-  for (std::size_t i = 0; i < size; ++i) {
-    const auto slot = hnsw.getExternalLabel(NodeOf(pool[i]));
-    scratch.found.push_back({DistanceOf(pool[i]), static_cast<std::uint32_t>(slot)});
-  }
-  return scratch.found;
+  return entry;
 }
 
-std::unique_ptr<Graph> Graph::Copy(std::size_t capacity) const {
-  const Hnsw& from = impl_->hnsw;
-  auto impl = std::make_unique<Impl>(impl_->codes, capacity, impl_->options);
-  Hnsw& to = impl->hnsw;
-  const std::size_t nodes = from.cur_element_count;
-  std::memcpy(to.data_level0_memory_, from.data_level0_memory_, nodes * from.size_data_per_element_);
-  for (std::size_t i = 0; i < nodes; ++i) {
-    to.element_levels_[i] = from.element_levels_[i];
-    if (from.element_levels_[i] > 0) {
-      const std::size_t bytes = static_cast<std::size_t>(from.element_levels_[i]) * from.size_links_per_element_ + 1;
-      to.linkLists_[i] = static_cast<char*>(std::malloc(bytes));
-      if (to.linkLists_[i] == nullptr) throw std::bad_alloc();
-      std::memcpy(to.linkLists_[i], from.linkLists_[i], bytes);
-    }
-    to.cur_element_count = i + 1;  // what its destructor frees
+}  // namespace
+
+std::size_t ExpandOf(std::size_t width) { return width < 32 ? 1 : width < 128 ? 2 : 4; }
+
+bool GraphView::Begin(const std::int8_t* query, CodeHead head, std::size_t width, GraphWalk* walk) const {
+  if (entry.upper == kNoSlot) return false;
+  std::uint32_t at = entry.upper;
+  UpperLevel level = upper;
+  for (level.level = entry.level; level.level > 0; --level.level) {
+    at = Descend(rows, level, query, head, at, upper_nodes);
   }
-  to.enterpoint_node_ = from.enterpoint_node_;
-  to.maxlevel_ = from.maxlevel_;
-  to.level_generator_ = from.level_generator_;
-  to.update_probability_generator_ = from.update_probability_generator_;
-  return std::unique_ptr<Graph>(new Graph(std::move(impl)));
+  walk->Begin(rows, base, query, head, upper.SlotOf(at), nodes, width, ExpandOf(width));
+  return true;
+}
+
+Graph::Graph(const CodeRows& rows, GraphDead dead, const HnswOptions& options)
+    : options_(options),
+      rows_(rows),
+      dead_(dead),
+      links_(options.capacity * (2 * options.m + 1)),
+      upper_slots_(options.capacity),
+      upper_first_(options.capacity),
+      upper_levels_(options.capacity),
+      upper_links_(2 * options.capacity * (options.m + 1)) {}
+
+UpperLevel Graph::Above(std::size_t level) const {
+  return {upper_links_.get(), options_.m, upper_slots_.get(), upper_first_.get(), level};
+}
+
+GraphView Graph::View(const std::atomic<std::size_t>& slots) const {
+  GraphView view;
+  view.rows = rows_;
+  view.base = Base();
+  view.upper = Above(1);
+  view.entry = Unpack(entry_.load(std::memory_order_acquire));
+  // In this order: the entry is below the bounds, and so is the slot of each upper id.
+  view.upper_nodes = upper_count_.load(std::memory_order_acquire);
+  view.nodes = slots.load(std::memory_order_acquire);
+  return view;
+}
+
+std::size_t Graph::memory_bytes(std::size_t slots) const {
+  const std::size_t uppers = upper_count_;
+  return (slots * (2 * options_.m + 1) + uppers * (options_.m + 3)) * sizeof(std::uint32_t);
+}
+
+std::uint32_t Graph::DrawLevel() {
+  const double uniform = (static_cast<double>(Mixed(options_.seed + drawn_++) >> 11) + 1) / 9007199254740993.0;
+  return std::min(kMaxLevel,
+                  static_cast<std::uint32_t>(-std::log(uniform) / std::log(static_cast<double>(options_.m))));
+}
+
+// One that was unlinked with as many lists, or the next.
+std::uint32_t Graph::NewUpper(std::uint32_t slot, std::uint32_t level) {
+  const std::lock_guard lock(upper_mu_);
+  std::uint32_t upper = upper_count_;
+  if (!free_uppers_[level].empty()) {
+    upper = free_uppers_[level].back();
+    free_uppers_[level].pop_back();
+  } else {
+    upper_first_[upper] = upper_lists_;
+    upper_levels_[upper] = static_cast<std::uint8_t>(level);
+    upper_lists_ += level;
+    upper_count_ = upper + 1;
+  }
+  upper_slots_[upper] = slot;
+  for (std::uint32_t l = 0; l < level; ++l) StoreLink(Above(l + 1).LinksOf(upper), 0);
+  return upper;
+}
+
+void Graph::Link(std::uint32_t slot, std::size_t slots) {
+  const std::uint32_t level = DrawLevel();
+  GraphEntry entry = Unpack(entry_.load(std::memory_order_acquire));
+  if (entry.upper == kNoSlot) {
+    StoreLink(Base().LinksOf(slot), 0);
+    const GraphEntry first{NewUpper(slot, std::max(level, 1U)), std::max(level, 1U)};
+    const std::lock_guard lock(upper_mu_);
+    entry = Unpack(entry_.load());
+    if (entry.upper == kNoSlot) {
+      entry_.store(Pack(first), std::memory_order_release);
+      return;
+    }
+    free_uppers_[first.level].push_back(first.upper);  // another thread was first
+  }
+  const std::int8_t* codes = rows_.rows + std::size_t{slot} * rows_.codes->row_bytes();
+  const std::uint32_t upper = level > 0 ? NewUpper(slot, level) : kNoSlot;
+  const std::size_t uppers = upper_count_.load(std::memory_order_acquire);
+  std::uint32_t at = entry.upper;
+  for (std::uint32_t l = entry.level; l > level; --l) {
+    at = Descend(rows_, Above(l), codes, rows_.heads[slot], at, uppers);
+  }
+  for (std::uint32_t l = std::min(level, entry.level); l > 0; --l) LinkLevel(Above(l), upper, at, uppers, &at);
+  std::uint32_t nearest = kNoSlot;
+  LinkLevel(Base(), slot, upper_slots_[at], slots, &nearest);
+  if (level <= entry.level) return;
+  const std::lock_guard lock(upper_mu_);
+  if (level > Unpack(entry_.load()).level) entry_.store(Pack({upper, level}), std::memory_order_release);
+}
+
+void Graph::Relink(std::uint32_t slot, std::size_t slots) {
+  const GraphEntry entry = Unpack(entry_.load(std::memory_order_acquire));
+  if (entry.upper == kNoSlot) return;
+  const std::int8_t* codes = rows_.rows + std::size_t{slot} * rows_.codes->row_bytes();
+  std::uint32_t at = entry.upper;
+  for (std::uint32_t l = entry.level; l > 0; --l) {
+    at = Descend(rows_, Above(l), codes, rows_.heads[slot], at, upper_count_);
+  }
+  std::uint32_t nearest = kNoSlot;
+  LinkLevel(Base(), slot, upper_slots_[at], slots, &nearest);
+}
+
+template <typename Level>
+void Graph::LinkLevel(const Level& level, std::uint32_t node, std::uint32_t entry, std::size_t nodes,
+                      std::uint32_t* nearest) {
+  thread_local GraphWalk walk;
+  thread_local std::vector<Near> chosen;
+  const std::uint32_t slot = level.SlotOf(node);
+  const std::int8_t* codes = rows_.rows + std::size_t{slot} * rows_.codes->row_bytes();
+  // Where all that is near is dead, the walk widens until something lives.
+  for (std::size_t width = options_.ef_construction;; width *= 4) {
+    walk.Begin(rows_, level, codes, rows_.heads[slot], entry, nodes, width, 2);
+    while (walk.Step(level)) {
+    }
+    chosen.clear();
+    for (std::size_t i = 0; i < walk.size() && chosen.size() < options_.ef_construction; ++i) {
+      const std::uint32_t other = NodeOf(walk.pool()[i]);
+      if (other != node && !dead_.Is(level.SlotOf(other))) chosen.push_back({DistanceOf(walk.pool()[i]), other});
+    }
+    if (!chosen.empty() || walk.size() < width) break;
+  }
+  // All dead: it must still be reached, and what it hangs on is repaired when the dead are unlinked.
+  if (chosen.empty() && walk.size() > 0) {
+    for (std::size_t i = 0; i < walk.size() && chosen.empty(); ++i) {
+      const std::uint32_t other = NodeOf(walk.pool()[i]);
+      if (other != node) chosen.push_back({DistanceOf(walk.pool()[i]), other});
+    }
+  }
+  if (walk.size() > 0) *nearest = NodeOf(walk.pool()[0]);
+  Select(level, &chosen, options_.m);
+  WriteList(level.LinksOf(node), chosen);
+  // Connect() uses scratch of its own; `chosen` stays.
+  for (const Near& other : chosen) Connect(level, other.node, node);
+}
+
+void Graph::WriteList(const std::uint32_t* list, const std::vector<Near>& links) {
+  for (std::size_t i = 0; i < links.size(); ++i) StoreLink(list + 1 + i, links[i].node);
+  StoreLink(list, static_cast<std::uint32_t>(links.size()));
+}
+
+// One more link, or the best of all when there is no room.
+template <typename Level>
+void Graph::Connect(const Level& level, std::uint32_t from, std::uint32_t to) {
+  thread_local std::vector<Near> all;
+  const std::uint32_t* list = level.LinksOf(from);
+  const std::lock_guard lock(LockOf(list));
+  const std::uint32_t count = LoadLink(list);
+  for (std::uint32_t i = 1; i <= count; ++i) {
+    if (LoadLink(list + i) == to) return;
+  }
+  if (count < level.m) {
+    StoreLink(list + 1 + count, to);
+    StoreLink(list, count + 1);
+    return;
+  }
+  all.clear();
+  all.push_back({0, to});
+  for (std::uint32_t i = 1; i <= count; ++i) {
+    const std::uint32_t other = LoadLink(list + i);
+    if (!dead_.Is(level.SlotOf(other))) all.push_back({0, other});
+  }
+  Distances(level, from, &all);
+  Select(level, &all, level.m);
+  WriteList(list, all);
+}
+
+// Fills in the distances from `node` and sorts by them.
+template <typename Level>
+void Graph::Distances(const Level& level, std::uint32_t node, std::vector<Near>* others) const {
+  thread_local std::vector<std::uint32_t> slots;
+  thread_local std::vector<std::int32_t> dots;
+  slots.resize(others->size());
+  dots.resize(others->size());
+  const std::size_t row_bytes = rows_.codes->row_bytes();
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    slots[i] = level.SlotOf((*others)[i].node);
+    const std::int8_t* row = rows_.rows + std::size_t{slots[i]} * row_bytes;
+    for (std::size_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(row + at);
+  }
+  const std::uint32_t slot = level.SlotOf(node);
+  rows_.codes->Dots(rows_.rows + std::size_t{slot} * row_bytes, rows_.rows, slots.data(), slots.size(), dots.data());
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    (*others)[i].distance = rows_.codes->Distance(dots[i], rows_.heads[slot], rows_.heads[slots[i]]);
+  }
+  std::sort(others->begin(), others->end(), [](const Near& a, const Near& b) {
+    return a.distance != b.distance ? a.distance < b.distance : a.node < b.node;
+  });
+}
+
+// Keeps what is nearer to the node than to all that was kept before it, by a slack (algorithm 4 of the paper; the slack
+// is DiskANN's alpha).
+template <typename Level>
+void Graph::Select(const Level& level, std::vector<Near>* sorted, std::size_t most) const {
+  constexpr std::size_t kChunk = 4;
+  if (sorted->size() < most) return;
+  thread_local std::vector<std::uint32_t> kept;
+  kept.clear();
+  const std::size_t row_bytes = rows_.codes->row_bytes();
+  const float slack = options_.metric == Metric::kInnerProduct ? 1 : options_.slack;
+  std::size_t out = 0;
+  for (std::size_t i = 0; i < sorted->size() && out < most; ++i) {
+    const Near candidate = (*sorted)[i];
+    const std::uint32_t slot = level.SlotOf(candidate.node);
+    bool keep = true;
+    for (std::size_t begin = 0; begin < kept.size() && keep; begin += kChunk) {
+      const std::size_t count = std::min(kChunk, kept.size() - begin);
+      std::int32_t dots[kChunk];
+      rows_.codes->Dots(rows_.rows + std::size_t{slot} * row_bytes, rows_.rows, kept.data() + begin, count, dots);
+      for (std::size_t j = 0; j < count; ++j) {
+        const float between = rows_.codes->Distance(dots[j], rows_.heads[slot], rows_.heads[kept[begin + j]]);
+        keep = keep && between * slack >= candidate.distance;
+      }
+    }
+    if (!keep) continue;
+    kept.push_back(slot);
+    (*sorted)[out++] = candidate;
+  }
+  sorted->resize(out);
+}
+
+bool Graph::Unlink(std::uint32_t slot, const std::vector<std::uint64_t>& gone) {
+  return UnlinkList(Base(), slot, gone);
+}
+
+template <typename Level>
+bool Graph::UnlinkList(const Level& level, std::uint32_t node, const std::vector<std::uint64_t>& gone) {
+  thread_local std::vector<Near> all;
+  const std::uint32_t* list = level.LinksOf(node);
+  const std::uint32_t count = LoadLink(list);
+  bool touched = false;
+  for (std::uint32_t i = 1; i <= count; ++i) touched = touched || Has(gone, level.SlotOf(LoadLink(list + i)));
+  if (!touched) return false;
+  all.clear();
+  const auto offer = [&](std::uint32_t other) {
+    if (other == node || Has(gone, level.SlotOf(other))) return;
+    for (const Near& known : all) {
+      if (known.node == other) return;
+    }
+    all.push_back({0, other});
+  };
+  for (std::uint32_t i = 1; i <= count; ++i) offer(LoadLink(list + i));
+  // Through the dead, and through the dead behind them while nothing lives.
+  std::vector<std::uint32_t> behind;
+  for (std::uint32_t i = 1; i <= count; ++i) {
+    if (Has(gone, level.SlotOf(LoadLink(list + i)))) behind.push_back(LoadLink(list + i));
+  }
+  for (std::size_t i = 0; i < behind.size() && (i < count || (all.empty() && i < 4096)); ++i) {
+    const std::uint32_t* next = level.LinksOf(behind[i]);
+    const std::uint32_t next_count = LoadLink(next);
+    for (std::uint32_t j = 1; j <= next_count; ++j) {
+      const std::uint32_t other = LoadLink(next + j);
+      offer(other);
+      if (Has(gone, level.SlotOf(other)) && std::find(behind.begin(), behind.end(), other) == behind.end()) {
+        behind.push_back(other);
+      }
+    }
+  }
+  Distances(level, node, &all);
+  Select(level, &all, level.m);
+  WriteList(list, all);
+  return all.empty();
+}
+
+void Graph::UnlinkAbove(const std::vector<std::uint64_t>& gone, std::uint32_t live) {
+  const std::uint32_t uppers = upper_count_;
+  for (std::uint32_t upper = 0; upper < uppers; ++upper) {
+    if (upper_slots_[upper] == kNoSlot || Has(gone, upper_slots_[upper])) continue;
+    for (std::uint32_t l = 1; l <= upper_levels_[upper]; ++l) (void)UnlinkList(Above(l), upper, gone);
+  }
+  const GraphEntry entry = Unpack(entry_.load());
+  if (entry.upper != kNoSlot && Has(gone, upper_slots_[entry.upper])) {
+    GraphEntry best;
+    for (std::uint32_t upper = 0; upper < uppers; ++upper) {
+      if (upper_slots_[upper] == kNoSlot || Has(gone, upper_slots_[upper])) continue;
+      if (best.upper == kNoSlot || upper_levels_[upper] > best.level) best = {upper, upper_levels_[upper]};
+    }
+    if (best.upper == kNoSlot && live != kNoSlot) best = {NewUpper(live, 1), 1};
+    entry_.store(Pack(best), std::memory_order_release);
+  }
+}
+
+void Graph::FreeAbove(const std::vector<std::uint64_t>& gone) {
+  const std::lock_guard lock(upper_mu_);
+  const std::uint32_t uppers = upper_count_;
+  for (std::uint32_t upper = 0; upper < uppers; ++upper) {
+    if (upper_slots_[upper] == kNoSlot || !Has(gone, upper_slots_[upper])) continue;
+    upper_slots_[upper] = kNoSlot;
+    free_uppers_[upper_levels_[upper]].push_back(upper);
+  }
 }
 
 }  // namespace freshet

@@ -1,44 +1,143 @@
-// A graph over int8 codes: hnswlib 0.8.0 builds it, we search it.
+// The graph: hierarchical navigable small world (Malkov and Yashunin, arXiv 1603.09320) over int8 codes.
 //
-// HNSW is Malkov and Yashunin, arXiv 1603.09320. Names are slots, numbers below the capacity that the caller gives.
-// Thread-safety: Add and Copy exclude each other; Add excludes Search (hnswlib may not be read while it is changed);
-// searches run side by side, and beside Copy. Errors: hnswlib's and the allocator's exceptions (std::exception).
+// Nodes of level 0 are slots, numbers below the capacity; the rows belong to the caller and are written before their
+// slot is linked. Levels above are a graph of their own over upper ids, which know their slots.
+// Thread-safety: any number of searches, at any time, without a lock (graph_walk.h); Link from any number of threads;
+// Repair and Unlink beside searches, but not beside Link. A slot that was unlinked may be written again only when
+// every search that was under way then is over: that is the caller's to know.
+// Deterministic with one linking thread and one seed. Errors: std::bad_alloc.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
-#include <memory>
+#include <mutex>
 #include <vector>
 
+#include "buffer.h"
 #include "freshet/indexer/index.h"
-#include "int8_codes.h"
+#include "graph_walk.h"
 
 namespace freshet {
 
-struct Candidate {
-  float distance = 0;  // of the codes: approximate, lower is better
-  std::uint32_t slot = 0;
+inline constexpr std::uint32_t kNoSlot = ~std::uint32_t{0};
+
+// Which slots are dead for the graph: they may be passed through, but nothing new is linked to them. A slot on which
+// copies of its vector hang is not, whatever it is itself.
+struct GraphDead {
+  const std::uint64_t* bits = nullptr;       // by slot
+  const std::uint32_t* next_same = nullptr;  // by slot, 0 where there is none
+  [[nodiscard]] bool Is(std::uint32_t slot) const {
+    return (std::atomic_ref<std::uint64_t>(const_cast<std::uint64_t&>(bits[slot / 64]))
+                    .load(std::memory_order_relaxed) >>
+                (slot % 64) &
+            1) != 0 &&
+           LoadLink(next_same + slot) == 0;
+  }
 };
+
+// Where a walk begins: an upper id and its level; none in an empty graph.
+struct GraphEntry {
+  std::uint32_t upper = kNoSlot;
+  std::uint32_t level = 0;
+};
+
+// What a search reads, in memory or in a mapped file.
+struct GraphView {
+  CodeRows rows;
+  BaseLevel base{};
+  UpperLevel upper{};
+  GraphEntry entry;
+  std::size_t nodes = 0;        // above every slot there is
+  std::size_t upper_nodes = 0;  // above every upper id
+
+  // Walks down to level 0 and begins there; false when the graph is empty. The query outlives the walk.
+  bool Begin(const std::int8_t* query, CodeHead head, std::size_t width, GraphWalk* walk) const;
+};
+// How many candidates a walk of this width expands at once.
+[[nodiscard]] std::size_t ExpandOf(std::size_t width);
 
 class Graph {
  public:
-  // `codes` outlives the graph.
-  Graph(const Int8Codes* codes, std::size_t capacity, const HnswOptions& options);
-  ~Graph();
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
+  Graph(const CodeRows& rows, GraphDead dead, const HnswOptions& options);
 
-  [[nodiscard]] std::size_t size() const;
-  void Add(std::uint32_t slot, const float* vector);
-  // The up to `width` nearest, nearest first. The answer is valid until the next search of this thread.
-  [[nodiscard]] const std::vector<Candidate>& Search(const float* query, std::size_t width) const;
-  // The same graph with other room, built by copying. REQUIRES: capacity >= size().
-  [[nodiscard]] std::unique_ptr<Graph> Copy(std::size_t capacity) const;
-  [[nodiscard]] std::size_t bytes_per_node() const;
+  // `slots` is above every slot that was ever linked.
+  [[nodiscard]] GraphView View(const std::atomic<std::size_t>& slots) const;
+  // A new node. REQUIRES: all of its row is written.
+  void Link(std::uint32_t slot, std::size_t slots);
+  // One that is there and that nothing leads to: its links are chosen anew, and it is linked to again.
+  void Relink(std::uint32_t slot, std::size_t slots);
+
+  // No list leads to what is in `gone` (a bitmap by slot) any more: each list that does is replaced by the best of what
+  // remains of it and of what those led to (as FreshDiskANN consolidates, arXiv 2105.09613). First Unlink for each slot
+  // that is not gone itself, then UnlinkAbove, which does the same above and chooses another entry if it must (`live`
+  // is any slot that remains, or kNoSlot). When the searches of that time are over, FreeAbove makes room.
+  // Unlink returns whether the slot leads nowhere now.
+  bool Unlink(std::uint32_t slot, const std::vector<std::uint64_t>& gone);
+  void UnlinkAbove(const std::vector<std::uint64_t>& gone, std::uint32_t live);
+  void FreeAbove(const std::vector<std::uint64_t>& gone);
+
+  // What a file holds beside the base links, which are View()'s.
+  struct Upper {
+    std::uint32_t slot = 0;
+    std::uint32_t level = 0;
+    const std::uint32_t* lists = nullptr;  // `level` lists of m + 1
+  };
+  [[nodiscard]] std::vector<Upper> Uppers() const;
+  // The lists of a file: of a slot, of one more upper id, and the entry. REQUIRES: validated; no search yet.
+  void PutLinks(std::uint32_t slot, const std::uint32_t* list);
+  void PutUpper(std::uint32_t slot, std::uint32_t level, const std::uint32_t* lists);
+  void PutEntry(GraphEntry entry) { entry_.store(Pack(entry)); }
+
+  [[nodiscard]] std::size_t memory_bytes(std::size_t slots) const;
 
  private:
-  struct Impl;
-  explicit Graph(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  static std::uint64_t Pack(GraphEntry entry) { return std::uint64_t{entry.level} << 32 | entry.upper; }
+  static GraphEntry Unpack(std::uint64_t packed) {
+    return {static_cast<std::uint32_t>(packed), static_cast<std::uint32_t>(packed >> 32)};
+  }
+  struct Near {
+    float distance = 0;
+    std::uint32_t node = 0;
+  };
+  [[nodiscard]] std::uint32_t DrawLevel();
+  [[nodiscard]] std::uint32_t NewUpper(std::uint32_t slot, std::uint32_t level);
+  template <typename Level>
+  void LinkLevel(const Level& level, std::uint32_t node, std::uint32_t entry, std::size_t nodes,
+                 std::uint32_t* nearest);
+  template <typename Level>
+  void Connect(const Level& level, std::uint32_t from, std::uint32_t to);
+  template <typename Level>
+  void Distances(const Level& level, std::uint32_t node, std::vector<Near>* others) const;
+  template <typename Level>
+  void Select(const Level& level, std::vector<Near>* sorted, std::size_t most) const;
+  template <typename Level>
+  bool UnlinkList(const Level& level, std::uint32_t node, const std::vector<std::uint64_t>& gone);
+  static void WriteList(const std::uint32_t* list, const std::vector<Near>& links);
+  [[nodiscard]] UpperLevel Above(std::size_t level) const;
+  [[nodiscard]] BaseLevel Base() const { return {links_.get(), 2 * options_.m}; }
+  [[nodiscard]] std::mutex& LockOf(const std::uint32_t* list) {
+    return locks_[reinterpret_cast<std::uintptr_t>(list) / 64 % locks_.size()];
+  }
+
+  const HnswOptions options_;
+  const CodeRows rows_;
+  const GraphDead dead_;
+  // By slot, {count, 2 m slots}; by upper id; upper lists, {count, m upper ids}, those of a node one after another.
+  Buffer<std::uint32_t> links_;
+  Buffer<std::uint32_t> upper_slots_;
+  Buffer<std::uint32_t> upper_first_;
+  Buffer<std::uint8_t> upper_levels_;
+  Buffer<std::uint32_t> upper_links_;
+  std::atomic<std::uint64_t> entry_{Pack(GraphEntry{})};
+  std::atomic<std::uint32_t> upper_count_{0};
+  std::atomic<std::uint64_t> drawn_{0};
+  std::array<std::mutex, 1024> locks_;  // of a list, while it is changed
+
+  std::mutex upper_mu_;
+  // Guarded by upper_mu_:
+  std::uint32_t upper_lists_ = 0;
+  std::array<std::vector<std::uint32_t>, 17> free_uppers_;  // by level
 };
 
 }  // namespace freshet

@@ -12,10 +12,14 @@
 namespace freshet {
 namespace {
 
-std::int32_t DotPortable(const std::int8_t* a, const std::int8_t* b, std::size_t size) {
-  std::int32_t sum = 0;
-  for (std::size_t i = 0; i < size; ++i) sum += std::int32_t{a[i]} * std::int32_t{b[i]};
-  return sum;
+void DotsPortable(const std::int8_t* row, const std::int8_t* base, std::size_t row_bytes, const std::uint32_t* slots,
+                  std::size_t count, std::int32_t* dots) {
+  for (std::size_t r = 0; r < count; ++r) {
+    const std::int8_t* other = base + std::size_t{slots[r]} * row_bytes;
+    std::int32_t sum = 0;
+    for (std::size_t i = 0; i < row_bytes; ++i) sum += std::int32_t{row[i]} * std::int32_t{other[i]};
+    dots[r] = sum;
+  }
 }
 
 #if defined(__x86_64__)
@@ -25,61 +29,95 @@ std::int32_t DotPortable(const std::int8_t* a, const std::int8_t* b, std::size_t
   return _mm_cvtsi128_si32(lanes);
 }
 
-[[gnu::target("avx2"), gnu::always_inline]] inline __m256i Widened(const std::int8_t* p) {
-  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
-
-[[gnu::target("avx2")]] std::int32_t DotAvx2(const std::int8_t* a, const std::int8_t* b, std::size_t size) {
-  __m256i low = _mm256_setzero_si256();
-  __m256i high = _mm256_setzero_si256();
-  for (std::size_t i = 0; i < size; i += kCodeBlock) {
-    low = _mm256_add_epi32(low, _mm256_madd_epi16(Widened(a + i), Widened(b + i)));
-    high = _mm256_add_epi32(high, _mm256_madd_epi16(Widened(a + i + 16), Widened(b + i + 16)));
+// maddubs multiplies unsigned by signed: |a| by b with a's sign. Codes are at most 127 in magnitude, so that the sum of
+// two products, at most 32,258, is never saturated.
+[[gnu::target("avx2")]] void DotsAvx2(const std::int8_t* row, const std::int8_t* base, std::size_t row_bytes,
+                                      const std::uint32_t* slots, std::size_t count, std::int32_t* dots) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (std::size_t r = 0; r < count; ++r) {
+    const std::int8_t* other = base + std::size_t{slots[r]} * row_bytes;
+    __m256i sum = _mm256_setzero_si256();
+    for (std::size_t i = 0; i < row_bytes; i += kCodeBlock) {
+      const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + i));
+      const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(other + i));
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_sign_epi8(a, a), _mm256_sign_epi8(b, a));
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+    }
+    dots[r] = Sum(_mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1)));
   }
-  const __m256i both = _mm256_add_epi32(low, high);
-  return Sum(_mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
 }
 
 // GCC 12 warns of what its own AVX-512 headers leave undefined on purpose.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-// VNNI multiplies unsigned by signed: a + 128 is unsigned, and 128 times the sum of b is taken away again.
-[[gnu::target("avx512f,avx512bw,avx512vl,avx512vnni")]] std::int32_t DotVnni(const std::int8_t* a, const std::int8_t* b,
-                                                                             std::size_t size) {
-  const __m512i flip = _mm512_set1_epi8(static_cast<char>(-128));
-  const __m512i ones = _mm512_set1_epi8(1);
-  __m512i product = _mm512_setzero_si512();
-  __m512i sum_b = _mm512_setzero_si512();
-  for (std::size_t i = 0; i < size; i += 64) {
-    const __mmask64 mask = i + 64 <= size ? ~__mmask64{0} : (__mmask64{1} << (size - i)) - 1;
-    const __m512i row_a = _mm512_maskz_loadu_epi8(mask, a + i);
-    const __m512i row_b = _mm512_maskz_loadu_epi8(mask, b + i);
-    product = _mm512_dpbusd_epi32(product, _mm512_xor_si512(row_a, flip), row_b);
-    sum_b = _mm512_dpbusd_epi32(sum_b, ones, row_b);
-  }
-  const __m512i total = _mm512_sub_epi32(product, _mm512_slli_epi32(sum_b, 7));
-  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(total), _mm512_extracti64x4_epi64(total, 1));
+[[gnu::target("avx512f,avx512bw,avx512vl,avx512vnni"), gnu::always_inline]] inline __m512i Codes(const std::int8_t* at,
+                                                                                                 __mmask64 mask) {
+  return _mm512_maskz_loadu_epi8(mask, at);
+}
+[[gnu::target("avx512f,avx512bw,avx512vl,avx512vnni"), gnu::always_inline]] inline std::int32_t Sum512(__m512i sum) {
+  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
   return Sum(_mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+}
+// VNNI multiplies unsigned by signed, too: other + 128 is unsigned, and 128 times the sum of the row, which is the same
+// for all, is taken away again.
+[[gnu::target("avx512f,avx512bw,avx512vl,avx512vnni")]] void DotsVnni(const std::int8_t* row, const std::int8_t* base,
+                                                                      std::size_t row_bytes, const std::uint32_t* slots,
+                                                                      std::size_t count, std::int32_t* dots) {
+  const __m512i flip = _mm512_set1_epi8(static_cast<char>(-128));
+  __m512i ones_dot = _mm512_setzero_si512();
+  const auto mask_at = [row_bytes](std::size_t i) {
+    return i + 64 <= row_bytes ? ~__mmask64{0} : (__mmask64{1} << (row_bytes - i)) - 1;
+  };
+  for (std::size_t i = 0; i < row_bytes; i += 64) {
+    ones_dot = _mm512_dpbusd_epi32(ones_dot, _mm512_set1_epi8(1), Codes(row + i, mask_at(i)));
+  }
+  const std::int32_t excess = 128 * Sum512(ones_dot);
+  std::size_t r = 0;
+  for (; r + 4 <= count; r += 4) {
+    const std::int8_t* others[4];
+    __m512i sums[4];
+    for (std::size_t j = 0; j < 4; ++j) {
+      others[j] = base + std::size_t{slots[r + j]} * row_bytes;
+      sums[j] = _mm512_setzero_si512();
+    }
+    for (std::size_t i = 0; i < row_bytes; i += 64) {
+      const __mmask64 mask = mask_at(i);
+      const __m512i a = Codes(row + i, mask);
+      for (std::size_t j = 0; j < 4; ++j) {
+        sums[j] = _mm512_dpbusd_epi32(sums[j], _mm512_xor_si512(Codes(others[j] + i, mask), flip), a);
+      }
+    }
+    for (std::size_t j = 0; j < 4; ++j) dots[r + j] = Sum512(sums[j]) - excess;
+  }
+  for (; r < count; ++r) {
+    const std::int8_t* other = base + std::size_t{slots[r]} * row_bytes;
+    __m512i sum = _mm512_setzero_si512();
+    for (std::size_t i = 0; i < row_bytes; i += 64) {
+      const __mmask64 mask = mask_at(i);
+      sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(Codes(other + i, mask), flip), Codes(row + i, mask));
+    }
+    dots[r] = Sum512(sum) - excess;
+  }
 }
 #pragma GCC diagnostic pop
 #endif
 
 struct Kernels {
-  std::array<Int8DotKernel, 3> all{};
+  std::array<Int8DotsKernel, 3> all{};
   std::array<const char*, 3> names{};
   std::size_t count = 0;
-  void Add(Int8DotKernel kernel, const char* name) {
+  void Add(Int8DotsKernel kernel, const char* name) {
     all[count] = kernel;
     names[count++] = name;
   }
   Kernels() {
-    Add(&DotPortable, "portable");
+    Add(&DotsPortable, "portable");
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") != 0) Add(&DotAvx2, "avx2");
+    if (__builtin_cpu_supports("avx2") != 0) Add(&DotsAvx2, "avx2");
     if (__builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
         __builtin_cpu_supports("avx512vnni") != 0) {
-      Add(&DotVnni, "avx512-vnni");
+      Add(&DotsVnni, "avx512-vnni");
     }
 #endif
   }
@@ -92,24 +130,27 @@ const Kernels& Found() {
 
 }  // namespace
 
-Int8DotKernel Int8Dot() { return Found().all[Found().count - 1]; }
-const char* Int8DotName() { return Found().names[Found().count - 1]; }
-std::span<const Int8DotKernel> Int8DotKernels() { return {Found().all.data(), Found().count}; }
+Int8DotsKernel Int8Dots() { return Found().all[Found().count - 1]; }
+const char* Int8DotsName() { return Found().names[Found().count - 1]; }
+std::span<const Int8DotsKernel> Int8DotsKernels() { return {Found().all.data(), Found().count}; }
 
-void Int8Codes::Encode(const float* vector, void* row) const {
+CodeHead Int8Codes::Encode(const float* vector, std::int8_t* codes, std::int8_t* residuals) const {
   float largest = 0;
   float norm = 0;
   for (std::size_t i = 0; i < dim_; ++i) {
     largest = std::max(largest, std::fabs(vector[i]));
     norm += vector[i] * vector[i];
   }
-  // A vector of zeros (a query may be one) has codes of zero.
-  const Head head{largest / 127, norm};
-  std::memcpy(row, &head, sizeof(head));
-  auto* codes = static_cast<std::int8_t*>(row) + sizeof(head);
-  const float inverse = largest > 0 ? 127 / largest : 0;
-  for (std::size_t i = 0; i < dim_; ++i) codes[i] = static_cast<std::int8_t>(std::lrintf(vector[i] * inverse));
-  std::memset(codes + dim_, 0, padded_ - dim_);
+  // A vector of zeros (a query may be one) has codes of zero; so has one too small to be scaled up.
+  const float inverse = largest > 1e-34F ? 127 * 256 / largest : 0;
+  for (std::size_t i = 0; i < dim_; ++i) {
+    const long fine = std::clamp(std::lrintf(vector[i] * inverse), -127L * 256, 127L * 256);
+    const long code = (fine + 128) >> 8;
+    codes[i] = static_cast<std::int8_t>(code);
+    if (residuals != nullptr) residuals[i] = static_cast<std::int8_t>(fine - code * 256);
+  }
+  std::memset(codes + dim_, 0, row_bytes_ - dim_);
+  return {largest / 127, norm};
 }
 
 }  // namespace freshet

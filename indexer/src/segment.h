@@ -1,153 +1,269 @@
-// All rows of an index between two rebuilds, by slot, in order of arrival: floats, labels, tombstones, and the graph
-// over the slots below `linked`. The slots from `linked` to `used` are the fresh segment, which is scanned.
+// All rows of an index, by slot: codes, what they are scored by, labels, tombstones, and the graph over them.
 //
-// Thread-safety: Append, SlotOf and MarkDead belong to the writer; Link to the worker, while no search is in the graph;
-// everything else may be read at any time for slots below a `used` that was read before.
+// A slot is fresh (written, scanned by every search), then linked (a node of the graph, or hung on the node of an equal
+// vector), and when it died and nothing leads to it any more, free. Unused slots begin at used().
+// Thread-safety: Put, SlotOf, MarkDead belong to the writer, Chain and Free to the worker; the rest is for any reader
+// of a slot that is live or linked, for as long as the reader keeps slots from being freed (read_epoch.h).
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstring>
-#include <memory>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "buffer.h"
 #include "freshet/core/checksum.h"
 #include "freshet/indexer/index.h"
 #include "graph.h"
+#include "read_epoch.h"
+#include "rerank.h"
 
 namespace freshet {
 
-inline constexpr std::uint32_t kNoSlot = ~std::uint32_t{0};
-
-// key -> slot, open addressing, four bytes an entry: the keys themselves are in the segment.
+// key -> slot, open addressing, four bytes an entry and at least 1.5 entries a key: the keys themselves are in the
+// segment. Not thread-safe.
 class SlotTable {
  public:
-  explicit SlotTable(std::size_t capacity) : slots_(std::bit_ceil(2 * capacity + 2), kNoSlot) {}
-  // Where the slot of a key is, or kNoSlot to be replaced by it. `same` says whether a slot has the key.
+  // `hash` of the key, `same` whether a slot has it. kNoSlot: none has.
   template <typename Same>
-  [[nodiscard]] std::uint32_t& At(std::uint64_t hash, const Same& same) {
-    const std::size_t mask = slots_.size() - 1;
-    std::size_t at = (hash ^ (hash >> 32)) & mask;
-    while (slots_[at] != kNoSlot && !same(slots_[at])) at = (at + 1) & mask;
+  [[nodiscard]] std::uint32_t Find(std::uint64_t hash, const Same& same) const {
+    if (slots_.empty()) return kNoSlot;
+    std::size_t at = Begin(hash);
+    while (slots_[at] != kNoSlot && !same(slots_[at])) at = Next(at);
     return slots_[at];
   }
-  [[nodiscard]] const std::vector<std::uint32_t>& slots() const { return slots_; }
+  // `hash_of` a slot's key. REQUIRES: not there yet.
+  template <typename HashOf>
+  void Add(std::uint64_t hash, std::uint32_t slot, const HashOf& hash_of) {
+    if (3 * (size_ + 1) > 2 * slots_.size()) {
+      std::vector<std::uint32_t> old(std::max<std::size_t>(64, slots_.size() + slots_.size() / 2), kNoSlot);
+      old.swap(slots_);
+      for (const std::uint32_t moved : old) {
+        if (moved != kNoSlot) Place(hash_of(moved), moved);
+      }
+    }
+    Place(hash, slot);
+    ++size_;
+  }
+  // Those after it move up, so that no gap ends a search early. No effect when it is not there.
+  template <typename HashOf>
+  void Remove(std::uint64_t hash, std::uint32_t slot, const HashOf& hash_of) {
+    if (slots_.empty()) return;
+    std::size_t gap = Begin(hash);
+    while (slots_[gap] != kNoSlot && slots_[gap] != slot) gap = Next(gap);
+    if (slots_[gap] == kNoSlot) return;
+    for (std::size_t at = Next(gap); slots_[at] != kNoSlot; at = Next(at)) {
+      const std::size_t home = Begin(hash_of(slots_[at]));
+      // Whether the gap is between its home and its place, around the end or not.
+      const bool movable = gap <= at ? (home <= gap || home > at) : (home <= gap && home > at);
+      if (movable) {
+        slots_[gap] = slots_[at];
+        gap = at;
+      }
+    }
+    slots_[gap] = kNoSlot;
+    --size_;
+  }
+  [[nodiscard]] std::size_t bytes() const { return slots_.capacity() * sizeof(std::uint32_t); }
 
  private:
+  [[nodiscard]] std::size_t Begin(std::uint64_t hash) const {
+    return static_cast<std::size_t>((static_cast<unsigned __int128>(hash * 0x9e3779b97f4a7c15ULL) * slots_.size()) >>
+                                    64);
+  }
+  [[nodiscard]] std::size_t Next(std::size_t at) const { return at + 1 == slots_.size() ? 0 : at + 1; }
+  void Place(std::uint64_t hash, std::uint32_t slot) {
+    std::size_t at = Begin(hash);
+    while (slots_[at] != kNoSlot) at = Next(at);
+    slots_[at] = slot;
+  }
+
   std::vector<std::uint32_t> slots_;
+  std::size_t size_ = 0;
 };
 
 class Segment {
  public:
-  Segment(const Int8Codes* codes, const HnswOptions& options, std::size_t capacity)
-      : Segment(options, capacity, std::make_unique<Graph>(codes, capacity, options)) {}
-  // A copy with more room: the same slots.
-  Segment(const HnswOptions& options, const Segment& from, std::size_t capacity)
-      : Segment(options, capacity, from.graph_->Copy(capacity)) {
-    const std::size_t used = from.used();
-    for (std::size_t slot = 0; slot < used; ++slot) Append(from.label(slot), from.Vector(slot));
-    for (std::size_t slot = 0; slot < used; ++slot) {
-      if (from.IsDead(slot)) MarkDead(slot);
-    }
-    linked_ = from.linked();
-    std::copy_n(from.next_same_.get(), used, next_same_.get());
-    for (const std::uint32_t slot : from.vector_table_.slots()) {
-      if (slot != kNoSlot) FirstSame(slot) = slot;
-    }
-  }
+  explicit Segment(const HnswOptions& options)
+      : codes_(options.metric, options.dim),
+        reranker_(options.rerank, options.metric, options.dim),
+        capacity_(options.capacity),
+        code_rows_(capacity_ * codes_.row_bytes()),
+        heads_(capacity_),
+        rerank_rows_(capacity_ * reranker_.row_bytes()),
+        labels_(capacity_),
+        dead_((capacity_ + 63) / 64),
+        next_same_(capacity_),
+        nodes_((capacity_ + 63) / 64),
+        fresh_(std::bit_ceil(2 * options.max_fresh)),
+        fresh_mask_(std::bit_ceil(2 * options.max_fresh) - 1),
+        graph_({&codes_, code_rows_.get(), heads_.get()}, {dead_.get(), next_same_.get()}, options) {}
 
+  [[nodiscard]] const Int8Codes& codes() const { return codes_; }
+  [[nodiscard]] const Reranker& reranker() const { return reranker_; }
   [[nodiscard]] std::size_t capacity() const { return capacity_; }
   [[nodiscard]] std::size_t used() const { return used_.load(std::memory_order_acquire); }
   [[nodiscard]] std::size_t dead() const { return dead_count_.load(std::memory_order_relaxed); }
-  [[nodiscard]] std::size_t linked() const { return linked_.load(std::memory_order_acquire); }
   [[nodiscard]] Label label(std::size_t slot) const { return labels_[slot]; }
-  [[nodiscard]] const float* Vector(std::size_t slot) const { return vectors_.get() + slot * dim_; }
   [[nodiscard]] bool IsDead(std::size_t slot) const {
-    return (dead_[slot / 64].load(std::memory_order_acquire) >> (slot % 64) & 1) != 0;
+    return (std::atomic_ref(const_cast<std::uint64_t&>(dead_[slot / 64])).load(std::memory_order_acquire) >>
+                (slot % 64) &
+            1) != 0;
   }
-  [[nodiscard]] const Graph& graph() const { return *graph_; }
+  [[nodiscard]] const std::int8_t* CodesOf(std::size_t slot) const {
+    return code_rows_.get() + slot * codes_.row_bytes();
+  }
+  [[nodiscard]] CodeHead HeadOf(std::size_t slot) const { return heads_[slot]; }
+  [[nodiscard]] const std::byte* RerankRow(std::size_t slot) const {
+    return rerank_rows_.get() + slot * reranker_.row_bytes();
+  }
+  // Higher is better, see Reranker.
+  [[nodiscard]] float Score(const float* query, std::size_t slot) const {
+    return reranker_.Score(query, RerankRow(slot), CodesOf(slot), heads_[slot].scale);
+  }
+  // The next slot with the same vector, or kNoSlot.
+  [[nodiscard]] std::uint32_t NextSame(std::uint32_t slot) const { return LoadLink(&next_same_[slot]) - 1; }
+  // Whether it is a node of the graph.
+  [[nodiscard]] bool IsNode(std::size_t slot) const {
+    return (std::atomic_ref(const_cast<std::uint64_t&>(nodes_[slot / 64])).load(std::memory_order_acquire) >>
+                (slot % 64) &
+            1) != 0;
+  }
+  // The fresh rows, numbered as they came: from fresh_begin() to fresh_end(). What left them while a search looked at
+  // them is in the graph by then; so a search looks at them first.
+  [[nodiscard]] std::uint64_t fresh_begin() const { return fresh_begin_.load(std::memory_order_acquire); }
+  [[nodiscard]] std::uint64_t fresh_end() const { return fresh_end_.load(std::memory_order_acquire); }
+  [[nodiscard]] std::uint32_t Fresh(std::uint64_t number) const { return LoadLink(&fresh_[number & fresh_mask_]); }
+  [[nodiscard]] std::size_t fresh() const { return static_cast<std::size_t>(fresh_end() - fresh_begin()); }
+  // Held by each search: no slot is freed meanwhile.
+  [[nodiscard]] ReadEpoch& epoch() const { return epoch_; }
+  [[nodiscard]] Graph& graph() { return graph_; }
+  [[nodiscard]] GraphView View() const { return graph_.View(used_); }
   [[nodiscard]] std::size_t memory_bytes() const {
-    return used() * (dim_ * sizeof(float) + sizeof(Label)) + graph_->size() * graph_->bytes_per_node() +
-           2 * label_table_.slots().size() * sizeof(std::uint32_t) + capacity_ / 8;
+    const std::size_t row =
+        codes_.row_bytes() + reranker_.row_bytes() + sizeof(CodeHead) + sizeof(Label) + sizeof(std::uint32_t);
+    return used() * row + used() / 8 + graph_.memory_bytes(used()) + label_table_bytes_ + vector_table_bytes_;
   }
 
-  // REQUIRES: used() < capacity().
-  void Append(Label label, const float* vector) {
-    const std::size_t slot = used_.load(std::memory_order_relaxed);
-    std::memcpy(vectors_.get() + slot * dim_, vector, dim_ * sizeof(float));
-    labels_[slot] = label;
-    next_same_[slot] = kNoSlot;
-    LabelSlot(label) = static_cast<std::uint32_t>(slot);  // of a label that is there twice the later one
-    used_.store(slot + 1, std::memory_order_release);
+  // --- The writer.
+
+  // REQUIRES: `slot` is free, or used() and below capacity(). The row is live when this returns.
+  void Put(std::uint32_t slot, Label label, const float* vector) {
+    std::byte* rerank = rerank_rows_.get() + std::size_t{slot} * reranker_.row_bytes();
+    heads_[slot] =
+        codes_.Encode(vector, code_rows_.get() + std::size_t{slot} * codes_.row_bytes(),
+                      reranker_.kind() == Rerank::kResidual8 ? reinterpret_cast<std::int8_t*>(rerank) : nullptr);
+    reranker_.Put(vector, rerank);
+    Publish(slot, label);
   }
-  [[nodiscard]] std::optional<std::uint32_t> SlotOf(Label label) {
-    const std::uint32_t slot = LabelSlot(label);
+  // The same for a row that a file holds.
+  void PutRow(std::uint32_t slot, Label label, const void* codes, CodeHead head, const void* rerank) {
+    std::memcpy(code_rows_.get() + std::size_t{slot} * codes_.row_bytes(), codes, codes_.row_bytes());
+    std::memcpy(rerank_rows_.get() + std::size_t{slot} * reranker_.row_bytes(), rerank, reranker_.row_bytes());
+    heads_[slot] = head;
+    Publish(slot, label);
+  }
+  [[nodiscard]] std::optional<std::uint32_t> SlotOf(Label label) const {
+    const std::uint32_t slot = label_table_.Find(label, [&](std::uint32_t other) { return labels_[other] == label; });
     return slot == kNoSlot ? std::nullopt : std::optional(slot);
   }
-  void MarkDead(std::size_t slot) {
+  // Its label is known no more.
+  void MarkDead(std::uint32_t slot) {
+    label_table_.Remove(labels_[slot], slot, [&](std::uint32_t other) { return labels_[other]; });
+    std::atomic_ref(dead_[slot / 64]).fetch_or(std::uint64_t{1} << (slot % 64), std::memory_order_release);
+    dead_count_.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  // REQUIRES: fewer than max_fresh are.
+  void PushFresh(std::uint32_t slot) {
+    const std::uint64_t end = fresh_end_.load(std::memory_order_relaxed);
+    std::atomic_ref(fresh_[end & fresh_mask_]).store(slot, std::memory_order_relaxed);
+    fresh_end_.store(end + 1, std::memory_order_release);
+  }
+
+  // --- The worker.
+
+  // The first `count` fresh rows are in the graph, or dead.
+  void PopFresh(std::size_t count) { fresh_begin_.fetch_add(count, std::memory_order_release); }
+  void SetNode(std::uint32_t slot, bool is_node) {
     const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
-    if ((dead_[slot / 64].fetch_or(bit, std::memory_order_release) & bit) == 0) dead_count_.fetch_add(1);
-  }
-  // The next fresh slot into the graph; one that died before never gets there, and one whose vector is there already is
-  // chained to it: copies would fill each other's lists of neighbours, and be reached no more. REQUIRES: linked() <
-  // used().
-  void LinkNext() {
-    const auto slot = static_cast<std::uint32_t>(linked());
-    if (!IsDead(slot)) {
-      std::uint32_t& first = FirstSame(slot);
-      if (first == kNoSlot) {
-        graph_->Add(slot, Vector(slot));
-        first = slot;
-      } else {
-        // An item that is sent again and again leaves its dead at the head of the chain.
-        std::uint32_t next = next_same_[first];
-        while (next != kNoSlot && IsDead(next)) next = next_same_[next];
-        next_same_[slot] = next;
-        next_same_[first] = slot;
-      }
+    const std::atomic_ref word(nodes_[slot / 64]);
+    if (is_node) {
+      word.fetch_or(bit, std::memory_order_release);
+    } else {
+      word.fetch_and(~bit, std::memory_order_release);
     }
-    linked_.store(std::size_t{slot} + 1, std::memory_order_release);
   }
-  // The next slot with the same vector, or kNoSlot. Read as the graph is.
-  [[nodiscard]] std::uint32_t NextSame(std::uint32_t slot) const { return next_same_[slot]; }
+  // Hangs the slot on the node of an equal vector, if there is one; copies would fill each other's lists of neighbours,
+  // and be reached no more. Otherwise it is to be a node itself.
+  [[nodiscard]] bool Chain(std::uint32_t slot) {
+    const std::uint64_t hash = VectorHash(slot);
+    const std::uint32_t first = vector_table_.Find(hash, [&](std::uint32_t other) { return SameVector(slot, other); });
+    if (first == kNoSlot) {
+      vector_table_.Add(hash, slot, [&](std::uint32_t other) { return VectorHash(other); });
+      vector_table_bytes_ = vector_table_.bytes();
+      return false;
+    }
+    SetNext(slot, NextSame(first));
+    SetNext(first, slot);
+    return true;
+  }
+  void SetNext(std::uint32_t slot, std::uint32_t next) {
+    std::atomic_ref(next_same_[slot]).store(next + 1, std::memory_order_release);
+  }
+  // REQUIRES: a dead node that nothing is hung on; the caller unlinks it from the graph.
+  void Forget(std::uint32_t slot) {
+    vector_table_.Remove(VectorHash(slot), slot, [&](std::uint32_t other) { return VectorHash(other); });
+  }
 
  private:
-  Segment(const HnswOptions& options, std::size_t capacity, std::unique_ptr<Graph> graph)
-      : dim_(static_cast<std::size_t>(options.dim)),
-        capacity_(capacity),
-        vectors_(capacity * dim_),
-        labels_(capacity),
-        dead_((capacity + 63) / 64),
-        next_same_(capacity),
-        label_table_(capacity),
-        vector_table_(capacity),
-        graph_(std::move(graph)) {}
-
-  [[nodiscard]] std::uint32_t& LabelSlot(Label label) {
-    return label_table_.At(label * 0x9e3779b97f4a7c15ULL, [&](std::uint32_t slot) { return labels_[slot] == label; });
+  void Publish(std::uint32_t slot, Label label) {
+    labels_[slot] = label;
+    std::atomic_ref(next_same_[slot]).store(0, std::memory_order_relaxed);
+    label_table_.Add(label, slot, [&](std::uint32_t other) { return labels_[other]; });
+    label_table_bytes_ = label_table_.bytes();
+    if (slot == used_.load(std::memory_order_relaxed)) {
+      used_.store(std::size_t{slot} + 1, std::memory_order_release);
+    } else {
+      dead_count_.fetch_sub(1, std::memory_order_relaxed);
+      std::atomic_ref(dead_[slot / 64]).fetch_and(~(std::uint64_t{1} << (slot % 64)), std::memory_order_release);
+    }
   }
-  [[nodiscard]] std::uint32_t& FirstSame(std::uint32_t slot) {
-    const std::size_t bytes = dim_ * sizeof(float);
-    const auto* vector = reinterpret_cast<const char*>(Vector(slot));
-    return vector_table_.At(Xxh3({vector, bytes}),
-                            [&](std::uint32_t other) { return std::memcmp(Vector(other), vector, bytes) == 0; });
+  [[nodiscard]] std::uint64_t VectorHash(std::uint32_t slot) const {
+    const std::uint64_t codes = Xxh3({reinterpret_cast<const char*>(CodesOf(slot)), codes_.row_bytes()});
+    return Xxh3({reinterpret_cast<const char*>(RerankRow(slot)), reranker_.row_bytes()}, codes);
+  }
+  [[nodiscard]] bool SameVector(std::uint32_t a, std::uint32_t b) const {
+    return std::memcmp(&heads_[a], &heads_[b], sizeof(CodeHead)) == 0 &&
+           std::memcmp(CodesOf(a), CodesOf(b), codes_.row_bytes()) == 0 &&
+           std::memcmp(RerankRow(a), RerankRow(b), reranker_.row_bytes()) == 0;
   }
 
-  const std::size_t dim_;
+  const Int8Codes codes_;
+  const Reranker reranker_;
   const std::size_t capacity_;
-  Buffer<float> vectors_;
+  Buffer<std::int8_t> code_rows_;
+  Buffer<CodeHead> heads_;
+  Buffer<std::byte> rerank_rows_;
   Buffer<Label> labels_;
-  std::vector<std::atomic<std::uint64_t>> dead_;  // a bitmap by slot
-  Buffer<std::uint32_t> next_same_;               // by slot: a chain of equal vectors, from the one in the graph
-  SlotTable label_table_;                         // writer only
-  SlotTable vector_table_;                        // worker only: the first of each chain
-  std::unique_ptr<Graph> graph_;
+  Buffer<std::uint64_t> dead_;       // a bitmap by slot; free slots are dead
+  Buffer<std::uint32_t> next_same_;  // by slot: one more than the next slot of a chain of equal vectors
+  Buffer<std::uint64_t> nodes_;      // a bitmap by slot
+  Buffer<std::uint32_t> fresh_;      // a ring of slots
+  const std::uint64_t fresh_mask_;
+  Graph graph_;
+  mutable ReadEpoch epoch_;
+  SlotTable label_table_;   // writer only: of live slots
+  SlotTable vector_table_;  // worker only: of nodes
   std::atomic<std::size_t> used_{0};
-  std::atomic<std::size_t> linked_{0};
+  std::atomic<std::uint64_t> fresh_begin_{0};
+  std::atomic<std::uint64_t> fresh_end_{0};
   std::atomic<std::size_t> dead_count_{0};
+  std::atomic<std::size_t> label_table_bytes_{0};
+  std::atomic<std::size_t> vector_table_bytes_{0};
 };
 
 }  // namespace freshet

@@ -202,7 +202,6 @@ Result<Report> RunIndexBench(const IndexBenchOptions& given) {
   ours_options.metric = data.metric;
   ours_options.m = kM;
   ours_options.ef_construction = kEfConstruction;
-  ours_options.initial_capacity = std::max<std::size_t>(data.base.size, 64);  // the peer is told, too
   FRESHET_ASSIGN(std::unique_ptr<Index> index, MakeHnswIndex(ours_options));
   std::vector<std::unique_ptr<Contender>> contenders;
   contenders.push_back(std::make_unique<Ours>(std::move(index), data.base.dim));

@@ -275,7 +275,7 @@ TEST_P(SelectivityTest, AnswersExactlyWhatMatches) {
   HnswOptions options;
   options.dim = kDim;
   options.metric = Metric::kInnerProduct;
-  options.initial_capacity = 2 * kItems;
+  options.capacity = 2 * kItems;
   options.ef_construction = 64;
   std::unique_ptr<Index> index = MakeFlatIndex(kDim, Metric::kInnerProduct);
   if (graph) {

@@ -46,11 +46,13 @@ struct SearchOptions {
 
 struct IndexStats {
   std::size_t live = 0;
-  std::size_t tombstones = 0;  // dead entries that still take room
+  std::size_t tombstones = 0;  // dead entries that are still in the way of searches
   std::size_t fresh = 0;       // entries that are scanned until they are in the graph
+  std::size_t slots = 0;       // rows that take room: live, dead, or free to be used again
   std::size_t capacity = 0;
   std::size_t memory_bytes = 0;
   std::size_t rebuilds = 0;
+  std::size_t consolidations = 0;  // times the dead were taken out of the graph
 };
 
 // One moment of an index, to be written to a file while the index goes on. Holds memory of the index: write it soon.
@@ -94,15 +96,21 @@ class Index {
   [[nodiscard]] virtual Result<std::unique_ptr<IndexCut>> Cut() = 0;
 };
 
+// What candidates are scored by once more, and its bytes a dimension beside the code's one: the floats (4), IEEE half
+// precision (2), or a second byte of the code, which makes 16 bits (1).
+enum class Rerank : std::uint8_t { kFp32 = 0, kFp16 = 1, kResidual8 = 2 };
+
 struct HnswOptions {
   int dim = 0;
   Metric metric = Metric::kCosine;
-  std::size_t m = 16;
+  std::size_t m = 16;  // links of a node; 2 m on the lowest level
   std::size_t ef_construction = 200;
-  std::size_t initial_capacity = 16'384;
-  double min_live_fraction = 0.5;  // below it the graph is rebuilt from the live vectors
-  std::size_t write_slice = 4;     // inserts into the graph for which readers are kept out at a time
-  std::size_t max_fresh = 4096;    // inserts that are not in the graph yet; one more waits
+  float slack = 1.0F;  // links that are kept beyond the nearest: DiskANN's alpha; not for ip
+  Rerank rerank = Rerank::kResidual8;
+  std::size_t capacity = 20'000'000;  // rows at most; their room is reserved as addresses, not as memory
+  double min_live_fraction = 0.85;    // below it the dead are taken out of the graph, and their slots used again
+  std::size_t max_fresh = 4096;       // rows that are not in the graph yet; one more waits
+  std::size_t link_threads = 1;       // with one, the graph depends on the seed and the order of rows alone
   std::uint64_t seed = 42;
   Status Validate() const;
 };

@@ -14,13 +14,13 @@ inline std::string EngineYaml(const std::string& broker, const std::string& data
   return StrCat("data_dir: ", data_dir, "\nkafka:\n  bootstrap_servers: ", broker, "\n  assign: ", assign,
                 "\ntopics:\n  items: {name: items}\n  interactions: {name: interactions}\n  users: {name: users}\n",
                 "  create: true\nencoder: {kind: passthrough, dim: ", kTestDim, ", metric: cosine}\n",
-                "index: {initial_capacity: 128}\nbatch: {max_records: 64}\nquery: {listen: \"127.0.0.1:0\"}\n");
+                "index: {capacity: 100000}\nbatch: {max_records: 64}\nquery: {listen: \"127.0.0.1:0\"}\n");
 }
 
 inline std::string SidecarYaml(const std::string& broker, const std::string& data_dir) {
   return StrCat("data_dir: ", data_dir, "\nkafka: {bootstrap_servers: \"", broker, "\"}\n",
                 "encoder: {kind: passthrough, dim: ", kTestDim, ", metric: cosine}\n",
-                "index: {initial_capacity: 128}\nquery: {listen: \"127.0.0.1:0\"}\n");
+                "index: {capacity: 100000}\nquery: {listen: \"127.0.0.1:0\"}\n");
 }
 
 }  // namespace freshet::test
