@@ -1,5 +1,6 @@
-// `freshet store dump`: what a data directory holds, for audits and for comparing two of them.
+// `freshet store`: what a data directory holds, for audits and for comparing two of them, and whether it is whole.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <memory>
 
@@ -8,6 +9,7 @@
 #include "freshet/core/strings.h"
 #include "freshet/deploy/commands.h"
 #include "freshet/ingest/record_codec.h"
+#include "freshet/store/index_files.h"
 #include "freshet/store/store.h"
 
 namespace freshet {
@@ -56,6 +58,65 @@ Status Dump(const std::string& directory) {
   return Status::Ok();
 }
 
+// Live labels of the index file that the store names, against the store's items.
+Status VerifyIndexFile(Store* store, JsonWriter* out) {
+  FRESHET_ASSIGN(const auto row, store->IndexFile());
+  out->Key("index_file").BeginObject();
+  if (!row) {
+    out->Key("state").String("none: the index will be made from the stored vectors").EndObject();
+    return Status::Ok();
+  }
+  HnswOptions options;
+  options.dim = store->options().dim;
+  options.metric = store->options().metric;
+  const auto index = OpenHnswIndex(IndexFiles::PathOf(store->options().directory, row->tag), options);
+  if (!index.ok()) {
+    out->Key("state").String("cannot be used: " + index.status().message()).EndObject();
+    return index.status().code() == Code::kCorruption ? index.status() : Status::Ok();
+  }
+  std::vector<Label> labels;
+  FRESHET_TRY(store->ForEachItem([&](std::string_view, const ItemRow& item) {
+    labels.push_back(item.label);
+    return Status::Ok();
+  }));
+  std::sort(labels.begin(), labels.end());
+  const std::vector<Label> live = (*index)->LiveLabels();
+  const bool same = live == labels;
+  const bool older = row->sequence != store->sequence();
+  out->Key("state").String(same ? "equal to the store" : older ? "older: the next start makes it equal" : "differs");
+  out->Key("live").Uint(live.size()).EndObject();
+  return same || older ? Status::Ok() : Corruption("index file and store differ at the same sequence");
+}
+
+Status VerifyStore(const std::string& directory, bool json) {
+  FRESHET_ASSIGN(const std::unique_ptr<Store> store, Store::OpenExisting(directory));
+  auto bar = std::make_unique<ProgressBar>("verifying");
+  const auto check = store->Check([&](double fraction) {
+    bar->Update(fraction, "");
+    return Status::Ok();
+  });
+  bar.reset();
+  if (!check.ok()) return check.status();
+  JsonWriter out;
+  out.BeginObject().Key("items").Uint(check->items).Key("users").Uint(check->users);
+  out.Key("outbox").Uint(check->outbox).Key("sequence").Uint(store->sequence());
+  out.Key("differences").Uint(check->differences).Key("examples").BeginArray();
+  for (const std::string& example : check->examples) out.String(example);
+  out.EndArray();
+  const Status index = VerifyIndexFile(store.get(), &out);
+  out.EndObject();
+  if (json) {
+    std::cout << out.Take() << "\n";
+  } else {
+    std::cout << directory << ": " << check->items << " items, " << check->users << " users, " << check->outbox
+              << " unpublished records, sequence " << store->sequence() << ", " << check->differences
+              << " differences\n";
+    for (const std::string& example : check->examples) std::cout << "  " << example << "\n";
+  }
+  if (check->differences > 0) return Corruption(StrCat(directory, ": ", check->differences, " differences"));
+  return index;
+}
+
 }  // namespace
 
 void AddStoreCommand(CLI::App* app, CommandRunner* run) {
@@ -67,6 +128,16 @@ void AddStoreCommand(CLI::App* app, CommandRunner* run) {
   dump->add_option("directory", *directory, "data_dir of an engine or a sidecar")->required()->type_name("DIR");
   dump->footer("Example (after that of run, once it has stopped):\n  freshet store dump /tmp/shop/engine | head -n 3");
   dump->callback([=] { *run = [=] { return ExitCode(Dump(*directory)); }; });
+
+  auto* verify = command->add_subcommand(
+      "verify",
+      "Read everything: checksums, items against vectors, labels, features and attributes, numbers, the index");
+  auto verified = std::make_shared<std::string>();
+  auto json = std::make_shared<bool>(false);
+  verify->add_option("directory", *verified, "data_dir of an engine or a sidecar")->required()->type_name("DIR");
+  verify->add_flag("--json", *json, "Print one JSON object");
+  verify->footer("Example (after that of run, once it has stopped):\n  freshet store verify /tmp/shop/engine --json");
+  verify->callback([=] { *run = [=] { return ExitCode(VerifyStore(*verified, *json)); }; });
 }
 
 }  // namespace freshet

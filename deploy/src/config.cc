@@ -214,7 +214,31 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
        }});
 }
 
+void ReadSnapshots(ConfigReader* reader, const YamlNode& node, Config* config) {
+  SnapshotOptions& snapshots = config->snapshots;
+  const auto keep = [&](const YamlNode& n) {
+    reader->Mapping(n, "snapshots.keep",
+                    {reader->Integer("count", &snapshots.keep.max_count, 1, 100'000),
+                     {"hours",
+                      [&](const YamlNode& value) {
+                        if (const auto hours = reader->ReadInteger(value, "hours", 0, 1'000'000)) {
+                          snapshots.keep.max_age_ms = *hours * 3'600'000;
+                        }
+                      }},
+                     reader->Integer("bytes", &snapshots.keep.max_bytes, 0)});
+  };
+  reader->Mapping(node, "snapshots",
+                  {reader->Text("directory", &snapshots.directory, true),
+                   reader->Integer("interval_seconds", &snapshots.interval_seconds, 0, 30 * 86'400),
+                   reader->Integer("records", &snapshots.records, 0),
+                   reader->Integer("wal_bytes", &snapshots.wal_bytes, 0),
+                   reader->Flag("at_stop", &snapshots.at_stop),
+                   reader->Integer("bytes_per_second", &snapshots.bytes_per_second, 0),
+                   {"keep", keep}});
+}
+
 void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* fields) {
+  fields->push_back({"snapshots", [reader, config](const YamlNode& node) { ReadSnapshots(reader, node, config); }});
   fields->push_back({"changelog", [reader, config](const YamlNode& node) {
                        reader->Mapping(node, "changelog",
                                        {reader->Flag("enabled", &config->changelog),

@@ -5,6 +5,7 @@
 
 #include "freshet/core/log.h"
 #include "freshet/core/queue.h"
+#include "freshet/core/strings.h"
 #include "freshet/encoder/encode_stage.h"
 #include "freshet/ingest/ingest_stage.h"
 #include "freshet/ingest/kafka.h"
@@ -38,6 +39,8 @@ class EngineImpl final : public Engine {
   Status CreateMissingTopics();
   Result<IngestStage::Decoders> MakeDecoders() const;
   [[nodiscard]] ConsumerOptions Consumer() const;
+  Status LogIsComplete() const;
+  [[nodiscard]] SnapshotContext Context() const;
 
   const Config config_;
   std::unique_ptr<Node> node_;
@@ -69,6 +72,45 @@ Status EngineImpl::CreateMissingTopics() {
   }
   if (topics.empty()) return Status::Ok();
   return CreateTopics(config_.kafka, topics, kConnectTimeout).Prefixed("Kafka at " + config_.kafka.bootstrap_servers);
+}
+
+// A store that is gone can be made again if no record of the items is.
+Status EngineImpl::LogIsComplete() const {
+  FRESHET_ASSIGN(const auto marks, QueryWatermarks(config_.kafka, {config_.items.name}, kConnectTimeout));
+  for (const auto& [partition, mark] : marks) {
+    if (mark.low > 0) {
+      return FailedPrecondition(StrCat("no snapshot can be used, and ", partition.topic, "[", partition.partition,
+                                       "] begins at offset ", mark.low,
+                                       ": restore a snapshot, or empty data_dir to begin with what the log holds"));
+    }
+  }
+  return Status::Ok();
+}
+
+SnapshotContext EngineImpl::Context() const {
+  SnapshotContext context;
+  context.version = FRESHET_VERSION;
+  if (node_->package) {
+    context.model = StrCat(node_->package->manifest().name, " ", node_->package->manifest().version);
+    context.model_directory = config_.encoder.package;
+  }
+  if (!config_.changelog) return context;
+  context.vectors_topic = config_.publisher.vectors_topic;
+  context.user_events_topic = config_.publisher.user_events_topic;
+  context.changelog_ends = [this]() -> Result<std::vector<PartitionProgress>> {
+    FRESHET_ASSIGN(
+        const auto marks,
+        QueryWatermarks(config_.kafka, {config_.publisher.vectors_topic, config_.publisher.user_events_topic},
+                        kConnectTimeout));
+    std::vector<PartitionProgress> ends;
+    for (const auto& [partition, mark] : marks) {
+      PartitionProgress& end = ends.emplace_back();
+      end.partition = partition;
+      end.next_offset = mark.high;
+    }
+    return ends;
+  };
+  return context;
 }
 
 Result<IngestStage::Decoders> EngineImpl::MakeDecoders() const {
@@ -107,7 +149,9 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
     FRESHET_ASSIGN(registry_, OpenSchemaRegistry(config_.registry));
   }
   FRESHET_ASSIGN(IngestStage::Decoders decoders, MakeDecoders());
-  FRESHET_ASSIGN(node_, Node::Open(config_, ApplierOptions::Role::kEngine, rebuild_progress));
+  FRESHET_ASSIGN(node_,
+                 Node::Open(
+                     config_, ApplierOptions::Role::kEngine, [this] { return LogIsComplete(); }, rebuild_progress));
   FRESHET_TRY(CreateMissingTopics());
   // A changelog record may be late, but none may give up while a later one of its partition goes through: followers
   // order by sequence and would take the one sent again for an old one. So no record ever expires in the producer's
@@ -128,6 +172,11 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
                                           &node_->clock, &node_->metrics);
   ingest_ = std::make_unique<IngestStage>(config_.ingest, source_.get(), std::move(decoders), dead_letters_.get(),
                                           &events_, &node_->clock, &node_->metrics);
+  if (node_->repository) {
+    node_->snapshotter =
+        std::make_unique<Snapshotter>(config_.snapshots, Context(), node_->repository.get(), node_->store.get(),
+                                      node_->applier.get(), &node_->clock, &node_->metrics);
+  }
   // From right to left, so that nobody pushes into the void.
   started_ = true;
   if (publisher_) publisher_->Start();
@@ -137,6 +186,8 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
   });
   encode_->Start();
   ingest_->Start();
+  if (node_->snapshotter) node_->snapshotter->Start();
+  node_->StartAuditing(config_.audit_interval_seconds);
   return node_->Serve(
       config_, "engine", [this] { return status(); }, &stopping_);
 }
@@ -152,6 +203,8 @@ Status EngineImpl::status() const {
 Status EngineImpl::Stop() {
   if (!started_) return Status::Ok();
   stopping_ = true;
+  node_->StopAuditing();
+  if (node_->snapshotter) node_->snapshotter->Stop();
   node_->applier->ReleaseBackpressure();
   ingest_->Stop();
   encode_->Join();
@@ -165,6 +218,9 @@ Status EngineImpl::Stop() {
   if (node_->http) node_->http->Stop();
   const Status first_failure = status();
   started_ = false;
+  if (node_->snapshotter && config_.snapshots.at_stop && first_failure.ok() && node_->snapshotter->IsBehind()) {
+    (void)node_->snapshotter->Create(/*hurry=*/true);  // logged; the store holds everything anyhow
+  }
   FRESHET_TRY(node_->Close());
   return first_failure;
 }

@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
   freshet::AddModelCommand(&app, &run);
   freshet::AddQueryCommand(&app, &run);
   freshet::AddStoreCommand(&app, &run);
+  freshet::AddSnapshotCommand(&app, &run);
   freshet::AddConfigCommand(&app, &run);
   try {
     app.parse(argc, argv);

@@ -1,11 +1,13 @@
 #include "node.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "freshet/core/json.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
 #include "freshet/store/index_files.h"
+#include "freshet/store/restore.h"
 
 namespace freshet {
 namespace {
@@ -45,45 +47,89 @@ Status LoadModel(const Config& config, ApplierOptions::Role role, Node* node, St
 
 }  // namespace
 
+Status Node::OpenStore(const Config& config, ApplierOptions::Role role, const StoreOptions& options,
+                       const std::function<Status()>& log_is_complete, const std::function<void(double)>& progress) {
+  HnswOptions index = config.index;
+  index.dim = options.dim;
+  index.metric = options.metric;
+  ApplierOptions apply = config.applier;
+  apply.role = role;
+  apply.outbox = role == ApplierOptions::Role::kEngine && config.changelog;
+  apply.vectors_topic = config.publisher.vectors_topic;
+  const bool follower = role == ApplierOptions::Role::kFollower;
+  for (bool damaged = false;; damaged = true) {
+    FRESHET_ASSIGN(OpenedStore opened,
+                   OpenOrRestore(options, repository.get(), follower, damaged, log_is_complete, progress));
+    store = std::move(opened.store);
+    if (opened.restored) restored = opened.restored->manifest.id;
+    auto made = IndexFiles(store.get()).Open([&](const std::string& path) { return OpenHnswIndex(path, index); });
+    if (!made) {
+      FRESHET_ASSIGN(made, MakeHnswIndex(index));
+    }
+    applier = std::make_unique<Applier>(apply, options, store.get(), std::move(made), &clock, &metrics);
+    const Status rebuilt = applier->Rebuild(progress);
+    // A table may turn out to be damaged only when it is read. What was just restored was verified: that is told.
+    if (rebuilt.code() != Code::kCorruption || damaged || opened.restored) return rebuilt;
+    LogError("store", "rows cannot be read", {{"reason", rebuilt.ToString()}});
+    applier.reset();
+    store.reset();
+  }
+}
+
 Result<std::unique_ptr<Node>> Node::Open(const Config& config, ApplierOptions::Role role,
+                                         const std::function<Status()>& log_is_complete,
                                          const std::function<void(double)>& rebuild_progress) {
   auto node = std::make_unique<Node>();
-  StoreOptions store;
+  StoreOptions store = config.store;
   FRESHET_TRY(LoadModel(config, role, node.get(), &store));
   store.directory = config.data_dir;
-  store.durability = config.store.durability;
-  store.sync_interval_ms = config.store.sync_interval_ms;
-  store.vectors = config.store.vectors;
-  store.cache_bytes = config.store.cache_bytes;
-  store.write_buffer_bytes = config.store.write_buffer_bytes;
-  store.compaction_bytes_per_second = config.store.compaction_bytes_per_second;
-  FRESHET_ASSIGN(node->store, Store::Open(store));
-  HnswOptions index = config.index;
-  index.dim = store.dim;
-  index.metric = store.metric;
+  if (!config.snapshots.directory.empty()) node->repository = OpenLocalRepository(config.snapshots.directory);
   const std::int64_t begin_us = node->clock.MonotonicUs();
-  auto made = IndexFiles(node->store.get()).Open([&](const std::string& path) { return OpenHnswIndex(path, index); });
-  if (!made) {
-    FRESHET_ASSIGN(made, MakeHnswIndex(index));
-  }
-  ApplierOptions applier = config.applier;
-  applier.role = role;
-  applier.outbox = role == ApplierOptions::Role::kEngine && config.changelog;
-  applier.vectors_topic = config.publisher.vectors_topic;
-  node->applier =
-      std::make_unique<Applier>(applier, store, node->store.get(), std::move(made), &node->clock, &node->metrics);
-  FRESHET_TRY(node->applier->Rebuild(rebuild_progress));
+  FRESHET_TRY(node->OpenStore(config, role, store, log_is_complete, rebuild_progress));
+  node->open_seconds = static_cast<double>(node->clock.MonotonicUs() - begin_us) * 1e-6;
+  node->metrics.GetGauge("freshet_open_seconds", "Time from opening the store to being able to answer, at start")
+      .Set(node->open_seconds);
   LogInfo("store", "opened",
           {{"directory", config.data_dir},
            {"items", StrCat(node->applier->catalog().live())},
            {"sequence", StrCat(node->applier->sequence())},
            {"into_the_index", StrCat(node->applier->rebuilt_items())},
-           {"open_ms", StrCat((node->clock.MonotonicUs() - begin_us) / 1000)}});
+           {"seconds", StrCat(node->open_seconds)}});
   node->recall =
       std::make_unique<RecallService>(node->applier.get(), node->user_encoder.get(), &node->clock, &node->metrics);
   node->metrics.GetGauge("freshet_build_info", "Constant 1; the labels tell the build", {{"version", FRESHET_VERSION}})
       .Set(1);
   return node;
+}
+
+void Node::StartAuditing(int interval_seconds) {
+  if (interval_seconds == 0) return;
+  auditor_ = std::thread([this, interval = std::chrono::seconds(interval_seconds)] {
+    Counter& audits = metrics.GetCounter("freshet_audits_total", "Comparisons of index and store");
+    Counter& differences = metrics.GetCounter("freshet_audit_differences_total",
+                                              "Differences of index and store, repaired; other than 0 is a defect");
+    std::unique_lock lock(audit_mu_);
+    while (!audit_wake_.wait_for(lock, interval, [this] { return audit_stop_; })) {
+      lock.unlock();
+      const auto found = applier->AuditAndRepair();
+      lock.lock();
+      audits.Add();
+      if (found.ok()) {
+        differences.Add(static_cast<double>(*found));
+      } else {
+        LogError("store", "the audit failed", {{"reason", found.status().ToString()}});
+      }
+    }
+  });
+}
+
+void Node::StopAuditing() {
+  {
+    const std::lock_guard lock(audit_mu_);
+    audit_stop_ = true;
+    audit_wake_.notify_all();
+  }
+  if (auditor_.joinable()) auditor_.join();
 }
 
 Status Node::Serve(const Config& config, const std::string& role, const std::function<Status()>& status,
@@ -103,7 +149,10 @@ Status Node::Serve(const Config& config, const std::string& role, const std::fun
     }
     return reasons;
   };
-  http = MakeHttpServer(config.http, recall.get(), &metrics, ready, [this, role] { return StatusJson(role); });
+  SnapshotRequest snapshot;
+  if (snapshotter) snapshot = [this] { snapshotter->Request(); };
+  http = MakeHttpServer(
+      config.http, recall.get(), &metrics, ready, [this, role] { return StatusJson(role); }, std::move(snapshot));
   FRESHET_TRY(http->Start());
   LogInfo("query", "listening", {{"address", http->address()}});
   return Status::Ok();
@@ -149,6 +198,23 @@ std::string Node::StatusJson(const std::string& role) {
   out.Key("freshness_p50_seconds").Double(freshness.Quantile(0.5));
   out.Key("freshness_p99_seconds").Double(freshness.Quantile(0.99));
   out.Key("query_p50_seconds").Double(query.Quantile(0.5)).Key("query_p99_seconds").Double(query.Quantile(0.99));
+  const StoreSizes sizes = store->Sizes();
+  out.Key("store").BeginObject();
+  out.Key("sst_bytes").Uint(sizes.sst_bytes);
+  out.Key("write_amplification")
+      .Double(static_cast<double>(sizes.written_bytes) /
+              static_cast<double>(std::max<std::uint64_t>(1, sizes.user_bytes)));
+  out.Key("space_amplification")
+      .Double(static_cast<double>(sizes.sst_bytes) / static_cast<double>(std::max<std::uint64_t>(1, sizes.live_bytes)));
+  out.Key("blocked").String(applier->blocked());
+  out.Key("restored_from").String(restored).Key("open_seconds").Double(open_seconds).EndObject();
+  if (snapshotter) {
+    const Snapshotter::Report report = snapshotter->report();
+    out.Key("snapshots").BeginObject().Key("last_id").String(report.last_id);
+    out.Key("last_failure").String(report.last_failure).Key("running").Bool(report.running);
+    out.Key("created").Uint(report.created).Key("failed").Uint(report.failed);
+    out.Key("stall_seconds").Double(report.stall_seconds).EndObject();
+  }
   out.Key("resident_bytes").Double(ResidentBytes());
   out.EndObject();
   return out.Take();

@@ -5,9 +5,12 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "freshet/core/clock.h"
@@ -17,32 +20,57 @@
 #include "freshet/query/http_server.h"
 #include "freshet/query/recall_service.h"
 #include "freshet/store/applier.h"
+#include "freshet/store/snapshot_repository.h"
+#include "freshet/store/snapshotter.h"
 #include "freshet/store/store.h"
 
 namespace freshet {
 
 struct Node {
+  Node() = default;
+  ~Node() { StopAuditing(); }
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
   SystemClock clock;
   Metrics metrics;
-  std::unique_ptr<ModelPackage> package;      // null with passthrough
-  std::unique_ptr<ItemEncoder> item_encoder;  // null on a sidecar with a model
-  std::unique_ptr<UserEncoder> user_encoder;  // null with passthrough
+  std::unique_ptr<ModelPackage> package;           // null with passthrough
+  std::unique_ptr<ItemEncoder> item_encoder;       // null on a sidecar with a model
+  std::unique_ptr<UserEncoder> user_encoder;       // null with passthrough
+  std::unique_ptr<SnapshotRepository> repository;  // null unless configured
   std::unique_ptr<Store> store;
   std::unique_ptr<Applier> applier;
   std::unique_ptr<RecallService> recall;
-  std::unique_ptr<HttpServer> http;  // null unless configured
+  std::unique_ptr<HttpServer> http;          // null unless configured
+  std::unique_ptr<Snapshotter> snapshotter;  // engine, with a repository
+  std::string restored;                      // the snapshot that this start began from; empty: none
+  double open_seconds = 0;
 
-  // Loads the model, opens the store, rebuilds index and catalog from it.
+  // Loads the model, opens the store (restores it where it has to be), makes index and catalog equal to it. See
+  // OpenOrRestore() for `log_is_complete`.
   static Result<std::unique_ptr<Node>> Open(const Config& config, ApplierOptions::Role role,
+                                            const std::function<Status()>& log_is_complete,
                                             const std::function<void(double)>& rebuild_progress);
 
   // Starts HTTP where configured. `status` tells of a stage that has stopped, `stopping` of an end under way: both are
   // reasons not to be ready.
   Status Serve(const Config& config, const std::string& role, const std::function<Status()>& status,
                const std::atomic<bool>* stopping);
+  // Compares index and store now and then, until StopAuditing().
+  void StartAuditing(int interval_seconds);
+  void StopAuditing();
   // After everything has stopped: leaves what a quick start wants.
   Status Close();
   [[nodiscard]] std::string StatusJson(const std::string& role);
+
+ private:
+  Status OpenStore(const Config& config, ApplierOptions::Role role, const StoreOptions& options,
+                   const std::function<Status()>& log_is_complete, const std::function<void(double)>& progress);
+
+  std::thread auditor_;
+  std::mutex audit_mu_;
+  std::condition_variable audit_wake_;
+  bool audit_stop_ = false;  // guarded by audit_mu_
 };
 
 }  // namespace freshet

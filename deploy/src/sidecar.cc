@@ -23,7 +23,7 @@ class SidecarImpl final : public Sidecar {
   }
 
   Status Open(const std::function<void(double)>& rebuild_progress) {
-    FRESHET_ASSIGN(node_, Node::Open(config_, ApplierOptions::Role::kFollower, rebuild_progress));
+    FRESHET_ASSIGN(node_, Node::Open(config_, ApplierOptions::Role::kFollower, {}, rebuild_progress));
     ConsumerOptions consumer;
     consumer.kafka = config_.kafka;
     consumer.topics = {config_.publisher.vectors_topic, config_.publisher.user_events_topic};
@@ -42,6 +42,7 @@ class SidecarImpl final : public Sidecar {
     started_ = true;
     node_->applier->Start(&encoded_, {});
     follow_->Start();
+    node_->StartAuditing(config_.audit_interval_seconds);
     return node_->Serve(
         config_, "sidecar", [this] { return status(); }, &stopping_);
   }
@@ -55,6 +56,7 @@ class SidecarImpl final : public Sidecar {
   Status Stop() override {
     if (!started_) return Status::Ok();
     stopping_ = true;
+    node_->StopAuditing();
     follow_->Stop();
     node_->applier->Join();
     if (node_->http) node_->http->Stop();

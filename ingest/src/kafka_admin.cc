@@ -44,6 +44,21 @@ class Admin {
     return names;
   }
 
+  Status AddWatermarks(const std::string& topic, std::chrono::steady_clock::time_point deadline,
+                       std::map<TopicPartition, Watermarks>* all) {
+    FRESHET_ASSIGN(const std::int32_t partitions, kafka::CountPartitions(rk_, topic, milliseconds(Left(deadline))));
+    for (std::int32_t partition = 0; partition < partitions; ++partition) {
+      Watermarks marks;
+      const rd_kafka_resp_err_t error =
+          rd_kafka_query_watermark_offsets(rk_, topic.c_str(), partition, &marks.low, &marks.high, Left(deadline));
+      if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        return Unavailable(StrCat("offsets of ", topic, "[", partition, "]: ", rd_kafka_err2str(error)));
+      }
+      (*all)[{topic, partition}] = marks;
+    }
+    return Status::Ok();
+  }
+
   Status Create(const NewTopic& topic, std::chrono::steady_clock::time_point deadline) {
     if (IsMockCluster(deadline)) return CreateByAsking(topic, deadline);
     char error[256] = "";
@@ -110,6 +125,16 @@ class Admin {
 };
 
 }  // namespace
+
+Result<std::map<TopicPartition, Watermarks>> QueryWatermarks(const KafkaOptions& options,
+                                                             const std::vector<std::string>& topics,
+                                                             milliseconds timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  FRESHET_ASSIGN(const std::unique_ptr<Admin> admin, Admin::Open(options));
+  std::map<TopicPartition, Watermarks> all;
+  for (const std::string& topic : topics) FRESHET_TRY(admin->AddWatermarks(topic, deadline, &all));
+  return all;
+}
 
 Status CreateTopics(const KafkaOptions& options, const std::vector<NewTopic>& topics, milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;

@@ -16,9 +16,9 @@ namespace {
 constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kItems = "/v1/items/";
 constexpr std::string_view kUsers = "/v1/users/";
-constexpr std::array<const char*, 11> kRouteNames = {"/v1/recall",     "/v1/recall:batch", "/v1/score", "/v1/status",
-                                                     "/v1/items/{id}", "/v1/users/{id}",   "/livez",    "/readyz",
-                                                     "/metrics",       "/openapi.yaml",    "other"};
+constexpr std::array<const char*, 12> kRouteNames = {
+    "/v1/recall", "/v1/recall:batch", "/v1/score", "/v1/status",    "/v1/items/{id}",      "/v1/users/{id}",
+    "/livez",     "/readyz",          "/metrics",  "/openapi.yaml", "/v1/admin/snapshots", "other"};
 constexpr std::size_t kMaxBatch = 128;
 
 HttpAnswer JsonAnswer(int status, std::string body) { return {status, std::string(kJson), std::move(body), "", 0}; }
@@ -108,8 +108,13 @@ HttpAnswer ProblemAnswer(const Status& status) {
 }
 
 HttpApi::HttpApi(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
-                 StatusReport report)
-    : options_(options), service_(service), metrics_(metrics), ready_(std::move(ready)), report_(std::move(report)) {
+                 StatusReport report, SnapshotRequest snapshot)
+    : options_(options),
+      service_(service),
+      metrics_(metrics),
+      ready_(std::move(ready)),
+      report_(std::move(report)),
+      snapshot_(std::move(snapshot)) {
   static_assert(kRouteNames.size() == kRoutes);
   for (std::size_t route = 0; route < kRoutes; ++route) {
     seconds_[route] =
@@ -135,7 +140,7 @@ HttpAnswer HttpApi::Handle(std::string_view method, std::string_view target, std
 
 void HttpApi::CountUnrouted(int status) { Count(kOther, status); }
 
-HttpApi::Route HttpApi::RouteOf(std::string_view path) {
+HttpApi::Route HttpApi::RouteOf(std::string_view path) const {
   if (path == "/v1/recall") return kRecall;
   if (path == "/v1/recall:batch") return kBatch;
   if (path == "/v1/score") return kScore;
@@ -144,6 +149,7 @@ HttpApi::Route HttpApi::RouteOf(std::string_view path) {
   if (path == "/livez") return kLive;
   if (path == "/readyz") return kReady;
   if (path == "/metrics") return kMetrics;
+  if (path == "/v1/admin/snapshots" && snapshot_) return kSnapshots;
   if (path.starts_with(kItems) && path.find('/', kItems.size()) == std::string_view::npos) return kItem;
   if (path.starts_with(kUsers) && path.find('/', kUsers.size()) == std::string_view::npos) return kUser;
   return kOther;
@@ -151,7 +157,7 @@ HttpApi::Route HttpApi::RouteOf(std::string_view path) {
 
 HttpAnswer HttpApi::Dispatch(Route route, std::string_view method, std::string_view path, std::string_view body) {
   if (route == kOther) return ProblemAnswer(404, "no-such-path", "There is nothing at this path");
-  const bool posted = route == kRecall || route == kBatch || route == kScore;
+  const bool posted = route == kRecall || route == kBatch || route == kScore || route == kSnapshots;
   const bool allowed = posted ? method == "POST" : method == "GET" || method == "HEAD";
   if (!allowed) {
     const std::string_view allow = posted ? "POST" : "GET, HEAD";
@@ -181,6 +187,9 @@ HttpAnswer HttpApi::Dispatch(Route route, std::string_view method, std::string_v
       return Ready();
     case kMetrics:
       return {200, "text/plain; version=0.0.4; charset=utf-8", metrics_->Text(), "", 0};
+    case kSnapshots:
+      snapshot_();
+      return JsonAnswer(202, R"({"requested":true})");
     case kOther:
     case kRoutes:
       break;

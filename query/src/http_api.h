@@ -35,14 +35,28 @@ class HttpApi {
  public:
   // All outlive the api.
   HttpApi(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
-          StatusReport report);
+          StatusReport report, SnapshotRequest snapshot = {});
 
   [[nodiscard]] HttpAnswer Handle(std::string_view method, std::string_view target, std::string_view body);
   // Counts an answer that was given before a route was known: malformed HTTP, exceeded bounds.
   void CountUnrouted(int status);
 
  private:
-  enum Route { kRecall, kBatch, kScore, kStatus, kItem, kUser, kLive, kReady, kMetrics, kOpenApi, kOther, kRoutes };
+  enum Route {
+    kRecall,
+    kBatch,
+    kScore,
+    kStatus,
+    kItem,
+    kUser,
+    kLive,
+    kReady,
+    kMetrics,
+    kOpenApi,
+    kSnapshots,
+    kOther,
+    kRoutes
+  };
   HttpAnswer Dispatch(Route route, std::string_view method, std::string_view path, std::string_view body);
   HttpAnswer Recall(std::string_view body);
   // A recall's answer or problem. Its deadline is at most `deadline_us`, monotonic.
@@ -52,7 +66,7 @@ class HttpApi {
   HttpAnswer Item(std::string_view encoded_id);
   HttpAnswer User(std::string_view encoded_id);
   HttpAnswer Ready();
-  static Route RouteOf(std::string_view path);
+  [[nodiscard]] Route RouteOf(std::string_view path) const;
   void Count(Route route, int status);
 
   const HttpOptions options_;
@@ -60,10 +74,11 @@ class HttpApi {
   Metrics* const metrics_;
   const ReadyCheck ready_;
   const StatusReport report_;
+  const SnapshotRequest snapshot_;
   const SystemClock clock_;
   std::array<Histogram*, kRoutes> seconds_{};
   // Looked up once for each pair: the registry is behind a lock.
-  static constexpr std::array<int, 13> kCodes = {200, 400, 404, 405, 408, 413, 429, 431, 500, 501, 503, 504, 0};
+  static constexpr std::array<int, 14> kCodes = {200, 202, 400, 404, 405, 408, 413, 429, 431, 500, 501, 503, 504, 0};
   std::array<std::array<std::atomic<Counter*>, kCodes.size()>, kRoutes> requests_{};
 };
 

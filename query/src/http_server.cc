@@ -30,9 +30,9 @@ constexpr milliseconds kStopSlack{1'000};
 class BeastHttpServer final : public HttpServer {
  public:
   BeastHttpServer(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
-                  StatusReport report)
+                  StatusReport report, SnapshotRequest snapshot)
       : options_(options),
-        api_(options, service, metrics, std::move(ready), std::move(report)),
+        api_(options, service, metrics, std::move(ready), std::move(report), std::move(snapshot)),
         refused_(metrics->GetCounter("freshet_http_refused_connections_total",
                                      "Connections refused because max_connections were open")),
         sessions_(options, &api_, metrics),
@@ -179,8 +179,9 @@ Status HttpOptions::Validate() const {
 }
 
 std::unique_ptr<HttpServer> MakeHttpServer(const HttpOptions& options, const RecallService* service, Metrics* metrics,
-                                           ReadyCheck ready, StatusReport report) {
-  return std::make_unique<BeastHttpServer>(options, service, metrics, std::move(ready), std::move(report));
+                                           ReadyCheck ready, StatusReport report, SnapshotRequest snapshot) {
+  return std::make_unique<BeastHttpServer>(options, service, metrics, std::move(ready), std::move(report),
+                                           std::move(snapshot));
 }
 
 }  // namespace freshet

@@ -32,6 +32,7 @@ struct Applier::Plan {
   std::vector<float> vectors;
   std::vector<std::int64_t> record_timestamps_ms;  // of what becomes visible
   std::vector<std::pair<std::string, std::int64_t>> interactions;
+  std::map<TopicPartition, PartitionProgress> sources;  // follower: see SourceProgress()
   std::uint64_t stale = 0;
   std::uint64_t user_changes = 0;
   std::uint64_t new_users = 0;
@@ -144,6 +145,29 @@ bool Applier::IsStale(const PartitionProgress& source, std::int64_t offset, std:
   return sequence <= it->second.sequence;
 }
 
+// An event that the engine published before it was restored comes again under a new number, but from the same place. A
+// lower offset with a later time is no such event: the engine's topic was made anew.
+bool Applier::IsNewToFollower(const UserChange& change, const PartitionProgress& from,
+                              std::map<TopicPartition, PartitionProgress>* sources) const {
+  PartitionProgress row = SourceProgress(from.partition, {change.source_topic, change.source.partition},
+                                         change.source.offset + 1, change.record_timestamp_ms, from.epoch);
+  auto it = sources->find(row.partition);
+  if (it == sources->end()) {
+    const auto known = progress_.find(row.partition);
+    if (known != progress_.end() && known->second.epoch == from.epoch) {
+      it = sources->emplace(row.partition, known->second).first;
+    }
+  }
+  if (it != sources->end()) {
+    const PartitionProgress& seen = it->second;
+    if (row.next_offset <= seen.next_offset && row.last_timestamp_ms <= seen.last_timestamp_ms) return false;
+    if (row.next_offset > seen.next_offset)
+      row.last_timestamp_ms = std::max(row.last_timestamp_ms, seen.last_timestamp_ms);
+  }
+  (*sources)[row.partition] = row;
+  return true;
+}
+
 Status Applier::PlanItems(EncodedBatch* batch, Plan* plan) {
   for (ItemChange& change : batch->items) {
     const PartitionProgress& source = batch->progress[change.progress_index];
@@ -179,7 +203,7 @@ Status Applier::PlanItems(EncodedBatch* batch, Plan* plan) {
     plan->record_timestamps_ms.push_back(change.record_timestamp_ms);
     if (engine && options_.outbox) {
       OutboxEntry entry{item.row.sequence, /*is_user_event=*/false, id, std::nullopt};
-      if (!item.deleted) entry.value = EncodeItemValue(change, store_options_.space_id);
+      if (!item.deleted) entry.value = EncodeItemValue(change, store_options_.space_id, store_->options().vectors);
       plan->commit.outbox.push_back(std::move(entry));
     }
     plan->commit.items.push_back(std::move(item));
@@ -198,6 +222,10 @@ Status Applier::PlanUsers(EncodedBatch* batch, Plan* plan) {
       continue;
     }
     last = change.position.offset;
+    if (!change.source_topic.empty() && !IsNewToFollower(change, source, &plan->sources)) {
+      ++plan->stale;
+      continue;
+    }
     ++plan->user_changes;
     const bool engine = options_.role == ApplierOptions::Role::kEngine;
     const std::string id = UserIdOf(change);
@@ -220,7 +248,8 @@ Status Applier::PlanUsers(EncodedBatch* batch, Plan* plan) {
     plan->record_timestamps_ms.push_back(change.record_timestamp_ms);
     const std::uint64_t sequence = engine ? next_sequence_++ : change.sequence;
     if (engine && options_.outbox) {
-      plan->commit.outbox.push_back({sequence, /*is_user_event=*/true, id, EncodeUserValue(change)});
+      plan->commit.outbox.push_back(
+          {sequence, /*is_user_event=*/true, id, EncodeUserValue(change, source.partition.topic)});
     }
   }
   for (auto& [id, user] : plan->users) plan->commit.users.emplace_back(id, user);
@@ -301,6 +330,7 @@ Status Applier::Apply(EncodedBatch batch) {
     newest = options_.role == ApplierOptions::Role::kFollower ? std::max(newest, merged.sequence) : newest;
     plan.commit.progress.push_back(std::move(merged));
   }
+  for (auto& [partition, row] : plan.sources) plan.commit.progress.push_back(std::move(row));
   if (options_.role == ApplierOptions::Role::kEngine) newest = next_sequence_ - 1;
   if (!plan.commit.progress.empty() || !plan.commit.items.empty() || !plan.commit.users.empty()) {
     plan.commit.next_label = next_label_;

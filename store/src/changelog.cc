@@ -6,11 +6,12 @@
 #include "freshet/core/checksum.h"
 #include "freshet/core/strings.h"
 #include "freshet/ingest/record_codec.h"
+#include "store_rows.h"
 
 namespace freshet {
 namespace {
 
-constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kVersion = 2;  // 1 had neither vector types nor the source of user events
 enum RecordType : std::uint8_t { kItem = 1, kUser = 2, kProgress = 3 };
 enum UserKind : std::uint8_t { kInteraction = 1, kProfile = 2, kForgotten = 3 };
 constexpr std::uint32_t kMaxDim = 4096;
@@ -36,15 +37,19 @@ Result<std::uint64_t> HeaderNumber(const RawRecord& record, std::string_view nam
   return InvalidArgument(StrCat("header ", name, " is missing"));
 }
 
-Status ReadItem(ByteReader* in, ChangelogRecord* out, ItemChange* item) {
+Status ReadItem(ByteReader* in, std::uint8_t version, ChangelogRecord* out, ItemChange* item) {
   out->space_id = in->GetString();
   item->record_timestamp_ms = in->Get<std::int64_t>();
   in->Get<std::int32_t>();  // source partition and offset: for people who look at the topic
   in->Get<std::int64_t>();
   const auto dim = in->Get<std::uint32_t>();
   if (dim == 0 || dim > kMaxDim) return InvalidArgument("item record: dimension out of range");
-  item->update.vector.resize(dim);
-  in->GetFloats(item->update.vector);
+  const std::uint8_t type = version == 1 ? std::uint8_t{0} : in->Get<std::uint8_t>();
+  if (type > static_cast<std::uint8_t>(VectorType::kFp16)) return InvalidArgument("item record: unknown vector type");
+  const auto vectors = static_cast<VectorType>(type);
+  auto vector = DecodeVector(in->GetBytes(dim * (vectors == VectorType::kFp32 ? sizeof(float) : 2)), dim, vectors);
+  if (!vector.ok()) return InvalidArgument("item record: vector is short");
+  item->update.vector = std::move(*vector);
   for (const float x : item->update.vector) {
     if (!std::isfinite(x)) return InvalidArgument("item record: vector is not finite");
   }
@@ -52,9 +57,14 @@ Status ReadItem(ByteReader* in, ChangelogRecord* out, ItemChange* item) {
   return Status::Ok();
 }
 
-Status ReadUser(ByteReader* in, std::string_view key, UserChange* user) {
+Status ReadUser(ByteReader* in, std::uint8_t version, std::string_view key, UserChange* user) {
   const auto kind = in->Get<std::uint8_t>();
   user->record_timestamp_ms = in->Get<std::int64_t>();
+  if (version >= 2) {
+    user->source_topic = in->GetString();
+    user->source.partition = in->Get<std::int32_t>();
+    user->source.offset = in->Get<std::int64_t>();
+  }
   if (kind == kInteraction) {
     Interaction interaction;
     interaction.user_id = key;
@@ -78,24 +88,28 @@ Status ReadUser(ByteReader* in, std::string_view key, UserChange* user) {
 
 }  // namespace
 
-std::string EncodeItemValue(const ItemChange& change, std::string_view space_id) {
+std::string EncodeItemValue(const ItemChange& change, std::string_view space_id, VectorType vectors) {
   ByteWriter out = Begin(kItem);
   out.PutString(space_id).Put(change.record_timestamp_ms);
   out.Put(change.position.partition).Put(change.position.offset);
-  out.Put(static_cast<std::uint32_t>(change.update.vector.size())).PutFloats(change.update.vector);
+  out.Put(static_cast<std::uint32_t>(change.update.vector.size())).Put(static_cast<std::uint8_t>(vectors));
+  out.PutBytes(EncodeVector(change.update.vector, vectors));
   PutAttributes(change.update.attributes, &out);
   return Seal(std::move(out));
 }
 
-std::string EncodeUserValue(const UserChange& change) {
+std::string EncodeUserValue(const UserChange& change, std::string_view source_topic) {
   ByteWriter out = Begin(kUser);
+  const auto source = [&] { out.PutString(source_topic).Put(change.position.partition).Put(change.position.offset); };
   if (const auto* interaction = std::get_if<Interaction>(&change.body)) {
     out.Put(static_cast<std::uint8_t>(kInteraction)).Put(change.record_timestamp_ms);
+    source();
     out.PutString(interaction->item_id).PutString(interaction->event);
     out.Put(interaction->value).Put(interaction->timestamp_ms);
   } else {
     const auto& update = std::get<UserUpdate>(change.body);
     out.Put(static_cast<std::uint8_t>(update.forgotten ? kForgotten : kProfile)).Put(change.record_timestamp_ms);
+    source();
     PutFeatures(update.features, &out);
   }
   return Seal(std::move(out));
@@ -129,8 +143,9 @@ Result<ChangelogRecord> DecodeChangelogRecord(const RawRecord& record, bool is_v
   ByteReader checksum(value.substr(body.size()));
   if (checksum.Get<std::uint64_t>() != Xxh3(body)) return InvalidArgument("checksum differs");
   ByteReader in(body);
-  if (const auto version = in.Get<std::uint8_t>(); version != kVersion) {
-    return InvalidArgument(StrCat("record version ", int{version}, ", this freshet reads ", int{kVersion}));
+  const auto version = in.Get<std::uint8_t>();
+  if (version < 1 || version > kVersion) {
+    return InvalidArgument(StrCat("record version ", int{version}, ", this freshet reads 1 to ", int{kVersion}));
   }
   const auto type = in.Get<std::uint8_t>();
   if (is_progress && type == kProgress) {
@@ -140,18 +155,28 @@ Result<ChangelogRecord> DecodeChangelogRecord(const RawRecord& record, bool is_v
     out.progress->as_of_ms = in.Get<std::int64_t>();
   } else if (is_vectors_topic && type == kItem && !is_progress) {
     out.item.emplace();
-    FRESHET_TRY(ReadItem(&in, &out, &*out.item));
+    FRESHET_TRY(ReadItem(&in, version, &out, &*out.item));
     out.item->update.item_id = *record.key;
     out.item->sequence = out.sequence;
   } else if (!is_vectors_topic && type == kUser && !is_progress) {
     out.user.emplace();
-    FRESHET_TRY(ReadUser(&in, *record.key, &*out.user));
+    FRESHET_TRY(ReadUser(&in, version, *record.key, &*out.user));
     out.user->sequence = out.sequence;
   } else {
     return InvalidArgument("record type does not belong here");
   }
   if (!in.finished()) return InvalidArgument("record does not decode");
   return out;
+}
+
+PartitionProgress SourceProgress(const TopicPartition& changelog, const TopicPartition& source,
+                                 std::int64_t next_offset, std::int64_t timestamp_ms, std::uint64_t epoch) {
+  PartitionProgress row;
+  row.partition = {StrCat(changelog.topic, ":", changelog.partition, ":", source.topic), source.partition};
+  row.next_offset = next_offset;
+  row.last_timestamp_ms = timestamp_ms;
+  row.epoch = epoch;
+  return row;
 }
 
 }  // namespace freshet

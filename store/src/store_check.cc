@@ -1,5 +1,6 @@
 // What the store says about itself as a whole: flush, checkpoint, sizes, and a look through everything.
 #include <rocksdb/snapshot.h>
+#include <rocksdb/sst_file_reader.h>
 #include <rocksdb/utilities/checkpoint.h>
 
 #include <limits>
@@ -269,6 +270,13 @@ Status RocksStore::BecomeRestored(const RestoredAs& as) {
   const rocksdb::Status status = handle->db()->Write(write, &batch);
   if (!status.ok()) return Broken(status, "restore");
   return LoadState();
+}
+
+Status Store::CheckTable(const std::string& path) {
+  const rocksdb::Options options;
+  rocksdb::SstFileReader reader(options);
+  FRESHET_TRY(FromRocks(reader.Open(path), path));
+  return FromRocks(reader.VerifyChecksum(), path);
 }
 
 Result<StoreCheck> RocksStore::Check(const std::function<Status(double)>& progress) const {

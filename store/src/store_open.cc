@@ -38,7 +38,8 @@ class InfoLog final : public rocksdb::Logger {
     if (level < rocksdb::InfoLogLevel::WARN_LEVEL) return;
     std::array<char, 1024> text{};
     std::vsnprintf(text.data(), text.size(), format, arguments);
-    Log(level >= rocksdb::InfoLogLevel::ERROR_LEVEL ? LogLevel::kError : LogLevel::kWarning, "rocksdb", text.data());
+    // Its warnings are about its own affairs; what concerns us comes as a status.
+    Log(level >= rocksdb::InfoLogLevel::ERROR_LEVEL ? LogLevel::kError : LogLevel::kDebug, "rocksdb", text.data());
   }
   void Logv(const char* format, va_list arguments) override {
     Logv(rocksdb::InfoLogLevel::INFO_LEVEL, format, arguments);

@@ -31,6 +31,7 @@ void AddModelCommand(CLI::App* app, CommandRunner* run);
 void AddQueryCommand(CLI::App* app, CommandRunner* run);
 void AddConfigCommand(CLI::App* app, CommandRunner* run);
 void AddStoreCommand(CLI::App* app, CommandRunner* run);
+void AddSnapshotCommand(CLI::App* app, CommandRunner* run);
 
 // 69 for transient codes, 78 for kConfig, else 1; prints "freshet: <message>" to standard error when not ok.
 int ExitCode(const Status& status);

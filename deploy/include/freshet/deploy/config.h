@@ -22,6 +22,7 @@
 #include "freshet/query/http_server.h"
 #include "freshet/store/applier.h"
 #include "freshet/store/publisher.h"
+#include "freshet/store/snapshotter.h"
 #include "freshet/store/store.h"
 
 namespace freshet {
@@ -68,6 +69,9 @@ struct Config {
   HnswOptions index;
   StoreOptions store;  // directory, space, dimension and metric come from elsewhere
   ApplierOptions applier;
+
+  int audit_interval_seconds = 600;  // 0: never
+  SnapshotOptions snapshots;
 
   bool changelog = true;
   std::int32_t changelog_partitions = 4;

@@ -28,6 +28,9 @@ struct UserChange {
   std::size_t progress_index = 0;
   std::int64_t record_timestamp_ms = 0;
   std::uint64_t sequence = 0;
+  // Followers: where the engine read it. No topic: not known (changelog records of version 1).
+  std::string source_topic;
+  LogPosition source;
 };
 
 struct EncodedBatch {

@@ -66,6 +66,16 @@ struct NewTopic {
 Status CreateTopics(const KafkaOptions& options, const std::vector<NewTopic>& topics,
                     std::chrono::milliseconds timeout);
 
+// The offsets of the oldest record that a partition still holds, and of the next one to come.
+struct Watermarks {
+  std::int64_t low = 0;
+  std::int64_t high = 0;
+};
+// Of every partition of the topics, asked of the broker now. Errors: kNotFound for an unknown topic, kUnavailable.
+[[nodiscard]] Result<std::map<TopicPartition, Watermarks>> QueryWatermarks(const KafkaOptions& options,
+                                                                           const std::vector<std::string>& topics,
+                                                                           std::chrono::milliseconds timeout);
+
 // librdkafka's mock cluster: real protocol on loopback, in this process. It keeps 5 MiB a partition, does not compact,
 // and forgets everything when the process ends: for trying out and for fault tests, not for keeping data.
 class MockBroker {

@@ -33,6 +33,8 @@ struct HttpOptions {
 using ReadyCheck = std::function<std::vector<std::string>()>;
 // One JSON object, for /v1/status.
 using StatusReport = std::function<std::string()>;
+// POST /v1/admin/snapshots: starts a snapshot, returns at once. Null: there is no such path here.
+using SnapshotRequest = std::function<void()>;
 
 class HttpServer {
  public:
@@ -43,7 +45,8 @@ class HttpServer {
 };
 
 [[nodiscard]] std::unique_ptr<HttpServer> MakeHttpServer(const HttpOptions& options, const RecallService* service,
-                                                         Metrics* metrics, ReadyCheck ready, StatusReport report);
+                                                         Metrics* metrics, ReadyCheck ready, StatusReport report,
+                                                         SnapshotRequest snapshot = {});
 
 // The JSON body of POST /v1/recall, both ways; apart from the server so that it can be tested and fuzzed alone.
 // Errors: kInvalidArgument, the message starts with the field's JSON pointer: "/k: must be between 1 and 1000".

@@ -111,6 +111,8 @@ class Applier final : public Replica {
   struct Plan;
   Status PlanItems(EncodedBatch* batch, Plan* plan);
   Status PlanUsers(EncodedBatch* batch, Plan* plan);
+  [[nodiscard]] bool IsNewToFollower(const UserChange& change, const PartitionProgress& from,
+                                     std::map<TopicPartition, PartitionProgress>* sources) const;
   Status PlanEpochs(EncodedBatch* batch, Plan* plan);
   Status MakeVisible(const Plan& plan);
   Status InsertStored(const std::vector<Label>& labels, const std::function<void(double)>& progress);

@@ -15,6 +15,7 @@
 #include "freshet/core/status.h"
 #include "freshet/encoder/encoded_batch.h"
 #include "freshet/ingest/record_source.h"
+#include "freshet/store/store.h"
 
 namespace freshet {
 
@@ -42,12 +43,20 @@ struct ChangelogRecord {
 };
 
 // Without topic, key and headers: what the outbox holds.
-[[nodiscard]] std::string EncodeItemValue(const ItemChange& change,
-                                          std::string_view space_id);  // REQUIRES: not deleted
-[[nodiscard]] std::string EncodeUserValue(const UserChange& change);
+[[nodiscard]] std::string EncodeItemValue(const ItemChange& change, std::string_view space_id,
+                                          VectorType vectors = VectorType::kFp32);  // REQUIRES: not deleted
+// The change's position is that in `source_topic`.
+[[nodiscard]] std::string EncodeUserValue(const UserChange& change, std::string_view source_topic = "");
 [[nodiscard]] std::string EncodeProgressValue(const ChangelogProgress& progress);
 
 // Errors: kInvalidArgument with the reason (checksum, version, short, ...).
 [[nodiscard]] Result<ChangelogRecord> DecodeChangelogRecord(const RawRecord& record, bool is_vectors_topic);
+
+// A follower's note of how far it has seen a topic of the engine within one partition of user-events. An engine that
+// was restored reads those events again and publishes them under new numbers; by this they are known. In the `offsets`
+// family, under a topic name that Kafka does not allow.
+[[nodiscard]] PartitionProgress SourceProgress(const TopicPartition& changelog, const TopicPartition& source,
+                                               std::int64_t next_offset, std::int64_t timestamp_ms,
+                                               std::uint64_t epoch);
 
 }  // namespace freshet

@@ -133,6 +133,8 @@ class Store {
   // An existing store, whatever its embedding space. Errors also: kNotFound.
   [[nodiscard]] static Result<std::unique_ptr<Store>> OpenExisting(const std::string& directory);
   virtual ~Store() = default;
+  // Reads one table of a checkpoint, whose checksums must hold. Any thread. Errors: kCorruption naming it.
+  [[nodiscard]] static Status CheckTable(const std::string& path);
 
   // Atomic; see Durability for what survives what. After an error nothing can be written until Reopen(): whether the
   // commit is in the store is then told by sequence(), and writing it again changes nothing.

@@ -33,6 +33,10 @@ class ByteWriter {
     return *this;
   }
   // Raw, without a length.
+  ByteWriter& PutBytes(std::string_view bytes) {
+    out_.append(bytes);
+    return *this;
+  }
   ByteWriter& PutFloats(std::span<const float> values) {
     out_.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
     return *this;

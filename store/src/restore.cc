@@ -1,0 +1,287 @@
+#include "freshet/store/restore.h"
+
+#include <algorithm>
+
+#include "directory_lock.h"
+#include "freshet/core/clock.h"
+#include "freshet/core/fault.h"
+#include "freshet/core/file.h"
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+#include "freshet/store/changelog.h"
+#include "freshet/store/index_files.h"
+#include "snapshot_files.h"
+
+namespace freshet {
+namespace {
+
+constexpr char kRestoring[] = "restoring";
+constexpr char kDamaged[] = "damaged";
+constexpr char kLock[] = "freshet.lock";
+constexpr std::uint64_t kIndexTag = 1;  // never made by IndexFiles::Save() but for the odds of 2^-63
+
+// Of RocksDB's and ours, without what is about restoring itself.
+bool IsOfStore(const std::string& name) {
+  return name != kRestoring && name != kDamaged && name != kLock && name != "LOCK" && name != "checkpoint" &&
+         !name.starts_with("snapshot.re");
+}
+
+// The numbers that the engine gave after the snapshot are never given again: followers order by them. A store gives
+// fewer than one a microsecond of its life, so its age in microseconds is above them all.
+std::uint64_t SequenceAbove(const SnapshotManifest& manifest, std::uint64_t newest_sequence) {
+  const auto now_us = static_cast<std::uint64_t>(SystemClock().WallMs()) * 1000;
+  const std::uint64_t age = now_us > manifest.epoch ? now_us - manifest.epoch : 0;
+  return std::max({manifest.sequence, newest_sequence, age}) + 1;
+}
+
+// Where a follower goes on: at the changelog's position, below the snapshot's sequence nothing is new to it.
+std::vector<PartitionProgress> FollowerProgress(const SnapshotManifest& manifest) {
+  std::vector<PartitionProgress> all;
+  for (const PartitionProgress& end : manifest.changelog) {
+    PartitionProgress row = end;
+    row.epoch = manifest.epoch;
+    row.sequence = manifest.sequence;
+    all.push_back(row);
+    if (end.partition.topic != manifest.user_events_topic) continue;
+    for (const PartitionProgress& source : manifest.offsets) {
+      all.push_back(SourceProgress(end.partition, source.partition, source.next_offset, source.last_timestamp_ms,
+                                   manifest.epoch));
+    }
+  }
+  return all;
+}
+
+class Restorer {
+ public:
+  Restorer(const SnapshotRepository& repository, const RestoreOptions& options)
+      : repository_(repository), options_(options), restoring_(options.data_dir + "/" + kRestoring) {}
+
+  Result<Restored> Run() {
+    FRESHET_ASSIGN(const std::vector<SnapshotEntry> entries, repository_.List());
+    for (const SnapshotEntry& entry : entries) {
+      if (entry.status.ok())
+        newest_sequence_[entry.manifest.epoch] =
+            std::max(newest_sequence_[entry.manifest.epoch], entry.manifest.sequence);
+    }
+    Restored restored;
+    for (const SnapshotEntry& entry : entries) {
+      if (!options_.id.empty() && entry.id != options_.id) continue;
+      Status status = entry.status;
+      if (status.ok()) status = CheckSpace(entry.manifest);
+      if (status.ok()) status = RestoreOne(entry.manifest);
+      if (status.ok()) {
+        restored.manifest = entry.manifest;
+        return restored;
+      }
+      if (!options_.id.empty()) return status.Prefixed(entry.id);
+      if (status.code() != Code::kCorruption && status.code() != Code::kNotFound &&
+          status.code() != Code::kFailedPrecondition) {
+        return status;
+      }
+      LogWarning("restore", "a snapshot is refused", {{"id", entry.id}, {"reason", status.ToString()}});
+      restored.refused.push_back(StrCat(entry.id, ": ", status.message()));
+    }
+    std::string reasons;
+    for (const std::string& reason : restored.refused) reasons += "; " + reason;
+    return NotFound(StrCat(repository_.name(), ": holds no snapshot ",
+                           options_.id.empty() ? "that can be used" : options_.id, reasons));
+  }
+
+ private:
+  Status CheckSpace(const SnapshotManifest& manifest) const {
+    if (!options_.space_id.empty() && (manifest.space_id != options_.space_id || manifest.dim != options_.dim ||
+                                       manifest.metric != options_.metric)) {
+      return FailedPrecondition(
+          StrCat("holds vectors of embedding space ", manifest.space_id, ", not ", options_.space_id));
+    }
+    if (options_.follower && manifest.changelog.empty()) {
+      return FailedPrecondition("was made without a changelog: a follower could not go on from it");
+    }
+    return Status::Ok();
+  }
+
+  Status RestoreOne(const SnapshotManifest& manifest) {
+    FRESHET_TRY(RemoveTree(restoring_));
+    FRESHET_TRY(CreateDirectories(restoring_ + "/index"));
+    std::uint64_t done = 0;
+    const auto throttle = [&](std::uint64_t bytes) {
+      done += bytes;
+      if (options_.progress) {
+        options_.progress(static_cast<double>(done) / static_cast<double>(manifest.bytes() + 1));
+      }
+      return Status::Ok();
+    };
+    bool has_index = false;
+    for (const SnapshotFile& file : manifest.files) {
+      if (file.name.starts_with("model/")) continue;
+      FRESHET_TRY(FaultPoint("restore.before_file"));
+      const bool table = file.name.ends_with(".sst");
+      const bool index = file.name == "index";
+      has_index = has_index || index;
+      const std::string path =
+          index ? IndexFiles::PathOf(restoring_, kIndexTag) : restoring_ + file.name.substr(file.name.find('/'));
+      FRESHET_TRY(repository_.Fetch(manifest, file, path, /*stable=*/table || index, throttle));
+    }
+    FRESHET_TRY(MakeReady(manifest, has_index));
+    FRESHET_TRY(SyncDirectory(restoring_ + "/index"));
+    FRESHET_TRY(SyncDirectory(restoring_));
+    return MoveIntoPlace();
+  }
+
+  Status MakeReady(const SnapshotManifest& manifest, bool has_index) {
+    FRESHET_ASSIGN(const std::unique_ptr<Store> store, Store::OpenExisting(restoring_));
+    if (store->sequence() != manifest.sequence || store->epoch() != manifest.epoch) {
+      return Corruption(
+          StrCat("its store is at sequence ", store->sequence(), ", the manifest says ", manifest.sequence));
+    }
+    RestoredAs as;
+    if (options_.follower) {
+      as.follow = FollowerProgress(manifest);
+    } else {
+      as.sequence_at_least = SequenceAbove(manifest, newest_sequence_[manifest.epoch]);
+    }
+    if (has_index) as.index_file = IndexFileRow{kIndexTag, manifest.sequence};
+    return store->BecomeRestored(as);
+  }
+
+  Status MoveIntoPlace() {
+    const std::string& data = options_.data_dir;
+    FRESHET_TRY(FaultPoint("restore.before_move"));
+    FRESHET_TRY(SetAside(data));
+    FRESHET_ASSIGN(const std::vector<std::string> names, ListDirectory(restoring_));
+    for (const std::string& name : names) {
+      if (!IsOfStore(name) || name == "CURRENT") continue;
+      FRESHET_TRY(RenamePath(restoring_ + "/" + name, data + "/" + name));
+    }
+    FRESHET_TRY(SyncDirectory(data));
+    FRESHET_TRY(FaultPoint("restore.before_current"));
+    FRESHET_TRY(RenamePath(restoring_ + "/CURRENT", data + "/CURRENT"));
+    FRESHET_TRY(SyncDirectory(data));
+    FRESHET_TRY(FaultPoint("restore.after_current"));
+    return RemoveTree(restoring_);
+  }
+
+ public:
+  // CURRENT goes first: without it the directory holds no store.
+  static Status SetAside(const std::string& data) {
+    FRESHET_ASSIGN(const std::vector<std::string> names, ListDirectory(data));
+    if (std::none_of(names.begin(), names.end(), &IsOfStore)) return Status::Ok();
+    const std::string aside = data + "/" + kDamaged;
+    // Only a store that was whole is worth keeping; what a restore that was interrupted left is not.
+    const bool keep = std::find(names.begin(), names.end(), "CURRENT") != names.end();
+    if (keep) {
+      FRESHET_TRY(RemoveTree(aside));
+      FRESHET_TRY(CreateDirectories(aside));
+      FRESHET_TRY(RenamePath(data + "/CURRENT", aside + "/CURRENT"));
+      FRESHET_TRY(SyncDirectory(data));
+    }
+    for (const std::string& name : names) {
+      if (!IsOfStore(name) || name == "CURRENT") continue;
+      FRESHET_TRY(keep ? RenamePath(data + "/" + name, aside + "/" + name) : RemoveTree(data + "/" + name));
+    }
+    return SyncDirectory(data);
+  }
+
+ private:
+  const SnapshotRepository& repository_;
+  const RestoreOptions& options_;
+  const std::string restoring_;
+  std::map<std::uint64_t, std::uint64_t> newest_sequence_;  // by epoch
+};
+
+// Whether anything of a store is there.
+Result<bool> HoldsAnything(const std::string& data) {
+  const auto names = ListDirectory(data);
+  if (names.status().code() == Code::kNotFound) return false;
+  if (!names.ok()) return names.status();
+  return std::any_of(names->begin(), names->end(), &IsOfStore);
+}
+
+// Behind the newest snapshot of itself: the end of its log was lost.
+Status CheckNotTorn(const Store& store, const SnapshotRepository& repository) {
+  FRESHET_ASSIGN(const std::vector<SnapshotEntry> entries, repository.List());
+  for (const SnapshotEntry& entry : entries) {
+    if (!entry.status.ok() || entry.manifest.epoch != store.epoch()) continue;
+    if (store.sequence() >= entry.manifest.sequence) return Status::Ok();
+    return Corruption(StrCat(store.options().directory, ": is at sequence ", store.sequence(), ", its snapshot ",
+                             entry.id, " at ", entry.manifest.sequence, ": the end of its log is lost"));
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<Restored> RestoreSnapshot(const SnapshotRepository& repository, const RestoreOptions& options) {
+  FRESHET_TRY(CreateDirectories(options.data_dir));
+  DirectoryLock lock;
+  FRESHET_TRY(lock.Acquire(options.data_dir));
+  return Restorer(repository, options).Run();
+}
+
+Result<OpenedStore> OpenOrRestore(const StoreOptions& options, const SnapshotRepository* repository, bool follower,
+                                  bool damaged, const std::function<Status()>& log_is_complete,
+                                  const std::function<void(double)>& progress) {
+  OpenedStore opened;
+  Status wrong = damaged ? Corruption(options.directory + ": its rows cannot be read") : Status::Ok();
+  FRESHET_ASSIGN(const bool holds, HoldsAnything(options.directory));
+  if (!damaged && FileExists(options.directory + "/CURRENT")) {
+    auto store = Store::Open(options);
+    if (store.ok()) {
+      wrong = repository == nullptr || follower ? Status::Ok() : CheckNotTorn(**store, *repository);
+      if (wrong.ok()) {
+        opened.store = std::move(*store);
+        return opened;
+      }
+    } else {
+      wrong = store.status();
+    }
+    if (wrong.code() != Code::kCorruption) return wrong;
+  } else if (!damaged && holds) {
+    wrong = Corruption(options.directory + ": holds a part of a store");
+  }
+  if (!wrong.ok()) LogError("restore", "the store cannot be used", {{"reason", wrong.ToString()}});
+  StoreOptions fresh = options;
+  if (repository != nullptr) {
+    RestoreOptions restore;
+    restore.data_dir = options.directory;
+    restore.follower = follower;
+    restore.space_id = options.space_id;
+    restore.dim = options.dim;
+    restore.metric = MetricName(options.metric);
+    restore.progress = progress;
+    auto restored = RestoreSnapshot(*repository, restore);
+    if (restored.ok()) {
+      LogInfo("restore", "restored; what came since is read from the log",
+              {{"snapshot", restored->manifest.id},
+               {"items", StrCat(restored->manifest.items)},
+               {"sequence", StrCat(restored->manifest.sequence)}});
+      opened.restored = std::move(*restored);
+      FRESHET_ASSIGN(opened.store, Store::Open(options));
+      return opened;
+    }
+    if (restored.status().code() != Code::kNotFound) return restored.status();
+    if (holds || restored.status().message().find(';') != std::string::npos) {
+      LogWarning("restore", "no snapshot can be used", {{"reason", restored.status().message()}});
+    }
+    FRESHET_ASSIGN(const std::vector<SnapshotEntry> entries, repository->List());
+    for (const SnapshotEntry& entry : entries) {
+      if (entry.status.ok()) fresh.epoch_above = std::max(fresh.epoch_above, entry.manifest.epoch);
+    }
+  }
+  if (holds) {
+    if (log_is_complete) {
+      if (const Status complete = log_is_complete(); !complete.ok()) return complete.Prefixed(wrong.message());
+    }
+    LogWarning("restore", "begins empty, everything comes from the log again; the old store is kept in `damaged`",
+               {{"directory", options.directory}});
+    DirectoryLock lock;
+    FRESHET_TRY(lock.Acquire(options.directory));
+    FRESHET_TRY(Restorer::SetAside(options.directory));
+    FRESHET_TRY(RemoveTree(options.directory + "/" + kRestoring));
+  }
+  opened.from_log = true;
+  FRESHET_ASSIGN(opened.store, Store::Open(fresh));
+  return opened;
+}
+
+}  // namespace freshet

@@ -1,0 +1,332 @@
+#include "freshet/store/snapshotter.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+
+#include "directory_lock.h"
+#include "freshet/core/file.h"
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+#include "snapshot_files.h"
+
+namespace freshet {
+namespace {
+
+constexpr char kRequestFile[] = "/snapshot.request";
+constexpr char kReplyFile[] = "/snapshot.reply";
+constexpr auto kLookEvery = std::chrono::milliseconds(100);
+constexpr std::uint64_t kSpareBytes = std::uint64_t{16} << 20;  // what a snapshot leaves free, beside its own size
+
+std::string HostName() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+}
+
+// So many bytes a second on average since the first; one thread.
+class RateLimit {
+ public:
+  RateLimit(std::uint64_t bytes_per_second, const std::atomic<bool>* stop)
+      : bytes_per_second_(bytes_per_second), stop_(stop), begin_(std::chrono::steady_clock::now()) {}
+  Status operator()(std::uint64_t bytes) {
+    bytes_ += bytes;
+    while (bytes_per_second_ > 0) {
+      if (*stop_) return Cancelled("stopping");
+      const double due = static_cast<double>(bytes_) / static_cast<double>(bytes_per_second_);
+      const double now = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+      if (now >= due) break;
+      std::this_thread::sleep_for(std::chrono::duration<double>(std::min(0.05, due - now)));
+    }
+    return *stop_ ? Cancelled("stopping") : Status::Ok();
+  }
+
+ private:
+  const std::uint64_t bytes_per_second_;
+  const std::atomic<bool>* const stop_;
+  const std::chrono::steady_clock::time_point begin_;
+  std::uint64_t bytes_ = 0;
+};
+
+}  // namespace
+
+Status SnapshotOptions::Validate() const {
+  if (keep.max_count < 1) return ConfigError("snapshots.keep.count must be at least 1");
+  if (interval_seconds < 0) return ConfigError("snapshots.interval_seconds must not be negative");
+  return Status::Ok();
+}
+
+Snapshotter::Snapshotter(const SnapshotOptions& options, SnapshotContext context, SnapshotRepository* repository,
+                         Store* store, Applier* applier, const Clock* clock, Metrics* metrics)
+    : options_(options),
+      context_(std::move(context)),
+      repository_(repository),
+      store_(store),
+      applier_(applier),
+      clock_(clock),
+      staging_(store->options().directory + "/checkpoint"),
+      created_(metrics->GetCounter("freshet_snapshots_total", "Snapshots", {{"outcome", "published"}})),
+      failed_(metrics->GetCounter("freshet_snapshots_total", "Snapshots", {{"outcome", "failed"}})),
+      last_success_seconds_(metrics->GetGauge("freshet_snapshot_last_success_timestamp_seconds",
+                                              "When the newest snapshot was published, Unix time")),
+      last_bytes_(
+          metrics->GetGauge("freshet_snapshot_last_bytes", "Size of the newest snapshot, shared files included")),
+      seconds_(metrics->GetHistogram("freshet_snapshot_seconds", "Time to take and publish a snapshot")),
+      stall_seconds_(metrics->GetHistogram("freshet_snapshot_stall_seconds",
+                                           "Time for which nothing was applied, at the cut of a snapshot")),
+      index_files_(store) {
+  last_us_ = clock_->MonotonicUs();
+  last_sequence_ = store_->sequence();
+}
+
+Snapshotter::~Snapshotter() { Stop(); }
+
+void Snapshotter::Start() {
+  for (const Status& status : {RemoveTree(staging_), repository_->CollectGarbage().status()}) {
+    if (!status.ok()) LogWarning("snapshot", "what a crash left cannot be removed", {{"reason", status.ToString()}});
+  }
+  // What the newest snapshot of this store holds need not be taken again.
+  if (const auto entries = repository_->List(); entries.ok()) {
+    last_sequence_ = 0;
+    for (const SnapshotEntry& entry : *entries) {
+      if (entry.status.ok() && entry.manifest.epoch == store_->epoch()) {
+        last_sequence_ = std::max(last_sequence_, entry.manifest.sequence);
+      }
+    }
+  }
+  thread_ = std::thread([this] { Run(); });
+}
+
+void Snapshotter::Stop() {
+  stopping_ = true;
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Snapshotter::Request() {
+  const std::lock_guard lock(mu_);
+  requested_ = true;
+  wake_.notify_all();
+}
+
+Snapshotter::Report Snapshotter::report() const {
+  const std::lock_guard lock(mu_);
+  return report_;
+}
+
+bool Snapshotter::IsBehind() const {
+  const std::lock_guard lock(mu_);
+  return applier_->sequence() != last_sequence_;
+}
+
+bool Snapshotter::IsDue() const {
+  const std::uint64_t sequence = applier_->sequence();
+  if (requested_) return true;
+  if (sequence == last_sequence_) return false;
+  const std::int64_t waited_us = clock_->MonotonicUs() - last_us_;
+  return (options_.interval_seconds > 0 && waited_us >= std::int64_t{options_.interval_seconds} * 1'000'000) ||
+         (options_.records > 0 && sequence - last_sequence_ >= options_.records) ||
+         (options_.wal_bytes > 0 && store_->wal_bytes() - last_wal_bytes_ >= options_.wal_bytes);
+}
+
+void Snapshotter::Run() {
+  std::unique_lock lock(mu_);
+  while (!stopping_) {
+    wake_.wait_for(lock, kLookEvery);
+    if (stopping_) break;
+    const bool due = IsDue();
+    requested_ = false;
+    lock.unlock();
+    if (due) (void)Create();  // reported and counted there
+    AnswerRequest();
+    lock.lock();
+  }
+}
+
+void Snapshotter::AnswerRequest() {
+  const std::string directory = store_->options().directory;
+  const auto token = ReadFile(directory + kRequestFile, 256);
+  if (!token.ok()) return;
+  ::unlink((directory + kRequestFile).c_str());
+  const auto manifest = Create();
+  const Status answered = WriteFileAtomically(
+      directory + kReplyFile,
+      manifest.ok() ? StrCat(*token, "\nid ", manifest->id) : StrCat(*token, "\nfailed ", manifest.status().message()));
+  if (!answered.ok()) LogWarning("snapshot", "a request cannot be answered", {{"reason", answered.ToString()}});
+}
+
+Result<std::string> AskForSnapshot(const std::string& data_dir, std::chrono::seconds timeout) {
+  {
+    if (!FileExists(data_dir)) return NotFound(data_dir + ": no such directory");
+    DirectoryLock lock;
+    if (lock.Acquire(data_dir).ok()) return FailedPrecondition(data_dir + ": no engine runs there");
+  }
+  const std::string token = StrCat(::getpid(), " ", SystemClock().MonotonicUs());
+  ::unlink((data_dir + kReplyFile).c_str());
+  FRESHET_TRY(WriteFileAtomically(data_dir + kRequestFile, token));
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (std::chrono::steady_clock::now() < deadline) {
+    const auto reply = ReadFile(data_dir + kReplyFile, std::size_t{1} << 16);
+    if (reply.ok() && reply->starts_with(token + "\n")) {
+      ::unlink((data_dir + kReplyFile).c_str());
+      const std::string_view what = std::string_view(*reply).substr(token.size() + 1);
+      if (what.starts_with("id ")) return std::string(what.substr(3));
+      return Unavailable(std::string(what.substr(std::min(what.size(), std::size_t{7}))));
+    }
+    std::this_thread::sleep_for(kLookEvery);
+  }
+  ::unlink((data_dir + kRequestFile).c_str());
+  return DeadlineExceeded(data_dir + ": the engine did not answer in time");
+}
+
+Result<SnapshotManifest> Snapshotter::Create(bool hurry) {
+  const std::lock_guard one(taking_);
+  {
+    const std::lock_guard lock(mu_);
+    report_.running = true;
+  }
+  const std::int64_t begin_us = clock_->MonotonicUs();
+  const std::atomic<bool> never{false};
+  RateLimit limit(hurry ? 0 : options_.bytes_per_second, hurry ? &never : &stopping_);
+  auto manifest = Take([&](std::uint64_t bytes) { return limit(bytes); });
+  if (const Status cleaned = RemoveTree(staging_); !cleaned.ok()) {
+    LogWarning("snapshot", "the checkpoint cannot be removed", {{"reason", cleaned.ToString()}});
+  }
+  const double seconds = static_cast<double>(clock_->MonotonicUs() - begin_us) * 1e-6;
+  const std::lock_guard lock(mu_);
+  report_.running = false;
+  last_us_ = clock_->MonotonicUs();
+  last_wal_bytes_ = store_->wal_bytes();
+  if (!manifest.ok()) {
+    failed_.Add();
+    ++report_.failed;
+    report_.last_failure = manifest.status().ToString();
+    LogError("snapshot", "no snapshot was taken", {{"reason", report_.last_failure}});
+    return manifest;
+  }
+  last_sequence_ = manifest->sequence;
+  created_.Add();
+  ++report_.created;
+  report_.last_id = manifest->id;
+  report_.last_failure.clear();
+  last_success_seconds_.Set(static_cast<double>(clock_->WallMs()) * 1e-3);
+  last_bytes_.Set(static_cast<double>(manifest->bytes()));
+  seconds_.Observe(seconds);
+  LogInfo("snapshot", "published",
+          {{"id", manifest->id},
+           {"bytes", StrCat(manifest->bytes())},
+           {"seconds", StrCat(seconds)},
+           {"stall_ms", StrCat(report_.stall_seconds * 1e3)}});
+  return manifest;
+}
+
+Status Snapshotter::CheckSpace() const {
+  const std::string& data = store_->options().directory;
+  const std::uint64_t tables = store_->Sizes().sst_bytes;
+  const std::uint64_t index = applier_->index().Stats().memory_bytes;
+  // The index file is new each time; tables are, where they cannot be shared.
+  const bool shared = repository_->SharesWith(data);
+  const std::uint64_t there = (shared ? 0 : tables + index) + kSpareBytes;
+  if (repository_->free_bytes() < there + (shared ? index : 0)) {
+    return ResourceExhausted(StrCat(repository_->name(), ": ", repository_->free_bytes(),
+                                    " bytes are free, a snapshot wants ", there + (shared ? index : 0)));
+  }
+  if (FreeBytes(data) < index + kSpareBytes) {
+    return ResourceExhausted(
+        StrCat(data, ": ", FreeBytes(data), " bytes are free, the index file wants ", index + kSpareBytes));
+  }
+  return Status::Ok();
+}
+
+Status Snapshotter::Cut(SnapshotManifest* manifest, std::unique_ptr<IndexCut>* index) {
+  return applier_->AtRest([&]() -> Status {
+    const std::int64_t begin_us = clock_->MonotonicUs();
+    FRESHET_TRY(store_->Checkpoint(staging_));
+    if (auto cut = applier_->CutIndex(); cut.ok()) {
+      *index = std::move(*cut);
+    } else if (cut.status().code() != Code::kFailedPrecondition) {
+      return cut.status();
+    }
+    manifest->sequence = store_->sequence();
+    manifest->as_of_ms = store_->as_of_ms();
+    manifest->items = applier_->catalog().live();
+    manifest->users = applier_->user_count();
+    manifest->outbox_records = store_->outbox_records();
+    FRESHET_ASSIGN(const auto progress, store_->Progress());
+    for (const auto& [partition, row] : progress) manifest->offsets.push_back(row);
+    const double stall = static_cast<double>(clock_->MonotonicUs() - begin_us) * 1e-6;
+    stall_seconds_.Observe(stall);
+    const std::lock_guard lock(mu_);
+    report_.stall_seconds = stall;
+    return Status::Ok();
+  });
+}
+
+Status Snapshotter::Sources(const SnapshotManifest& manifest, std::vector<SnapshotSource>* sources) const {
+  FRESHET_ASSIGN(const std::vector<std::string> tables, ListDirectory(staging_));
+  for (const std::string& name : tables) {
+    // Tables are never written again; the log is, by the one who restores it, but this copy is ours.
+    sources->push_back({"store/" + name, staging_ + "/" + name, /*stable=*/true});
+  }
+  if (manifest.model.empty() || context_.model_directory.empty()) return Status::Ok();
+  FRESHET_ASSIGN(const std::vector<std::string> model, ListDirectory(context_.model_directory));
+  for (const std::string& name : model) {
+    if (name.ends_with(".pt") || name.ends_with(".yaml")) {
+      sources->push_back({"model/" + name, context_.model_directory + "/" + name, /*stable=*/false});
+    }
+  }
+  return Status::Ok();
+}
+
+Result<SnapshotManifest> Snapshotter::Take(const Throttle& throttle) {
+  FRESHET_TRY(RemoveTree(staging_));
+  FRESHET_TRY(CheckSpace());
+  SnapshotManifest manifest;
+  manifest.host = HostName();
+  manifest.version = context_.version;
+  manifest.epoch = store_->epoch();
+  manifest.space_id = store_->options().space_id;
+  manifest.dim = store_->options().dim;
+  manifest.metric = MetricName(store_->options().metric);
+  manifest.vectors = store_->options().vectors == VectorType::kFp16 ? "fp16" : "fp32";
+  manifest.model = context_.model;
+  if (context_.changelog_ends) {
+    manifest.vectors_topic = context_.vectors_topic;
+    manifest.user_events_topic = context_.user_events_topic;
+    if (auto ends = context_.changelog_ends(); ends.ok()) {
+      changelog_ends_ = std::move(*ends);
+    } else if (changelog_ends_.empty()) {
+      return ends.status().Prefixed("the changelog's position");
+    }
+    manifest.changelog = changelog_ends_;
+  }
+  // Twice: the first flush may take long while commits go on, the second leaves little for the pause to copy.
+  FRESHET_TRY(store_->Flush());
+  FRESHET_TRY(store_->Flush());
+  std::unique_ptr<IndexCut> cut;
+  FRESHET_TRY(Cut(&manifest, &cut));
+  manifest.created_ms = clock_->WallMs();
+  manifest.id = MakeSnapshotId(manifest.created_ms, manifest.sequence);
+  for (int i = 2; repository_->Read(manifest.id).status().code() != Code::kNotFound; ++i) {
+    manifest.id = StrCat(MakeSnapshotId(manifest.created_ms, manifest.sequence), "-", i);
+  }
+  std::vector<SnapshotSource> sources;
+  FRESHET_TRY(Sources(manifest, &sources));
+  if (cut) {
+    FRESHET_ASSIGN(const std::uint64_t tag, index_files_.Save(*cut, manifest.sequence, throttle));
+    cut.reset();
+    sources.push_back({"index", IndexFiles::PathOf(store_->options().directory, tag), /*stable=*/true});
+  }
+  FRESHET_TRY(repository_->Put(
+      &manifest, sources,
+      [](const SnapshotSource& source) {
+        return source.name.ends_with(".sst") ? Store::CheckTable(source.path) : Status::Ok();
+      },
+      throttle));
+  FRESHET_ASSIGN(const std::vector<std::string> removed, Prune(repository_, options_.keep, clock_->WallMs()));
+  if (!removed.empty()) LogInfo("snapshot", "removed old ones", {{"count", StrCat(removed.size())}});
+  return manifest;
+}
+
+}  // namespace freshet

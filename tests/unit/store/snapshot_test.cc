@@ -1,0 +1,448 @@
+// Manifest, repository, snapshotter and restore together: what is published is whole, what is damaged is refused by
+// name.
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "freshet/core/fault.h"
+#include "freshet/core/file.h"
+#include "freshet/store/restore.h"
+#include "freshet/store/snapshotter.h"
+#include "store_fixture.h"
+
+namespace freshet::test {
+namespace {
+
+using Ids = std::vector<std::string>;
+
+std::string Slurp(const std::string& path) { return *ReadFile(path); }
+void Spill(const std::string& path, const std::string& bytes) {
+  std::filesystem::remove(path);  // never through a hard link
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+SnapshotManifest SomeManifest() {
+  SnapshotManifest manifest;
+  manifest.id = "20261121t131502-12345";
+  manifest.host = "host \"quoted\"";
+  manifest.epoch = 17;
+  manifest.sequence = 12345;
+  manifest.space_id = "s";
+  manifest.dim = 3;
+  manifest.metric = "cosine";
+  manifest.offsets.push_back(PartitionProgress{{"items", 3}, 42, 7, ~std::uint64_t{0}, 0, 0});
+  manifest.changelog.push_back(PartitionProgress{{"vectors", 0}, 9, 0, 0, 0, 0});
+  manifest.files.push_back({"store/CURRENT", 16, std::string(32, 'a')});
+  manifest.files.push_back({"index", 5, std::string(32, '0')});
+  return manifest;
+}
+
+TEST(Manifest, ComesBackAsItWas) {
+  const auto back = DecodeManifest(EncodeManifest(SomeManifest()));
+  ASSERT_OK(back);
+  EXPECT_EQ(ManifestToJson(*back), ManifestToJson(SomeManifest()));
+  EXPECT_EQ(back->offsets[0].fingerprint, ~std::uint64_t{0});
+}
+
+TEST(Manifest, EveryFlippedBitAndEveryTruncationIsRefused) {
+  const std::string whole = EncodeManifest(SomeManifest());
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    EXPECT_EQ(DecodeManifest(whole.substr(0, at)).status().code(), Code::kCorruption);
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string damaged = whole;
+      damaged[at] = static_cast<char>(damaged[at] ^ (1 << bit));
+      EXPECT_EQ(DecodeManifest(damaged).status().code(), Code::kCorruption) << at << " " << bit;
+    }
+  }
+}
+
+TEST(Manifest, FieldsThatLeadOutOfTheSnapshotAreRefused) {
+  for (const char* name : {"store/../x", "../index", "/etc/passwd", "store/a/b", "model/", "store/.", "other/x", ""}) {
+    SnapshotManifest manifest = SomeManifest();
+    manifest.files[1].name = name;
+    EXPECT_EQ(DecodeManifest(EncodeManifest(manifest)).status().code(), Code::kCorruption) << name;
+  }
+  SnapshotManifest manifest = SomeManifest();
+  manifest.format = 2;
+  EXPECT_EQ(DecodeManifest(EncodeManifest(manifest)).status().code(), Code::kFailedPrecondition);
+}
+
+class SnapshotTest : public ::testing::Test {
+ protected:
+  ~SnapshotTest() override { EXPECT_OK(ArmFaults("")); }
+  [[nodiscard]] std::string data() const { return dir_ / "data"; }
+  [[nodiscard]] std::string snapshots() const { return dir_ / "snapshots"; }
+  SnapshotContext Context() {
+    SnapshotContext context;
+    context.vectors_topic = "vectors";
+    context.user_events_topic = "user-events";
+    context.changelog_ends = []() -> Result<std::vector<PartitionProgress>> {
+      return std::vector<PartitionProgress>{{{"vectors", 0}, 5, 0, 0, 0, 0}, {{"user-events", 0}, 6, 0, 0, 0, 0}};
+    };
+    return context;
+  }
+  Result<SnapshotManifest> Take(OpenNode* node, std::size_t keep = 8) {
+    SnapshotOptions options;
+    options.directory = snapshots();
+    options.keep.max_count = keep;
+    Snapshotter snapshotter(options, Context(), repository_.get(), node->store.get(), node->applier.get(), &node->clock,
+                            &node->metrics);
+    node->clock.AdvanceMs(1000);
+    return snapshotter.Create(/*hurry=*/true);
+  }
+  // Two snapshots: with a and b, and with a, c and d.
+  void TakeTwo() {
+    OpenNode node(data());
+    ASSERT_OK(node.applier->Apply(Changes().Put("a").Put("b").Take()));
+    first_ = *Take(&node);
+    ASSERT_OK(node.applier->Apply(Changes(2).Put("c").Delete("b").Put("d", -1).Take()));
+    ASSERT_OK(node.applier->Apply(Changes(0, "interactions").Buy("u", "a").Take()));
+    second_ = *Take(&node);
+    newest_sequence_ = node.store->sequence();
+  }
+  void RestoreAndCompare(const Ids& expected) {
+    RestoreOptions options;
+    options.data_dir = dir_ / "restored";
+    const auto restored = RestoreSnapshot(*repository_, options);
+    ASSERT_OK(restored);
+    OpenNode node(dir_ / "restored");
+    EXPECT_EQ(node.Ids(), expected);
+    EXPECT_EQ(node.applier->rebuilt_items(), 0U);
+    EXPECT_OK(node.applier->Audit());
+    EXPECT_EQ(node.store->Check({})->differences, 0U);
+    EXPECT_GT(node.store->sequence(), newest_sequence_);
+  }
+
+  TempDir dir_;
+  std::unique_ptr<SnapshotRepository> repository_ = OpenLocalRepository(dir_ / "snapshots");
+  SnapshotManifest first_;
+  SnapshotManifest second_;
+  std::uint64_t newest_sequence_ = 0;
+};
+
+TEST_F(SnapshotTest, IsRestoredAsItWasWithoutBuildingAnything) {
+  TakeTwo();
+  const auto entries = repository_->List();
+  ASSERT_OK(entries);
+  ASSERT_EQ(entries->size(), 2U);
+  EXPECT_EQ((*entries)[0].id, second_.id);
+  EXPECT_EQ((*entries)[0].manifest.previous, first_.id);
+  EXPECT_EQ(second_.items, 3U);
+  EXPECT_EQ(second_.users, 1U);
+  EXPECT_NE(second_.Find("index"), nullptr);
+  ASSERT_OK(repository_->Verify(second_, {}));
+  RestoreAndCompare({"a", "c", "d"});
+}
+
+TEST_F(SnapshotTest, UnchangedTablesAreSharedAndCostNothing) {
+  TakeTwo();
+  std::size_t shared = 0;
+  for (const SnapshotFile& file : second_.files) {
+    const SnapshotFile* before = first_.Find(file.name);
+    if (!file.name.ends_with(".sst") || before == nullptr) continue;
+    EXPECT_TRUE(std::filesystem::equivalent(snapshots() + "/" + first_.id + "/" + file.name,
+                                            snapshots() + "/" + second_.id + "/" + file.name));
+    ++shared;
+  }
+  EXPECT_GT(shared, 0U);
+}
+
+TEST_F(SnapshotTest, ADamagedOneIsRefusedByFileAndTheNextIsUsed) {
+  TakeTwo();
+  for (const SnapshotFile& file : second_.files) {
+    SCOPED_TRACE(file.name);
+    const std::string path = snapshots() + "/" + second_.id + "/" + file.name;
+    const std::string whole = Slurp(path);
+    std::string damaged = whole;
+    if (!damaged.empty()) damaged[damaged.size() / 2] ^= 4;
+    if (damaged.empty()) damaged = "x";
+    for (const std::string& bytes : {damaged, whole.substr(0, whole.size() / 2) + std::string(whole.empty(), 'y')}) {
+      Spill(path, bytes);
+      RestoreOptions options;
+      options.data_dir = dir_ / "restored";
+      const auto restored = RestoreSnapshot(*repository_, options);
+      ASSERT_OK(restored);
+      EXPECT_EQ(restored->manifest.id, first_.id);
+      ASSERT_EQ(restored->refused.size(), 1U);
+      EXPECT_NE(restored->refused[0].find(file.name), std::string::npos) << restored->refused[0];
+      EXPECT_NE(repository_->Verify(second_, {}).message().find(file.name), std::string::npos);
+      options.id = second_.id;
+      EXPECT_EQ(RestoreSnapshot(*repository_, options).status().code(), Code::kCorruption);
+    }
+    Spill(path, whole);
+  }
+  EXPECT_OK(repository_->Verify(second_, {}));
+}
+
+// Invariant 6, the crash: after an error at any step the list is as before or has the new one, and garbage goes.
+TEST_F(SnapshotTest, AFailureAtAnyStepLeavesTheOldOrTheNew) {
+  OpenNode node(data());
+  ASSERT_OK(node.applier->Apply(Changes().Put("a").Take()));
+  ASSERT_OK(Take(&node));
+  std::int64_t offset = 1;
+  for (const char* point :
+       {"snapshot.before_checkpoint", "snapshot.after_checkpoint", "index_file.before_write", "index_file.after_write",
+        "index_file.before_named", "snapshot.before_file", "snapshot.before_file@3", "snapshot.before_manifest",
+        "snapshot.before_publish", "snapshot.after_publish"}) {
+    SCOPED_TRACE(point);
+    const std::string name = point;
+    const std::size_t at = name.find('@');
+    ASSERT_OK(ArmFaults(name.substr(0, at) + "=error" + (at == std::string::npos ? "" : name.substr(at))));
+    ASSERT_OK(node.applier->Apply(Changes(offset++).Put("b").Take()));
+    const std::size_t before = repository_->List()->size();
+    EXPECT_FALSE(Take(&node).ok());
+    ASSERT_OK(ArmFaults(""));
+    const auto entries = repository_->List();
+    ASSERT_OK(entries);
+    EXPECT_EQ(entries->size(), before + (name == "snapshot.after_publish" ? 1 : 0));
+    for (const SnapshotEntry& entry : *entries) {
+      ASSERT_OK(entry.status);
+      EXPECT_OK(repository_->Verify(entry.manifest, {}));
+    }
+    EXPECT_FALSE(FileExists(data() + "/checkpoint"));
+  }
+  std::filesystem::create_directories(snapshots() + "/.tmp-20261121t131502-1/store");
+  EXPECT_EQ(*repository_->CollectGarbage(), 1U);
+  ASSERT_OK(Take(&node));
+}
+
+TEST_F(SnapshotTest, RetentionKeepsTheNewestGoodOneWhateverTheBounds) {
+  OpenNode node(data());
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_OK(node.applier->Apply(Changes(i).Put("item " + std::to_string(i)).Take()));
+    ASSERT_OK(Take(&node, 3));
+  }
+  EXPECT_EQ(repository_->List()->size(), 3U);
+  Retention keep;
+  keep.max_bytes = 1;
+  keep.max_age_ms = 1;
+  EXPECT_EQ(Prune(repository_.get(), keep, node.clock.WallMs() + 1'000'000, true)->size(), 2U);
+  ASSERT_OK(Prune(repository_.get(), keep, node.clock.WallMs() + 1'000'000));
+  const auto left = repository_->List();
+  ASSERT_EQ(left->size(), 1U);
+  EXPECT_EQ((*left)[0].manifest.sequence, 6U);
+  // A clock that went backwards makes nothing old and no order wrong.
+  node.clock.AdvanceMs(-100'000'000);
+  ASSERT_OK(node.applier->Apply(Changes(6).Put("later").Take()));
+  const auto later = Take(&node);
+  ASSERT_OK(later);
+  EXPECT_EQ((*repository_->List())[0].id, later->id);
+}
+
+TEST_F(SnapshotTest, AFollowerGoesOnAtTheChangelogsPosition) {
+  TakeTwo();
+  RestoreOptions options;
+  options.data_dir = dir_ / "sidecar";
+  options.follower = true;
+  ASSERT_OK(RestoreSnapshot(*repository_, options));
+  ApplierOptions follower;
+  follower.role = ApplierOptions::Role::kFollower;
+  OpenNode node(OptionsAt(dir_ / "sidecar"), follower);
+  EXPECT_EQ(node.Ids(), (Ids{"a", "c", "d"}));
+  EXPECT_EQ(node.store->outbox_records(), 0U);
+  const std::vector<TopicPartition> wanted = {{"vectors", 0}, {"user-events", 0}, {"items", 0}};
+  const auto offsets = node.applier->StoredOffsets(wanted);
+  EXPECT_EQ(offsets, (std::map<TopicPartition, std::int64_t>{{wanted[0], 5}, {wanted[1], 6}}));
+  // What the engine publishes again is old; what is new comes in.
+  EncodedBatch batch = Changes(5, "vectors").Put("a", -1).Put("e").Take();
+  batch.progress[0].epoch = second_.epoch;
+  batch.items[0].sequence = second_.sequence;
+  batch.items[1].sequence = second_.sequence + 1;
+  batch.progress[0].sequence = second_.sequence + 1;
+  ASSERT_OK(node.applier->Apply(std::move(batch)));
+  EXPECT_EQ(node.Ids(), (Ids{"a", "c", "d", "e"}));
+  EXPECT_GT((**node.applier->GetVector("a"))[0], 0);
+  // The same event under a new number, as a restored engine publishes it, and one that is new.
+  const auto event = [&](std::int64_t changelog_offset, std::int64_t source_offset) {
+    EncodedBatch one = Changes(changelog_offset, "user-events").Buy("u", "c").Take();
+    one.progress[0].epoch = second_.epoch;
+    one.progress[0].sequence = one.users[0].sequence =
+        second_.sequence + 1000 + static_cast<std::uint64_t>(changelog_offset);
+    one.users[0].source_topic = "interactions";
+    one.users[0].source = {0, source_offset};
+    return one;
+  };
+  ASSERT_OK(node.applier->Apply(event(6, 0)));
+  EXPECT_EQ((**node.applier->GetUser("u")).history.size(), 1U);
+  ASSERT_OK(node.applier->Apply(event(7, 1)));
+  EXPECT_EQ((**node.applier->GetUser("u")).history.size(), 2U);
+  // A new epoch replaces what came with the snapshot, whatever the engine's partition was.
+  EncodedBatch anew = Changes(7, "vectors").Put("z").Take();
+  anew.progress[0].epoch = second_.epoch + 1;
+  anew.progress[0].sequence = anew.items[0].sequence = 1;
+  ASSERT_OK(node.applier->Apply(std::move(anew)));
+  EXPECT_EQ(node.Ids(), (Ids{"z"}));
+}
+
+// What was not published before the snapshot is renumbered: a key's newest record has its highest number.
+TEST_F(SnapshotTest, ARestoredEngineGivesNoNumberTwice) {
+  TakeTwo();
+  RestoreOptions options;
+  options.data_dir = dir_ / "restored";
+  options.id = first_.id;
+  ASSERT_OK(RestoreSnapshot(*repository_, options));
+  OpenNode node(dir_ / "restored");
+  EXPECT_EQ(node.Ids(), (Ids{"a", "b"}));
+  const auto outbox = node.store->ReadOutbox(10, 1 << 20);
+  ASSERT_OK(outbox);
+  ASSERT_EQ(outbox->size(), 2U);
+  EXPECT_GT((*outbox)[0].sequence, newest_sequence_);
+  EXPECT_EQ((*outbox)[1].sequence, (*outbox)[0].sequence + 1);
+  EXPECT_EQ(node.store->sequence(), (*outbox)[1].sequence);
+  ASSERT_OK(node.applier->Apply(Changes(2).Put("c").Delete("b").Put("d", -1).Take()));
+  EXPECT_EQ(node.Ids(), (Ids{"a", "c", "d"}));
+}
+
+Result<OpenedStore> OpenAt(const std::string& data, const SnapshotRepository* repository,
+                           const std::function<Status()>& log_is_complete = {}) {
+  return OpenOrRestore(OptionsAt(data), repository, /*follower=*/false, /*damaged=*/false, log_is_complete, {});
+}
+
+TEST_F(SnapshotTest, AnEmptyOrDamagedDirectoryIsRestored) {
+  TakeTwo();
+  for (const char* what : {"empty", "no CURRENT", "no MANIFEST", "no table", "CURRENT is garbage", "half restored"}) {
+    SCOPED_TRACE(what);
+    const std::string copy = dir_ / what;
+    if (std::string(what) != "empty") {
+      std::filesystem::copy(data(), copy, std::filesystem::copy_options::recursive);
+    }
+    for (const auto& entry : std::filesystem::directory_iterator(std::string(what) == "empty" ? data() : copy)) {
+      const std::string name = entry.path().filename();
+      if (std::string(what) == "no CURRENT" && name == "CURRENT") std::filesystem::remove(entry);
+      if (std::string(what) == "no MANIFEST" && name.starts_with("MANIFEST")) std::filesystem::remove(entry);
+      if (std::string(what) == "no table" && name.ends_with(".sst")) std::filesystem::remove(entry);
+      if (std::string(what) == "CURRENT is garbage" && name == "CURRENT") Spill(entry.path(), "MANIFEST-9\n");
+    }
+    if (std::string(what) == "half restored") {
+      RestoreOptions options;
+      options.data_dir = copy;
+      for (const char* point : {"restore.before_file@2", "restore.before_move", "restore.before_current"}) {
+        const std::string name = point;
+        ASSERT_OK(ArmFaults(name.substr(0, name.find('@')) + "=error" +
+                            (name.find('@') == std::string::npos ? "" : name.substr(name.find('@')))));
+        EXPECT_FALSE(RestoreSnapshot(*repository_, options).ok());
+        ASSERT_OK(ArmFaults(""));
+      }
+      EXPECT_FALSE(FileExists(copy + "/CURRENT"));
+    }
+    auto opened = OpenAt(copy, repository_.get());
+    ASSERT_OK(opened);
+    ASSERT_TRUE(opened->restored.has_value());
+    EXPECT_EQ(opened->restored->manifest.id, second_.id);
+    opened->store.reset();
+    OpenNode node(copy);
+    EXPECT_EQ(node.Ids(), (Ids{"a", "c", "d"}));
+  }
+}
+
+TEST_F(SnapshotTest, AStoreBehindItsSnapshotHasLostItsLog) {
+  OpenNode* node = new OpenNode(data());
+  ASSERT_OK(node->applier->Apply(Changes().Put("a").Take()));
+  std::filesystem::copy(data(), dir_ / "torn", std::filesystem::copy_options::recursive);
+  ASSERT_OK(node->applier->Apply(Changes(1).Put("b").Take()));
+  ASSERT_OK(Take(node));
+  delete node;
+  const auto opened = OpenAt(dir_ / "torn", repository_.get());
+  ASSERT_OK(opened);
+  EXPECT_TRUE(opened->restored.has_value());
+  EXPECT_TRUE((*opened->store->GetItem("b")).has_value());
+  // A roll-back is no loss: it stays.
+  RestoreOptions back;
+  back.data_dir = dir_ / "back";
+  ASSERT_OK(RestoreSnapshot(*repository_, back));
+  const auto again = OpenAt(dir_ / "back", repository_.get());
+  ASSERT_OK(again);
+  EXPECT_FALSE(again->restored.has_value());
+}
+
+TEST_F(SnapshotTest, WithoutAGoodOneTheLogDecides) {
+  TakeTwo();
+  for (const SnapshotManifest* manifest : {&first_, &second_}) {
+    std::filesystem::remove(snapshots() + "/" + manifest->id + "/store/CURRENT");
+  }
+  std::filesystem::remove(data() + "/CURRENT");
+  const auto truncated = [] { return FailedPrecondition("the log is short"); };
+  const auto refused = OpenAt(data(), repository_.get(), truncated);
+  EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition);
+  EXPECT_NE(refused.status().message().find("the log is short"), std::string::npos);
+  const auto opened = OpenAt(data(), repository_.get(), [] { return Status::Ok(); });
+  ASSERT_OK(opened);
+  EXPECT_TRUE(opened->from_log);
+  EXPECT_EQ(opened->store->sequence(), 0U);
+  EXPECT_GT(opened->store->epoch(), second_.epoch);
+}
+
+TEST_F(SnapshotTest, AnotherSpaceIsNotRestoredAndASecondOwnerIsRefused) {
+  TakeTwo();
+  RestoreOptions options;
+  options.data_dir = dir_ / "restored";
+  options.space_id = "t";
+  options.dim = 3;
+  options.metric = "cosine";
+  const auto other = RestoreSnapshot(*repository_, options);
+  EXPECT_EQ(other.status().code(), Code::kNotFound);
+  EXPECT_NE(other.status().message().find("embedding space s"), std::string::npos);
+  OpenNode node(data());
+  options.data_dir = data();
+  EXPECT_EQ(RestoreSnapshot(*repository_, options).status().code(), Code::kFailedPrecondition);
+}
+
+TEST_F(SnapshotTest, LinksThatLeadOutAreNotFollowed) {
+  TakeTwo();
+  const std::string inside = snapshots() + "/" + second_.id;
+  std::filesystem::rename(inside, dir_ / "elsewhere");
+  std::filesystem::create_directory_symlink(dir_ / "elsewhere", inside);
+  EXPECT_EQ(repository_->Read(second_.id).status().code(), Code::kNotFound);
+  std::filesystem::remove(inside);
+  std::filesystem::rename(dir_ / "elsewhere", inside);
+  std::filesystem::rename(inside + "/store", dir_ / "store-elsewhere");
+  std::filesystem::create_directory_symlink(dir_ / "store-elsewhere", inside + "/store");
+  EXPECT_EQ(repository_->Verify(second_, {}).code(), Code::kCorruption);
+  for (const char* id : {"../x", "", "A", "-x", "x/y", ".tmp-x"}) {
+    EXPECT_EQ(repository_->Read(id).status().code(), Code::kInvalidArgument) << id;
+    EXPECT_EQ(repository_->Remove(id).code(), Code::kInvalidArgument) << id;
+  }
+}
+
+// Missing, read-only or a file: told, and the engine goes on.
+TEST_F(SnapshotTest, ATargetThatCannotBeWrittenIsTold) {
+  OpenNode node(data());
+  ASSERT_OK(node.applier->Apply(Changes().Put("a").Take()));
+  Spill(snapshots(), "a file");
+  EXPECT_FALSE(Take(&node).ok());
+  std::filesystem::remove(snapshots());
+  ASSERT_OK(node.applier->Apply(Changes(1).Put("b").Take()));
+  ASSERT_OK(Take(&node));
+}
+
+TEST_F(SnapshotTest, AreTakenAsTheyBecomeDueAndOnRequest) {
+  OpenNode node(data());
+  SnapshotOptions options;
+  options.directory = snapshots();
+  options.interval_seconds = 0;
+  options.records = 2;
+  Snapshotter snapshotter(options, Context(), repository_.get(), node.store.get(), node.applier.get(), &node.clock,
+                          &node.metrics);
+  snapshotter.Start();
+  BoundedQueue<EncodedBatch> queue(4, 1 << 20);
+  node.applier->Start(&queue, {});
+  ASSERT_TRUE(queue.Push(Changes(0).Put("a").Take(), 1));
+  ASSERT_TRUE(queue.Push(Changes(1).Put("b").Take(), 1));
+  ASSERT_TRUE(WaitFor([&] { return snapshotter.report().created == 1; }));
+  EXPECT_FALSE(snapshotter.IsBehind());
+  snapshotter.Request();
+  ASSERT_TRUE(WaitFor([&] { return snapshotter.report().created == 2; }));
+  const auto asked = AskForSnapshot(data(), std::chrono::seconds(30));
+  ASSERT_OK(asked);
+  EXPECT_EQ(*asked, snapshotter.report().last_id);
+  EXPECT_EQ(repository_->List()->size(), 3U);
+  ASSERT_OK(ArmFaults("snapshot.before_publish=error"));
+  EXPECT_EQ(AskForSnapshot(data(), std::chrono::seconds(30)).status().code(), Code::kUnavailable);
+  EXPECT_EQ(snapshotter.report().failed, 1U);
+  queue.Close();
+  node.applier->Join();
+  snapshotter.Stop();
+}
+
+}  // namespace
+}  // namespace freshet::test
