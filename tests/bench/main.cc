@@ -2,10 +2,11 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "churn_bench.h"
 #include "index_bench.h"
 
 int main(int argc, char** argv) {
-  using namespace freshet;
+  namespace bench = freshet::bench;
   CLI::App app("Benchmarks of freshet, each beside a peer in the same run.\n\nExample:\n  freshet_bench index --quick");
   app.require_subcommand(1);
   bool json = false;
@@ -25,9 +26,38 @@ int main(int argc, char** argv) {
   index_app->add_option("--seed", index.seed, "Of the generator")->capture_default_str();
   index_app->add_option("--k", index.ks, "Result counts")->capture_default_str();
   index_app->add_flag("!--no-peer", index.peer, "Only ours: to compare two builds of it");
+
+  bench::ChurnBenchOptions churn;
+  CLI::App* churn_app = app.add_subcommand(
+      "churn",
+      "Recall and memory when vectors come and go: ours beside a fresh build, hnswlib with mark-delete and with\n"
+      "replace_deleted; and the time of a search during maintenance.\n\n"
+      "Example:\n  freshet_bench churn --data DIR --runbooks DIR --svg churn.svg --json");
+  churn_app->add_flag("--json", json, "One JSON object on standard output");
+  churn_app->add_flag("--quick", churn.quick, "A smoke test of a few seconds");
+  churn_app
+      ->add_option("--data", churn.data,
+                   "`synthetic`, or the directory of SIFT-100k (base.u8bin, query.u8bin, photo_id.u16)")
+      ->capture_default_str();
+  churn_app->add_option("--runbooks", churn.runbooks, "The directory of the streaming track's runbooks");
+  churn_app->add_option("--only", churn.only, "Plans whose name holds this");
+  churn_app->add_option("--rows", churn.rows, "At most this many vectors; runbooks are scaled to them")
+      ->capture_default_str();
+  churn_app->add_option("--queries", churn.queries, "At most this many")->capture_default_str();
+  churn_app->add_option("--live", churn.live, "Live rows of the turnovers and the drift")->capture_default_str();
+  churn_app->add_option("--turnovers", churn.turnovers, "So many times the live rows are replaced")
+      ->capture_default_str();
+  churn_app
+      ->add_option("--fresh-every", churn.fresh_every, "In plans of over 20 searches, a fresh build at each of these")
+      ->capture_default_str();
+  churn_app->add_option("--seed", churn.seed, "Of the generator and of what dies")->capture_default_str();
+  churn_app->add_option("--svg", churn.svg, "Writes the curves to this file");
+  churn_app->add_flag("!--no-peer", churn.peer, "Only ours");
+  churn_app->add_flag("!--no-latency", churn.latency, "Only recall and memory");
   CLI11_PARSE(app, argc, argv);
 
-  Result<bench::Report> report = bench::RunIndexBench(index);
+  freshet::Result<bench::Report> report =
+      churn_app->parsed() ? bench::RunChurnBench(churn) : bench::RunIndexBench(index);
   if (!report.ok()) {
     (void)std::fprintf(stderr, "freshet_bench: %s\n", report.status().ToString().c_str());
     return 1;

@@ -10,9 +10,11 @@ namespace freshet::bench {
 struct PeerHnswlib::Impl {
   std::unique_ptr<hnswlib::SpaceInterface<float>> space;
   std::unique_ptr<hnswlib::HierarchicalNSW<float>> index;
+  bool replace_deleted = false;
 };
 
-PeerHnswlib::PeerHnswlib(bool l2, int dim, std::size_t capacity, std::size_t m, std::size_t ef_construction)
+PeerHnswlib::PeerHnswlib(bool l2, int dim, std::size_t capacity, std::size_t m, std::size_t ef_construction,
+                         bool replace_deleted)
     : impl_(std::make_unique<Impl>()) {
   const auto width = static_cast<std::size_t>(dim);
   if (l2) {
@@ -20,12 +22,16 @@ PeerHnswlib::PeerHnswlib(bool l2, int dim, std::size_t capacity, std::size_t m, 
   } else {
     impl_->space = std::make_unique<hnswlib::InnerProductSpace>(width);
   }
-  impl_->index =
-      std::make_unique<hnswlib::HierarchicalNSW<float>>(impl_->space.get(), capacity, m, ef_construction, 42);
+  impl_->replace_deleted = replace_deleted;
+  impl_->index = std::make_unique<hnswlib::HierarchicalNSW<float>>(impl_->space.get(), capacity, m, ef_construction, 42,
+                                                                   replace_deleted);
 }
 PeerHnswlib::~PeerHnswlib() = default;
 
-void PeerHnswlib::Add(std::uint64_t label, const float* vector) { impl_->index->addPoint(vector, label); }
+void PeerHnswlib::Add(std::uint64_t label, const float* vector) {
+  impl_->index->addPoint(vector, label, impl_->replace_deleted);
+}
+void PeerHnswlib::Delete(std::uint64_t label) { impl_->index->markDelete(label); }
 void PeerHnswlib::SetEf(std::size_t ef) { impl_->index->setEf(ef); }
 
 std::vector<std::uint64_t> PeerHnswlib::Search(const float* query, std::size_t k) const {
