@@ -210,6 +210,7 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
               reader->Integer("seen", &config->applier.seen, 1, 100'000),
               reader->Integer("cache_bytes", &config->store.cache_bytes, 8 << 20),
               reader->Integer("write_buffer_bytes", &config->store.write_buffer_bytes, 1 << 20),
+              reader->Integer("audit_interval_seconds", &config->audit_interval_seconds, 0, 30 * 86'400),
               reader->Integer("compaction_bytes_per_second", &config->store.compaction_bytes_per_second, 0)});
        }});
 }

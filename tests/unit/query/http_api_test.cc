@@ -26,7 +26,8 @@ class HttpApiTest : public ::testing::Test {
     ann.history = {{"a", "view", 1, 5}};
     ann.seen = {"a"};
     replica_.users["ann"] = ann;
-    server_ = MakeHttpServer({}, &service_, &metrics_, {}, [] { return std::string("{}"); });
+    server_ = MakeHttpServer(
+        {}, &service_, &metrics_, {}, [] { return std::string("{}"); }, [this] { ++snapshot_requests_; });
     ASSERT_OK(server_->Start());
   }
   HttpReply Call(std::string_view method, std::string_view target, std::string_view body = "") {
@@ -46,6 +47,7 @@ class HttpApiTest : public ::testing::Test {
   SystemClock clock_;
   Metrics metrics_;
   RecallService service_{&replica_, &encoder_, &clock_, &metrics_};
+  int snapshot_requests_ = 0;
   std::unique_ptr<HttpServer> server_;
 };
 
@@ -174,8 +176,11 @@ TEST_F(OpenApiTest, ThePathsAreTheServers) {
     const std::string body = path == "/v1/recall"  ? R"({"item": "a"})"
                              : path == "/v1/score" ? R"({"item": "a", "ids": ["b"]})"
                                                    : R"({"requests": [{"item": "a"}]})";
-    EXPECT_EQ(Call(posted ? "POST" : "GET", target, posted ? body : "").status, 200) << path;
+    EXPECT_EQ(Call(posted ? "POST" : "GET", target, posted ? body : "").status,
+              path == "/v1/admin/snapshots" ? 202 : 200)
+        << path;
   }
+  EXPECT_EQ(snapshot_requests_, 1);
   // Each route has its histogram from the start: what is not documented would be seen there.
   const std::string key = "freshet_http_seconds_count{route=\"";
   std::set<std::string> served;
