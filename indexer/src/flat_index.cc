@@ -126,6 +126,18 @@ class FlatIndex final : public Index {
 
 }  // namespace
 
+Result<std::vector<std::vector<Hit>>> Index::SearchMany(std::span<const float> queries,
+                                                        const SearchOptions& options) const {
+  FRESHET_TRY(CheckQueries(queries, dim()));
+  std::vector<std::vector<Hit>> answers;
+  const auto width = static_cast<std::size_t>(dim());
+  for (std::size_t begin = 0; begin < queries.size(); begin += width) {
+    FRESHET_ASSIGN(std::vector<Hit> hits, Search(queries.subspan(begin, width), options));
+    answers.push_back(std::move(hits));
+  }
+  return answers;
+}
+
 std::unique_ptr<Index> MakeFlatIndex(int dim, Metric metric) { return std::make_unique<FlatIndex>(dim, metric); }
 
 Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, Metric metric) {

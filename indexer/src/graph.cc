@@ -362,4 +362,24 @@ void Graph::FreeAbove(const std::vector<std::uint64_t>& gone) {
   }
 }
 
+std::vector<Graph::Upper> Graph::Uppers(GraphEntry* entry) {
+  const std::lock_guard lock(upper_mu_);
+  std::vector<Upper> uppers(upper_count_);
+  for (std::uint32_t upper = 0; upper < uppers.size(); ++upper) {
+    if (upper_slots_[upper] != kNoSlot) uppers[upper] = {upper_slots_[upper], upper_levels_[upper]};
+  }
+  *entry = Unpack(entry_.load());
+  return uppers;
+}
+
+void Graph::PutLinks(std::uint32_t slot, const std::uint32_t* list) {
+  std::copy_n(list, 2 * options_.m + 1, links_.get() + std::size_t{slot} * (2 * options_.m + 1));
+}
+
+void Graph::PutUpper(Upper upper, const std::uint32_t* lists) {
+  const std::uint32_t id = NewUpper(upper.slot, upper.level);
+  std::copy_n(lists, upper.level * (options_.m + 1),
+              upper_links_.get() + std::size_t{upper_first_[id]} * (options_.m + 1));
+}
+
 }  // namespace freshet

@@ -77,16 +77,19 @@ class Graph {
   void UnlinkAbove(const std::vector<std::uint64_t>& gone, std::uint32_t live);
   void FreeAbove(const std::vector<std::uint64_t>& gone);
 
-  // What a file holds beside the base links, which are View()'s.
+  // For files: what is above level 0 now, by upper id (level 0: not used), and the lists, by upper id and level.
   struct Upper {
-    std::uint32_t slot = 0;
+    std::uint32_t slot = kNoSlot;
     std::uint32_t level = 0;
-    const std::uint32_t* lists = nullptr;  // `level` lists of m + 1
   };
-  [[nodiscard]] std::vector<Upper> Uppers() const;
-  // The lists of a file: of a slot, of one more upper id, and the entry. REQUIRES: validated; no search yet.
+  [[nodiscard]] std::vector<Upper> Uppers(GraphEntry* entry);
+  [[nodiscard]] const std::uint32_t* Links(std::uint32_t slot) const { return Base().LinksOf(slot); }
+  [[nodiscard]] const std::uint32_t* UpperLinks(std::uint32_t upper, std::size_t level) const {
+    return Above(level).LinksOf(upper);
+  }
+  // What a file held, in order of the upper ids. REQUIRES: validated; no search yet.
   void PutLinks(std::uint32_t slot, const std::uint32_t* list);
-  void PutUpper(std::uint32_t slot, std::uint32_t level, const std::uint32_t* lists);
+  void PutUpper(Upper upper, const std::uint32_t* lists);
   void PutEntry(GraphEntry entry) { entry_.store(Pack(entry)); }
 
   [[nodiscard]] std::size_t memory_bytes(std::size_t slots) const;

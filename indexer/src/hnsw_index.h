@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "freshet/indexer/index.h"
+#include "index_file.h"
 #include "scoring.h"
 #include "segment.h"
 
@@ -37,12 +38,30 @@ class HnswIndex final : public Index {
   Status Settle() override;
   [[nodiscard]] Result<std::vector<Hit>> Search(std::span<const float> query,
                                                 const SearchOptions& options) const override;
+  [[nodiscard]] Result<std::vector<std::vector<Hit>>> SearchMany(std::span<const float> queries,
+                                                                 const SearchOptions& options) const override;
   [[nodiscard]] IndexStats Stats() const override;
   [[nodiscard]] std::vector<Label> LiveLabels() const override;
+  // The index outlives the cut.
   [[nodiscard]] Result<std::unique_ptr<IndexCut>> Cut() override;
+  // REQUIRES: nothing is in it yet; the file was validated whole.
+  Status Load(const IndexFile& file);
+  void Unpin();  // a cut is gone
+  // While one is there, the graph stays as it is.
+  class LinkingPaused {
+   public:
+    explicit LinkingPaused(HnswIndex* index);
+    ~LinkingPaused();
+    LinkingPaused(const LinkingPaused&) = delete;
+    LinkingPaused& operator=(const LinkingPaused&) = delete;
+
+   private:
+    HnswIndex* const index_;
+  };
 
  private:
   [[nodiscard]] std::shared_ptr<Segment> Current() const;
+  Status WaitForRoom(std::unique_lock<std::mutex>* lock);
 
   // --- The worker (hnsw_worker.cc).
   void Work();
@@ -73,6 +92,7 @@ class HnswIndex final : public Index {
   bool consolidating_ = false;
   bool rebuilding_ = false;
   std::size_t pins_ = 0;               // cuts under way: no slot is freed
+  std::size_t paused_ = 0;             // cuts whose graph is being written: nothing is linked or unlinked
   std::vector<std::uint32_t> free_;    // slots for new rows
   std::vector<std::uint32_t> added_;   // slots that were written since the rebuild began
   std::vector<std::uint32_t> relink_;  // nodes that an audit could not reach

@@ -15,8 +15,10 @@ constexpr std::size_t kLimbo = 1024;              // slots that wait to be freed
 }  // namespace
 
 bool HnswIndex::HasWork() const {
-  return wants_consolidation_ || wants_rebuild_ || consolidating_ || rebuilding_ || segment_->fresh() > 0 ||
-         !relink_.empty();
+  if (paused_ > 0) return false;
+  // While there is a cut, nothing is taken out or freed.
+  const bool free = pins_ == 0 && (wants_consolidation_ || consolidating_);
+  return free || (wants_rebuild_ && !consolidating_) || rebuilding_ || segment_->fresh() > 0 || !relink_.empty();
 }
 
 void HnswIndex::Work() {
@@ -27,9 +29,10 @@ void HnswIndex::Work() {
     work_.wait(lock, [&] { return stop_ || (worker_status_.ok() && HasWork()); });
     if (stop_) return;
     working_ = true;
-    const bool consolidate = std::exchange(wants_consolidation_, false) && !consolidating_ && !rebuilding_;
+    const bool pinned = pins_ > 0;
+    const bool consolidate = !pinned && std::exchange(wants_consolidation_, false) && !consolidating_ && !rebuilding_;
     // Never both: a rebuild leaves the dead behind anyway.
-    const bool rebuild = !consolidate && gone_.empty() && std::exchange(wants_rebuild_, false) && !rebuilding_;
+    const bool rebuild = !consolidate && gone_.empty() && !rebuilding_ && std::exchange(wants_rebuild_, false);
     std::vector<std::uint32_t> relink;
     relink.swap(relink_);
     lock.unlock();
@@ -42,8 +45,8 @@ void HnswIndex::Work() {
     if (status.ok()) {
       status = Guarded("to take the dead out of the graph", [&] {
         if (consolidate) BeginConsolidation();
-        if (!gone_.empty()) ConsolidateSlice();
-        if (limbo_.size() >= kLimbo || unlinked_) FreeSlots();
+        if (!gone_.empty() && !pinned) ConsolidateSlice();
+        if ((limbo_.size() >= kLimbo || unlinked_) && !pinned) FreeSlots();
       });
     }
     const Status rebuilt = Guarded("to rebuild the index; the old one keeps serving", [&] {

@@ -47,6 +47,16 @@ inline Status CheckQuery(std::span<const float> query, int dim) {
   return Status::Ok();
 }
 
+// Rows of `dim`.
+inline Status CheckQueries(std::span<const float> queries, int dim) {
+  const auto width = static_cast<std::size_t>(dim);
+  if (queries.size() % width != 0) return InvalidArgument(StrCat("the queries are not rows of ", dim));
+  for (std::size_t begin = 0; begin < queries.size(); begin += width) {
+    FRESHET_TRY(CheckQuery(queries.subspan(begin, width), dim));
+  }
+  return Status::Ok();
+}
+
 // The best k of what is offered, without keeping more than k.
 class TopK {
  public:

@@ -20,6 +20,7 @@
 #include "graph.h"
 #include "read_epoch.h"
 #include "rerank.h"
+#include "search_view.h"
 
 namespace freshet {
 
@@ -38,15 +39,14 @@ class SlotTable {
   // `hash_of` a slot's key. REQUIRES: not there yet.
   template <typename HashOf>
   void Add(std::uint64_t hash, std::uint32_t slot, const HashOf& hash_of) {
-    if (3 * (size_ + 1) > 2 * slots_.size()) {
-      std::vector<std::uint32_t> old(std::max<std::size_t>(64, slots_.size() + slots_.size() / 2), kNoSlot);
-      old.swap(slots_);
-      for (const std::uint32_t moved : old) {
-        if (moved != kNoSlot) Place(hash_of(moved), moved);
-      }
-    }
+    if (3 * (size_ + 1) > 2 * slots_.size())
+      Resize(std::max<std::size_t>(64, slots_.size() + slots_.size() / 2), hash_of);
     Place(hash, slot);
     ++size_;
+  }
+  template <typename HashOf>
+  void Reserve(std::size_t entries, const HashOf& hash_of) {
+    if (3 * entries > 2 * slots_.size()) Resize(3 * entries / 2 + 64, hash_of);
   }
   // Those after it move up, so that no gap ends a search early. No effect when it is not there.
   template <typename HashOf>
@@ -75,6 +75,14 @@ class SlotTable {
                                     64);
   }
   [[nodiscard]] std::size_t Next(std::size_t at) const { return at + 1 == slots_.size() ? 0 : at + 1; }
+  template <typename HashOf>
+  void Resize(std::size_t entries, const HashOf& hash_of) {
+    std::vector<std::uint32_t> old(entries, kNoSlot);
+    old.swap(slots_);
+    for (const std::uint32_t moved : old) {
+      if (moved != kNoSlot) Place(hash_of(moved), moved);
+    }
+  }
   void Place(std::uint64_t hash, std::uint32_t slot) {
     std::size_t at = Begin(hash);
     while (slots_[at] != kNoSlot) at = Next(at);
@@ -108,11 +116,7 @@ class Segment {
   [[nodiscard]] std::size_t used() const { return used_.load(std::memory_order_acquire); }
   [[nodiscard]] std::size_t dead() const { return dead_count_.load(std::memory_order_relaxed); }
   [[nodiscard]] Label label(std::size_t slot) const { return labels_[slot]; }
-  [[nodiscard]] bool IsDead(std::size_t slot) const {
-    return (std::atomic_ref(const_cast<std::uint64_t&>(dead_[slot / 64])).load(std::memory_order_acquire) >>
-                (slot % 64) &
-            1) != 0;
-  }
+  [[nodiscard]] bool IsDead(std::size_t slot) const { return LoadBit(dead_.get(), slot); }
   [[nodiscard]] const std::int8_t* CodesOf(std::size_t slot) const {
     return code_rows_.get() + slot * codes_.row_bytes();
   }
@@ -120,18 +124,10 @@ class Segment {
   [[nodiscard]] const std::byte* RerankRow(std::size_t slot) const {
     return rerank_rows_.get() + slot * reranker_.row_bytes();
   }
-  // Higher is better, see Reranker.
-  [[nodiscard]] float Score(const float* query, std::size_t slot) const {
-    return reranker_.Score(query, RerankRow(slot), CodesOf(slot), heads_[slot].scale);
-  }
   // The next slot with the same vector, or kNoSlot.
   [[nodiscard]] std::uint32_t NextSame(std::uint32_t slot) const { return LoadLink(&next_same_[slot]) - 1; }
   // Whether it is a node of the graph.
-  [[nodiscard]] bool IsNode(std::size_t slot) const {
-    return (std::atomic_ref(const_cast<std::uint64_t&>(nodes_[slot / 64])).load(std::memory_order_acquire) >>
-                (slot % 64) &
-            1) != 0;
-  }
+  [[nodiscard]] bool IsNode(std::size_t slot) const { return LoadBit(nodes_.get(), slot); }
   // The fresh rows, numbered as they came: from fresh_begin() to fresh_end(). What left them while a search looked at
   // them is in the graph by then; so a search looks at them first.
   [[nodiscard]] std::uint64_t fresh_begin() const { return fresh_begin_.load(std::memory_order_acquire); }
@@ -141,12 +137,29 @@ class Segment {
   // Held by each search: no slot is freed meanwhile.
   [[nodiscard]] ReadEpoch& epoch() const { return epoch_; }
   [[nodiscard]] Graph& graph() { return graph_; }
-  [[nodiscard]] GraphView View() const { return graph_.View(used_); }
+  [[nodiscard]] const Graph& graph() const { return graph_; }
+  [[nodiscard]] SearchView View() const {
+    SearchView view;
+    view.graph = graph_.View(used_);
+    view.reranker = &reranker_;
+    view.rerank_rows = rerank_rows_.get();
+    view.labels = labels_.get();
+    view.dead = dead_.get();
+    view.nodes = nodes_.get();
+    view.next_same = next_same_.get();
+    view.used = view.graph.nodes;
+    view.dead_count = std::min(dead(), view.used);
+    return view;
+  }
   [[nodiscard]] std::size_t memory_bytes() const {
     const std::size_t row =
         codes_.row_bytes() + reranker_.row_bytes() + sizeof(CodeHead) + sizeof(Label) + sizeof(std::uint32_t);
     return used() * row + used() / 8 + graph_.memory_bytes(used()) + label_table_bytes_ + vector_table_bytes_;
   }
+
+  // Both bitmaps as they are now, up to `slots`.
+  [[nodiscard]] std::vector<std::uint64_t> DeadBits(std::size_t slots) const { return Words(dead_, slots); }
+  [[nodiscard]] std::vector<std::uint64_t> NodeBits(std::size_t slots) const { return Words(nodes_, slots); }
 
   // --- The writer.
 
@@ -159,12 +172,17 @@ class Segment {
     reranker_.Put(vector, rerank);
     Publish(slot, label);
   }
-  // The same for a row that a file holds.
-  void PutRow(std::uint32_t slot, Label label, const void* codes, CodeHead head, const void* rerank) {
+  // The same for a row that is coded already, of another segment or a file.
+  void PutRow(std::uint32_t slot, Label label, const void* codes, CodeHead head, const void* rerank,
+              bool dead = false) {
     std::memcpy(code_rows_.get() + std::size_t{slot} * codes_.row_bytes(), codes, codes_.row_bytes());
     std::memcpy(rerank_rows_.get() + std::size_t{slot} * reranker_.row_bytes(), rerank, reranker_.row_bytes());
     heads_[slot] = head;
-    Publish(slot, label);
+    if (!dead) return Publish(slot, label);
+    labels_[slot] = label;
+    std::atomic_ref(dead_[slot / 64]).fetch_or(std::uint64_t{1} << (slot % 64), std::memory_order_release);
+    dead_count_.fetch_add(1, std::memory_order_relaxed);
+    used_.store(std::size_t{slot} + 1, std::memory_order_release);
   }
   [[nodiscard]] std::optional<std::uint32_t> SlotOf(Label label) const {
     const std::uint32_t slot = label_table_.Find(label, [&](std::uint32_t other) { return labels_[other] == label; });
@@ -214,6 +232,17 @@ class Segment {
   void SetNext(std::uint32_t slot, std::uint32_t next) {
     std::atomic_ref(next_same_[slot]).store(next + 1, std::memory_order_release);
   }
+  // A node of a file, whose links and chain are there already.
+  void PutNode(std::uint32_t slot) {
+    vector_table_.Add(VectorHash(slot), slot, [&](std::uint32_t other) { return VectorHash(other); });
+    vector_table_bytes_ = vector_table_.bytes();
+    SetNode(slot, true);
+  }
+  // Room for so many, at once.
+  void Reserve(std::size_t rows) {
+    label_table_.Reserve(rows, [&](std::uint32_t other) { return labels_[other]; });
+    vector_table_.Reserve(rows, [&](std::uint32_t other) { return VectorHash(other); });
+  }
   // REQUIRES: a dead node that nothing is hung on; the caller unlinks it from the graph.
   void Forget(std::uint32_t slot) {
     vector_table_.Remove(VectorHash(slot), slot, [&](std::uint32_t other) { return VectorHash(other); });
@@ -231,6 +260,13 @@ class Segment {
       dead_count_.fetch_sub(1, std::memory_order_relaxed);
       std::atomic_ref(dead_[slot / 64]).fetch_and(~(std::uint64_t{1} << (slot % 64)), std::memory_order_release);
     }
+  }
+  [[nodiscard]] static std::vector<std::uint64_t> Words(const Buffer<std::uint64_t>& bits, std::size_t slots) {
+    std::vector<std::uint64_t> words((slots + 63) / 64);
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      words[i] = std::atomic_ref(const_cast<std::uint64_t&>(bits[i])).load(std::memory_order_acquire);
+    }
+    return words;
   }
   [[nodiscard]] std::uint64_t VectorHash(std::uint32_t slot) const {
     const std::uint64_t codes = Xxh3({reinterpret_cast<const char*>(CodesOf(slot)), codes_.row_bytes()});

@@ -49,6 +49,8 @@ Xxh3Stream::~Xxh3Stream() { XXH3_freeState(state_->xxh3); }
 
 void Xxh3Stream::Update(std::string_view bytes) { XXH3_128bits_update(state_->xxh3, bytes.data(), bytes.size()); }
 
+std::uint64_t Xxh3Stream::Low64() const { return XXH3_128bits_digest(state_->xxh3).low64; }
+
 std::string Xxh3Stream::Hex() const {
   const XXH128_hash_t hash = XXH3_128bits_digest(state_->xxh3);
   std::array<char, 40> text{};

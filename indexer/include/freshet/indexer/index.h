@@ -88,6 +88,9 @@ class Index {
   // Errors: kInvalidArgument (dimension, non-finite query).
   [[nodiscard]] virtual Result<std::vector<Hit>> Search(std::span<const float> query,
                                                         const SearchOptions& options) const = 0;
+  // The same for each row of `queries`. One thread; faster than one by one where a kind can overlap their waits.
+  [[nodiscard]] virtual Result<std::vector<std::vector<Hit>>> SearchMany(std::span<const float> queries,
+                                                                         const SearchOptions& options) const;
   [[nodiscard]] virtual IndexStats Stats() const = 0;
   // Live labels, ascending: for audits and tests, and to compare what a file held with the store.
   [[nodiscard]] virtual std::vector<Label> LiveLabels() const = 0;
@@ -119,6 +122,12 @@ struct HnswOptions {
 // Errors: kNotFound, kCorruption (file and reason), kFailedPrecondition (dimension, metric or format of another),
 // kResourceExhausted.
 [[nodiscard]] Result<std::unique_ptr<Index>> OpenHnswIndex(const std::string& path, const HnswOptions& options);
+
+// The same file read-only, where it lies: processes that open it share its pages, and it is ready in milliseconds
+// whatever its size. It takes no adds or tombstones. `verify` reads and checks every byte first, as OpenHnswIndex()
+// does; without, what a search follows is checked, and a damaged file can give wrong answers, but nothing worse.
+// The file must not be changed while it is open (replace it by renaming another over it). Errors: as OpenHnswIndex().
+[[nodiscard]] Result<std::unique_ptr<Index>> OpenMappedIndex(const std::string& path, bool verify);
 
 // Exact: scans every live vector. The oracle of the tests.
 [[nodiscard]] std::unique_ptr<Index> MakeFlatIndex(int dim, Metric metric);

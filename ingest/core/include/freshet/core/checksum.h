@@ -22,6 +22,7 @@ class Xxh3Stream {
   Xxh3Stream& operator=(const Xxh3Stream&) = delete;
   void Update(std::string_view bytes);
   [[nodiscard]] std::string Hex() const;
+  [[nodiscard]] std::uint64_t Low64() const;  // its lower half
 
  private:
   struct State;

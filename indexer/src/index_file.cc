@@ -1,0 +1,270 @@
+#include "index_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+#include "freshet/core/checksum.h"
+#include "freshet/core/file.h"
+#include "freshet/core/strings.h"
+
+namespace freshet {
+namespace {
+
+constexpr std::array<char, 8> kMagic = {'f', 'r', 's', 'h', 'i', 'd', 'x', '\n'};
+constexpr std::uint32_t kVersion = 1;
+constexpr std::uint64_t kPage = 4096;
+constexpr std::size_t kPiece = std::size_t{1} << 20;
+
+std::uint64_t Sum(std::string_view bytes) {
+  Xxh3Stream sum;
+  sum.Update(bytes);
+  return sum.Low64();
+}
+
+std::uint64_t HeaderSum(const IndexFileHeader& header) {
+  return Sum({reinterpret_cast<const char*>(&header), offsetof(IndexFileHeader, xxh3)});
+}
+
+Status WriteError(const std::string& path, int error) {
+  const std::string text = StrCat(path, ": ", std::strerror(error));
+  return error == ENOSPC || error == EDQUOT ? ResourceExhausted(text) : IoError(text);
+}
+
+bool Bit(std::span<const std::uint64_t> bits, std::uint64_t i) { return (bits[i / 64] >> (i % 64) & 1) != 0; }
+
+}  // namespace
+
+IndexFileWriter::~IndexFileWriter() {
+  if (file_ < 0) return;
+  (void)::close(file_);
+  (void)std::remove((path_ + ".tmp").c_str());
+}
+
+Status IndexFileWriter::Open() {
+  file_ = ::open((path_ + ".tmp").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  return file_ < 0 ? WriteError(path_, errno) : Status::Ok();
+}
+
+Status IndexFileWriter::Write(const std::byte* bytes, std::size_t size, std::uint64_t offset) {
+  for (std::size_t done = 0; done < size;) {
+    const ssize_t wrote = ::pwrite(file_, bytes + done, size - done, static_cast<off_t>(offset + done));
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote <= 0) return WriteError(path_, wrote == 0 ? ENOSPC : errno);
+    done += static_cast<std::size_t>(wrote);
+  }
+  return written_ ? written_(size) : Status::Ok();
+}
+
+Status IndexFileWriter::Section(IndexSection id, std::uint64_t count, std::size_t item_bytes,
+                                const std::function<void(std::uint64_t, std::byte*)>& put) {
+  IndexFileHeader::Section& section = sections_[static_cast<std::size_t>(id)];
+  section.offset = end_;
+  Xxh3Stream sum;
+  const std::uint64_t per_piece = std::max<std::uint64_t>(1, kPiece / item_bytes);
+  std::vector<std::byte> piece(per_piece * item_bytes);
+  for (std::uint64_t begin = 0; begin < count; begin += per_piece) {
+    const std::uint64_t items = std::min(per_piece, count - begin);
+    for (std::uint64_t i = 0; i < items; ++i) put(begin + i, piece.data() + i * item_bytes);
+    const std::size_t bytes = items * item_bytes;
+    sum.Update({reinterpret_cast<const char*>(piece.data()), bytes});
+    FRESHET_TRY(Write(piece.data(), bytes, end_));
+    end_ += bytes;
+  }
+  section.bytes = end_ - section.offset;
+  section.xxh3 = sum.Low64();
+  end_ = (end_ + kPage - 1) / kPage * kPage;
+  return Status::Ok();
+}
+
+Status IndexFileWriter::Finish(IndexFileHeader header) {
+  header.magic = kMagic;
+  header.version = kVersion;
+  header.sections = sections_;
+  header.xxh3 = HeaderSum(header);
+  std::vector<std::byte> page(kPage);
+  std::memcpy(page.data(), &header, sizeof(header));
+  FRESHET_TRY(Write(page.data(), page.size(), 0));
+  // A file is whole pages, so that the last section may be mapped like the others.
+  if (::ftruncate(file_, static_cast<off_t>(end_)) != 0 || ::fsync(file_) != 0) return WriteError(path_, errno);
+  if (::close(std::exchange(file_, -1)) != 0) return WriteError(path_, errno);
+  const std::string temporary = path_ + ".tmp";
+  if (std::rename(temporary.c_str(), path_.c_str()) != 0) {
+    const Status failed = WriteError(path_, errno);
+    (void)std::remove(temporary.c_str());
+    return failed;
+  }
+  const std::size_t slash = path_.rfind('/');
+  return SyncDirectory(slash == std::string::npos ? "." : path_.substr(0, slash));
+}
+
+IndexFile::~IndexFile() { (void)::munmap(const_cast<std::byte*>(begin_), size_); }
+
+Status IndexFile::Bad(std::string_view what) const { return Corruption(StrCat(path_, ": ", what)); }
+
+Result<std::unique_ptr<IndexFile>> IndexFile::Open(const std::string& path, bool whole) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) {
+    const std::string text = StrCat(path, ": ", std::strerror(errno));
+    return errno == ENOENT ? NotFound(text) : IoError(text);
+  }
+  struct stat info {};
+  const bool known = ::fstat(file, &info) == 0;
+  const auto size = static_cast<std::uint64_t>(info.st_size);
+  void* mapped = known && size >= kPage ? ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0) : MAP_FAILED;
+  const int error = errno;
+  (void)::close(file);
+  if (!known || (size >= kPage && mapped == MAP_FAILED)) return IoError(StrCat(path, ": ", std::strerror(error)));
+  if (mapped == MAP_FAILED) return Corruption(StrCat(path, ": of ", size, " bytes, too short for an index file"));
+  auto opened = std::unique_ptr<IndexFile>(new IndexFile(path, static_cast<const std::byte*>(mapped), size));
+  FRESHET_TRY(opened->CheckHeader());
+  FRESHET_TRY(opened->CheckUppers());
+  FRESHET_TRY(opened->CheckChains());
+  if (whole) FRESHET_TRY(opened->CheckWhole());
+  return opened;
+}
+
+Status IndexFile::CheckHeader() const {
+  const IndexFileHeader& h = *header_;
+  if (h.magic != kMagic) return Bad("not an index file");
+  if (h.version != kVersion) {
+    return FailedPrecondition(
+        StrCat(path_, ": an index file of version ", h.version, "; this program reads ", kVersion));
+  }
+  if (h.xxh3 != HeaderSum(h)) return Bad("the header's checksum differs");
+  if (h.dim < 1 || h.dim > 4096 || h.metric > 2 || h.rerank > 2 || h.m < 2 || h.m > 128 || h.reserved != 0) {
+    return Bad("the header names a dimension, metric, re-rank kind or m that there is none of");
+  }
+  if (h.rows >= kNoSlot / 2 || h.live > h.rows || h.uppers > h.rows) return Bad("the header's counts are too high");
+  const Int8Codes codes(static_cast<Metric>(h.metric), static_cast<int>(h.dim));
+  const Reranker reranker(static_cast<Rerank>(h.rerank), static_cast<Metric>(h.metric), static_cast<int>(h.dim));
+  if (h.row_bytes != codes.row_bytes() || h.rerank_row_bytes != reranker.row_bytes())
+    return Bad("rows of another size");
+  const std::uint64_t words = (h.rows + 63) / 64 * 8;
+  const std::uint64_t fresh = h.sections[static_cast<std::size_t>(IndexSection::kFresh)].bytes;
+  const std::array<std::uint64_t, kIndexSections> sizes = {h.rows * (2 * h.m + 1) * 4,
+                                                           h.rows * 4,
+                                                           h.uppers * 8,
+                                                           h.upper_lists * (h.m + 1) * 4,
+                                                           h.rows * h.row_bytes,
+                                                           h.rows * sizeof(CodeHead),
+                                                           h.rows * h.rerank_row_bytes,
+                                                           h.rows * sizeof(Label),
+                                                           words,
+                                                           words,
+                                                           fresh};
+  if (fresh % 4 != 0 || fresh / 4 > h.rows || h.upper_lists > 16 * h.uppers) return Bad("the header's counts differ");
+  std::uint64_t end = kPage;
+  for (std::size_t i = 0; i < kIndexSections; ++i) {
+    const IndexFileHeader::Section& section = h.sections[i];
+    if (section.offset != end || section.bytes != sizes[i] || section.bytes > size_ - end) {
+      return Bad(StrCat("section ", i, " is not where or as long as it should be"));
+    }
+    end = (end + section.bytes + kPage - 1) / kPage * kPage;
+    if (end > size_) return Bad("truncated");
+  }
+  return end == size_ ? Status::Ok() : Bad("longer than its sections");
+}
+
+// The levels above are few, and their numbers index memory: always checked, and copied, so that the file cannot change
+// them afterwards.
+Status IndexFile::CheckUppers() {
+  const IndexFileHeader& h = *header_;
+  const auto uppers = Items<std::uint32_t>(IndexSection::kUppers);
+  std::uint64_t lists = 0;
+  std::vector<std::uint32_t> levels;
+  for (std::uint64_t upper = 0; upper < h.uppers; ++upper) {
+    const std::uint32_t slot = uppers[2 * upper];
+    const std::uint32_t level = uppers[2 * upper + 1];
+    if (slot >= h.rows || level < 1 || level > 16 || lists + level > h.upper_lists)
+      return Bad("a level that there is none of");
+    upper_slots_.push_back(slot);
+    upper_first_.push_back(static_cast<std::uint32_t>(lists));
+    levels.push_back(level);
+    lists += level;
+  }
+  if (lists != h.upper_lists) return Bad("lists that belong to no node");
+  if (h.uppers == 0) return h.entry_upper == kNoSlot && h.entry_level == 0 ? Status::Ok() : Bad("no entry");
+  if (h.entry_upper >= h.uppers || h.entry_level != levels[h.entry_upper]) return Bad("the entry is no node");
+  const auto links = Items<std::uint32_t>(IndexSection::kUpperLinks);
+  for (std::uint64_t upper = 0; upper < h.uppers; ++upper) {
+    for (std::uint32_t level = 1; level <= levels[upper]; ++level) {
+      const std::uint32_t* list = links.data() + (upper_first_[upper] + level - 1) * (h.m + 1);
+      if (list[0] > h.m) return Bad("a list of links that is too long");
+      for (std::uint32_t i = 1; i <= list[0]; ++i) {
+        if (list[i] >= h.uppers || levels[list[i]] < level) return Bad("a link to what is not on its level");
+      }
+    }
+  }
+  return Status::Ok();
+}
+
+// A search follows chains to their end: there must be one.
+Status IndexFile::CheckChains() const {
+  const auto nodes = Items<std::uint64_t>(IndexSection::kNodes);
+  const auto next_same = Items<std::uint32_t>(IndexSection::kNextSame);
+  std::vector<bool> led_to;
+  for (const std::uint32_t next : next_same) {
+    if (next == 0) continue;
+    led_to.resize(next_same.size());
+    if (next > next_same.size() || Bit(nodes, next - 1) || led_to[next - 1]) {
+      return Bad("a chain of equal vectors that is none");
+    }
+    led_to[next - 1] = true;
+  }
+  return Status::Ok();
+}
+
+Status IndexFile::CheckWhole() const {
+  const IndexFileHeader& h = *header_;
+  for (std::size_t i = 0; i < kIndexSections; ++i) {
+    const auto bytes = Items<char>(static_cast<IndexSection>(i));
+    if (Sum({bytes.data(), bytes.size()}) != h.sections[i].xxh3)
+      return Bad(StrCat("the checksum of section ", i, " differs"));
+  }
+  const auto dead = Items<std::uint64_t>(IndexSection::kDead);
+  const auto nodes = Items<std::uint64_t>(IndexSection::kNodes);
+  const auto next_same = Items<std::uint32_t>(IndexSection::kNextSame);
+  const auto heads = Items<CodeHead>(IndexSection::kHeads);
+  // Where each row belongs: a node, in the chain of one, fresh, or nowhere, which only the dead may.
+  std::vector<bool> placed(h.rows);
+  std::uint64_t live = 0;
+  for (std::uint64_t slot = 0; slot < h.rows; ++slot) {
+    live += Bit(dead, slot) ? 0 : 1;
+    if (!std::isfinite(heads[slot].scale) || !std::isfinite(heads[slot].norm) || heads[slot].scale < 0) {
+      return Bad("a row that is not finite");
+    }
+    if (!Bit(nodes, slot)) continue;
+    placed[slot] = true;
+    const std::uint32_t* list = Links(slot);
+    if (list[0] > 2 * h.m) return Bad("a list of links that is too long");
+    for (std::uint32_t i = 1; i <= list[0]; ++i) {
+      if (list[i] >= h.rows || !Bit(nodes, list[i])) return Bad("a link to what is no node");
+    }
+  }
+  if (live != h.live) return Bad("the count of live rows differs");
+  for (std::uint64_t slot = 0; slot < h.rows; ++slot) {
+    if (!Bit(nodes, slot)) continue;
+    for (std::uint64_t at = slot; next_same[at] != 0; at = next_same[at] - 1) placed[next_same[at] - 1] = true;
+  }
+  for (const std::uint32_t slot : Items<std::uint32_t>(IndexSection::kFresh)) {
+    if (slot >= h.rows || placed[slot] || Bit(dead, slot) || next_same[slot] != 0)
+      return Bad("a fresh row that is none");
+    placed[slot] = true;
+  }
+  for (std::uint64_t slot = 0; slot < h.rows; ++slot) {
+    if (!placed[slot] && (!Bit(dead, slot) || next_same[slot] != 0)) return Bad("a live row that nothing leads to");
+  }
+  for (const std::uint32_t slot : upper_slots_) {
+    if (!Bit(nodes, slot)) return Bad("a node above that is none below");
+  }
+  return Status::Ok();
+}
+
+}  // namespace freshet
