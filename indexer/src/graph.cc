@@ -6,6 +6,10 @@ namespace freshet {
 namespace {
 
 constexpr std::uint32_t kMaxLevel = 16;
+// Without slack a list gets sparser each time the dead leave it: after whole clusters of SIFT-100k had come and gone
+// ten times, recall@10 was .006 below a fresh build's, with it .001.
+constexpr float kSlackAfterUnlink = 1.1F;
+constexpr std::size_t kOffered = 4;  // times the length of a list: what is further is not chosen anyway
 
 [[gnu::always_inline]] inline void StoreLink(const std::uint32_t* at, std::uint32_t value) {
   std::atomic_ref<std::uint32_t>(*const_cast<std::uint32_t*>(at)).store(value, std::memory_order_release);
@@ -180,7 +184,7 @@ void Graph::LinkLevel(const Level& level, std::uint32_t node, std::uint32_t entr
   thread_local std::vector<Near> chosen;
   const std::uint32_t slot = level.SlotOf(node);
   const std::int8_t* codes = rows_.rows + std::size_t{slot} * rows_.codes->row_bytes();
-  // Where all that is near is dead, the walk widens until something lives.
+  // Where what is near is dead, the walk widens until enough lives.
   for (std::size_t width = options_.ef_construction;; width *= 4) {
     walk.Begin(rows_, level, codes, rows_.heads[slot], entry, nodes, width, 2);
     while (walk.Step(level)) {
@@ -190,7 +194,7 @@ void Graph::LinkLevel(const Level& level, std::uint32_t node, std::uint32_t entr
       const std::uint32_t other = NodeOf(walk.pool()[i]);
       if (other != node && !dead_.Is(level.SlotOf(other))) chosen.push_back({DistanceOf(walk.pool()[i]), other});
     }
-    if (!chosen.empty() || walk.size() < width) break;
+    if (chosen.size() >= options_.m || walk.size() < width) break;
   }
   // All dead: it must still be reached, and what it hangs on is repaired when the dead are unlinked.
   if (chosen.empty() && walk.size() > 0) {
@@ -200,7 +204,7 @@ void Graph::LinkLevel(const Level& level, std::uint32_t node, std::uint32_t entr
     }
   }
   if (walk.size() > 0) *nearest = NodeOf(walk.pool()[0]);
-  Select(level, &chosen, options_.m);
+  Select(level, &chosen, options_.m, options_.slack);
   WriteList(level.LinksOf(node), chosen);
   // Connect() uses scratch of its own; `chosen` stays.
   for (const Near& other : chosen) Connect(level, other.node, node);
@@ -233,7 +237,7 @@ void Graph::Connect(const Level& level, std::uint32_t from, std::uint32_t to) {
     if (!dead_.Is(level.SlotOf(other))) all.push_back({0, other});
   }
   Distances(level, from, &all);
-  Select(level, &all, level.m);
+  Select(level, &all, level.m, options_.slack);
   WriteList(list, all);
 }
 
@@ -263,13 +267,13 @@ void Graph::Distances(const Level& level, std::uint32_t node, std::vector<Near>*
 // Keeps what is nearer to the node than to all that was kept before it, by a slack (algorithm 4 of the paper; the slack
 // is DiskANN's alpha).
 template <typename Level>
-void Graph::Select(const Level& level, std::vector<Near>* sorted, std::size_t most) const {
+void Graph::Select(const Level& level, std::vector<Near>* sorted, std::size_t most, float slack) const {
   constexpr std::size_t kChunk = 4;
   if (sorted->size() < most) return;
   thread_local std::vector<std::uint32_t> kept;
   kept.clear();
   const std::size_t row_bytes = rows_.codes->row_bytes();
-  const float slack = options_.metric == Metric::kInnerProduct ? 1 : options_.slack;
+  if (options_.metric == Metric::kInnerProduct) slack = 1;
   std::size_t out = 0;
   for (std::size_t i = 0; i < sorted->size() && out < most; ++i) {
     const Near candidate = (*sorted)[i];
@@ -329,7 +333,8 @@ bool Graph::UnlinkList(const Level& level, std::uint32_t node, const std::vector
     }
   }
   Distances(level, node, &all);
-  Select(level, &all, level.m);
+  if (all.size() > kOffered * level.m) all.resize(kOffered * level.m);
+  Select(level, &all, level.m, std::max(kSlackAfterUnlink, options_.slack));
   WriteList(list, all);
   return all.empty();
 }

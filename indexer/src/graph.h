@@ -113,7 +113,7 @@ class Graph {
   template <typename Level>
   void Distances(const Level& level, std::uint32_t node, std::vector<Near>* others) const;
   template <typename Level>
-  void Select(const Level& level, std::vector<Near>* sorted, std::size_t most) const;
+  void Select(const Level& level, std::vector<Near>* sorted, std::size_t most, float slack) const;
   template <typename Level>
   bool UnlinkList(const Level& level, std::uint32_t node, const std::vector<std::uint64_t>& gone);
   static void WriteList(const std::uint32_t* list, const std::vector<Near>& links);
