@@ -140,6 +140,7 @@ ConsumerOptions EngineImpl::Consumer() const {
   consumer.group_instance_id = config_.group_instance_id;
   consumer.assign_all = config_.assign_all;
   consumer.assign = config_.assign;
+  consumer.reread_lost = true;
   consumer.session_timeout_ms = config_.session_timeout_ms;
   return consumer;
 }
@@ -160,9 +161,7 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
   producer.librdkafka_options["message.timeout.ms"] = "0";
   FRESHET_ASSIGN(producer_, OpenKafkaProducer(producer));
   dead_letters_ = MakeDeadLetterQueue(config_.dead_letters, producer_.get(), &node_->metrics, &stopping_);
-  const auto stored = [this](const std::vector<TopicPartition>& wanted) {
-    return node_->applier->StoredOffsets(wanted);
-  };
+  const auto stored = [this](const std::vector<TopicPartition>& wanted) { return node_->applier->Stored(wanted); };
   FRESHET_ASSIGN(source_, OpenKafkaConsumer(Consumer(), stored, &node_->clock, kConnectTimeout));
   if (config_.changelog) {
     publisher_ = std::make_unique<Publisher>(config_.publisher, node_->store.get(), node_->applier.get(),
@@ -177,6 +176,8 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
         std::make_unique<Snapshotter>(config_.snapshots, Context(), node_->repository.get(), node_->store.get(),
                                       node_->applier.get(), &node_->clock, &node_->metrics);
   }
+  encode_->SkipUnchanged(node_->applier.get());
+  ingest_->OnOwned([this](const std::vector<TopicPartition>& partitions) { node_->applier->Own(partitions); });
   // From right to left, so that nobody pushes into the void.
   started_ = true;
   if (publisher_) publisher_->Start();

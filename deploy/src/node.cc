@@ -56,6 +56,8 @@ Status Node::OpenStore(const Config& config, ApplierOptions::Role role, const St
   apply.role = role;
   apply.outbox = role == ApplierOptions::Role::kEngine && config.changelog;
   apply.vectors_topic = config.publisher.vectors_topic;
+  apply.items_topic = config.items.name;
+  apply.users_topic = config.users ? config.users->name : "";
   const bool follower = role == ApplierOptions::Role::kFollower;
   for (bool damaged = false;; damaged = true) {
     FRESHET_ASSIGN(OpenedStore opened,

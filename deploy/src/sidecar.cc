@@ -28,9 +28,7 @@ class SidecarImpl final : public Sidecar {
     consumer.kafka = config_.kafka;
     consumer.topics = {config_.publisher.vectors_topic, config_.publisher.user_events_topic};
     consumer.assign_all = true;
-    const auto stored = [this](const std::vector<TopicPartition>& wanted) {
-      return node_->applier->StoredOffsets(wanted);
-    };
+    const auto stored = [this](const std::vector<TopicPartition>& wanted) { return node_->applier->Stored(wanted); };
     FRESHET_ASSIGN(source_, OpenKafkaConsumer(consumer, stored, &node_->clock, kConnectTimeout));
     FollowOptions follow;
     follow.vectors_topic = config_.publisher.vectors_topic;

@@ -8,6 +8,7 @@
 
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
+#include "freshet/ingest/record_codec.h"
 
 namespace freshet {
 
@@ -19,6 +20,8 @@ EncodeStage::EncodeStage(ItemEncoder* encoder, DeadLetterQueue* dead_letters, Bo
       out_(out),
       clock_(clock),
       encoded_(metrics->GetCounter("freshet_encode_items_total", "Items that were embedded.")),
+      kept_(metrics->GetCounter("freshet_encode_same_features_total",
+                                "Items that were not embedded because their features are as stored.")),
       superseded_(metrics->GetCounter("freshet_encode_superseded_total",
                                       "Item writes dropped for a later write of the same item in their batch.")),
       encode_seconds_(metrics->GetHistogram("freshet_encode_seconds", "Time to embed the items of one batch.")) {}
@@ -52,6 +55,7 @@ void EncodeStage::Run() {
       status = encoded.status().Prefixed("encoder");
       break;
     }
+    if (known_ != nullptr) Remember(*encoded);
     const std::size_t bytes = encoded->bytes;
     if (!out_->Push(std::move(*encoded), bytes)) {
       status = Cancelled("encoder: the stage after it has ended");
@@ -73,6 +77,8 @@ Result<EncodedBatch> EncodeStage::Encode(EventBatch batch) {
   result.space_id = encoder_->space_id();
   result.as_of_ms = batch.as_of_ms;
   result.bytes = batch.bytes;
+  result.marks = std::move(batch.marks);
+  if (known_ != nullptr) ForgetApplied();
 
   // Last write wins, before anything is encoded. An older good version is not brought back when the newest turns out to
   // be poison below: the producer replaced it, and what is recalled must not depend on where a batch happened to end.
@@ -84,16 +90,25 @@ Result<EncodedBatch> EncodeStage::Encode(EventBatch batch) {
       ++writes;
     }
   }
+  std::unordered_set<const Event*> unchanged;
   std::vector<Event*> items;  // those to embed, in log order
   items.reserve(last.size());
-  std::vector<Event*> kept;  // those and the deleted ones
+  std::vector<Event*> kept;  // those, the deleted ones, and those whose features are as stored
   kept.reserve(last.size());
   for (Event& event : batch.events) {
     const auto* item = std::get_if<ItemUpdate>(&event.body);
     if (item == nullptr || last.find(item->item_id)->second != &event) continue;
     kept.push_back(&event);
-    if (!item->deleted) items.push_back(&event);
+    if (item->deleted) continue;
+    FRESHET_ASSIGN(const bool same, SameFeatures(*item));
+    if (same) {
+      unchanged.insert(&event);
+    } else {
+      items.push_back(&event);
+    }
   }
+  kept_.Add(static_cast<double>(unchanged.size()));
+  result.bytes += items.size() * static_cast<std::size_t>(encoder_->dim()) * sizeof(float);
   superseded_.Add(static_cast<double>(writes - kept.size()));
 
   std::unordered_set<const Event*> poison;
@@ -121,8 +136,10 @@ Result<EncodedBatch> EncodeStage::Encode(EventBatch batch) {
   for (Event* event : kept) {
     if (poison.contains(event)) continue;
     ItemUpdate& update = std::get<ItemUpdate>(event->body);
-    if (update.deleted) update.vector.clear();
-    result.items.push_back({std::move(update), event->position, event->progress_index, event->record_timestamp_ms, 0});
+    const bool same = unchanged.contains(event);
+    if (update.deleted || same) update.vector.clear();
+    result.items.push_back(
+        {std::move(update), same, event->position, event->progress_index, event->record_timestamp_ms, 0});
   }
   for (Event& event : batch.events) {
     UserChange change;
@@ -141,6 +158,34 @@ Result<EncodedBatch> EncodeStage::Encode(EventBatch batch) {
   result.progress = std::move(batch.progress);
   result.encoded_at_us = clock_->MonotonicUs();
   return result;
+}
+
+Result<bool> EncodeStage::SameFeatures(const ItemUpdate& item) const {
+  if (known_ == nullptr || encoder_->reads_vector() || barrier_ != 0 || newest_.contains(item.item_id)) return false;
+  FRESHET_ASSIGN(const std::uint64_t stored, known_->FeaturesHash(item.item_id));
+  return stored != 0 && stored == HashOf(item.features);
+}
+
+void EncodeStage::ForgetApplied() {
+  const std::uint64_t applied = known_->applied_batches();
+  if (applied >= barrier_) barrier_ = 0;
+  for (; !in_flight_.empty() && in_flight_.front().first <= applied; in_flight_.pop_front()) {
+    for (const std::string& id : in_flight_.front().second) {
+      const auto newest = newest_.find(id);
+      if (newest != newest_.end() && newest->second <= applied) newest_.erase(newest);
+    }
+  }
+}
+
+void EncodeStage::Remember(const EncodedBatch& batch) {
+  ++pushed_;
+  if (!batch.marks.empty()) barrier_ = pushed_;
+  if (batch.items.empty() || encoder_->reads_vector()) return;
+  auto& ids = in_flight_.emplace_back(pushed_, std::vector<std::string>()).second;
+  for (const ItemChange& change : batch.items) {
+    ids.push_back(change.update.item_id);
+    newest_[change.update.item_id] = pushed_;
+  }
 }
 
 Status EncodeStage::EncodeRange(std::vector<Event*>* items, std::size_t begin, std::size_t end,

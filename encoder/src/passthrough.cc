@@ -19,6 +19,7 @@ class PassthroughEncoder final : public ItemEncoder {
   int dim() const override { return dim_; }
   Metric metric() const override { return metric_; }
   const std::string& space_id() const override { return space_id_; }
+  bool reads_vector() const override { return true; }
 
   Status Encode(std::span<const ItemUpdate* const> items, std::span<float> out) override {
     const auto width = static_cast<std::size_t>(dim_);

@@ -1,9 +1,8 @@
 #include "freshet/ingest/ingest_stage.h"
 
 #include <algorithm>
+#include <future>
 
-#include "freshet/core/bytes.h"
-#include "freshet/core/checksum.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
@@ -15,15 +14,8 @@ using std::chrono::milliseconds;
 
 constexpr std::int64_t kStopCheckMs = 50;  // longest wait that ignores Stop()
 constexpr std::int64_t kMaxBackoffMs = 2000;
-
-// Notices a topic that was deleted and made again with as many records: the same offset then holds another record.
-std::uint64_t Fingerprint(const RawRecord& record) {
-  ByteWriter bytes;
-  bytes.Put(record.timestamp_ms);
-  std::string text = bytes.Take();
-  text.append(record.key.value_or(std::string_view()));
-  return Xxh3(text);
-}
+constexpr std::int64_t kStallUs = 1'000'000;  // longer without a poll: the source is kept alive
+constexpr std::int64_t kPositionsEveryUs = 10'000'000;
 
 // Batches touch few partitions: a linear search is the fast one.
 std::size_t ProgressIndexOf(EventBatch* batch, const RawRecord& record) {
@@ -40,8 +32,6 @@ bool MayBecomePoison(const Event& event) {
   const auto* item = std::get_if<ItemUpdate>(&event.body);
   return item != nullptr && !item->deleted;
 }
-
-std::string_view StageOf(const RawRecord& record) { return record.key ? "VALUE_CONVERTER" : "KEY_CONVERTER"; }
 
 }  // namespace
 
@@ -67,8 +57,11 @@ IngestStage::IngestStage(const IngestOptions& options, RecordSource* source, Dec
       retries_(metrics->GetCounter("freshet_ingest_retries_total",
                                    "Attempts to decode a record that failed because the schema registry was away")),
       lag_records_(metrics->GetGauge("freshet_consumer_lag_records", "Records in the log that were not read yet")),
-      queue_bytes_(
-          metrics->GetGauge("freshet_ingest_queue_bytes", "Bytes of keys and values waiting for the encoder")) {}
+      queue_bytes_(metrics->GetGauge("freshet_ingest_queue_bytes", "Bytes of keys and values waiting for the encoder")),
+      stalled_(metrics->GetCounter("freshet_ingest_stalls_total",
+                                   "Times that reading was paused because a later stage, the registry or the "
+                                   "dead-letter topic did not take a record within a second")),
+      metrics_(metrics) {}
 
 IngestStage::~IngestStage() { Stop(); }
 
@@ -127,17 +120,18 @@ Status IngestStage::RunUntilStopped() {
       if (backoff_ms == 0)
         LogWarning("ingest", "the source is away; retrying", {{"reason", polled.status().message()}});
       backoff_ms = std::clamp<std::int64_t>(backoff_ms * 2, 50, kMaxBackoffMs);
-      Wait(backoff_ms);
+      FRESHET_TRY(Wait(backoff_ms));
       continue;
     }
     backoff_ms = 0;
     switch (polled->kind) {
       case PollResult::Kind::kIdle:
-      case PollResult::Kind::kAssigned:
         break;
+      case PollResult::Kind::kAssigned:
       case PollResult::Kind::kRevoked:
-        // What is at hand belongs to the assignment that ended.
-        if (filling) FRESHET_TRY(Emit(&batch, &letters));
+      case PollResult::Kind::kReread:
+      case PollResult::Kind::kCaughtUp:
+        FRESHET_TRY(HandlePartitions(*polled, &batch, &letters));
         break;
       case PollResult::Kind::kRecord:
         if (!filling) batch_since_us = clock_->MonotonicUs();
@@ -145,7 +139,34 @@ Status IngestStage::RunUntilStopped() {
         break;
     }
   }
-  return batch.events.empty() ? Status::Ok() : Emit(&batch, &letters);
+  positions_told_us_ = 0;  // the last word, so that the next start knows how long nothing was read
+  return Emit(&batch, &letters);
+}
+
+Status IngestStage::HandlePartitions(const PollResult& change, EventBatch* batch, std::vector<DeadLetter>* letters) {
+  // What is at hand comes before the change.
+  if (!batch->events.empty()) FRESHET_TRY(Emit(batch, letters));
+  if (change.kind == PollResult::Kind::kAssigned) {
+    if (on_owned_) on_owned_(change.partitions);
+    return Status::Ok();
+  }
+  if (change.kind == PollResult::Kind::kRevoked) {
+    if (change.lost && on_owned_) on_owned_({});
+    return Status::Ok();
+  }
+  EventBatch marked;
+  const bool reread = change.kind == PollResult::Kind::kReread;
+  for (const TopicPartition& partition : change.partitions) {
+    marked.marks.push_back({reread ? PartitionMark::Kind::kReread : PartitionMark::Kind::kCaughtUp, partition,
+                            change.reason == "evicted" || change.reason == "tombstones"});
+    if (!reread) continue;
+    metrics_
+        ->GetCounter("freshet_partition_rereads_total",
+                     "Partitions read again from their beginning because the stored offset was none of their log",
+                     {{"topic", partition.topic}, {"cause", change.reason}})
+        .Add();
+  }
+  return Push(std::move(marked));
 }
 
 Status IngestStage::AddOrRetry(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters) {
@@ -159,17 +180,19 @@ Status IngestStage::AddOrRetry(const RawRecord& record, EventBatch* batch, std::
     }
     retries_.Add();
     backoff_ms = std::clamp<std::int64_t>(backoff_ms * 2, 50, kMaxBackoffMs);
-    Wait(backoff_ms);
+    FRESHET_TRY(Wait(backoff_ms));
     added = Add(record, batch, letters);
   }
   // Stopping: the record was not applied, and is read again.
   return added.category() == Category::kTransient ? Status::Ok() : added;
 }
 
-void IngestStage::Wait(std::int64_t backoff_ms) const {
+Status IngestStage::Wait(std::int64_t backoff_ms) {
   for (std::int64_t slept = 0; slept < backoff_ms && !stop_.load(); slept += kStopCheckMs) {
     std::this_thread::sleep_for(milliseconds(std::min(kStopCheckMs, backoff_ms - slept)));
+    FRESHET_TRY(source_->KeepAlive());
   }
+  return Status::Ok();
 }
 
 Status IngestStage::Add(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters) {
@@ -186,8 +209,8 @@ Status IngestStage::Add(const RawRecord& record, EventBatch* batch, std::vector<
   if (!decoded.ok()) {
     poison_.Add();
     event.body = Skipped{};
-    letters->push_back(
-        {CopyOf(record), event.position, record.timestamp_ms, std::string(StageOf(record)), decoded.message()});
+    letters->push_back({CopyOf(record), event.position, record.timestamp_ms,
+                        event.key_is_poison ? "KEY_CONVERTER" : "VALUE_CONVERTER", decoded.message()});
   } else if (MayBecomePoison(event)) {
     event.raw = CopyOf(record);
   }
@@ -206,14 +229,61 @@ Status IngestStage::Emit(EventBatch* batch, std::vector<DeadLetter>* letters, bo
   // Before the letters are sent, which may take long: later it might claim what is not in this batch.
   batch->as_of_ms = complete ? source_->AsOfMs() : 0;
   lag_records_.Set(static_cast<double>(source_->LagRecords()));
+  if (complete) AddPositions(batch);
   if (!letters->empty()) {
     FRESHET_TRY(FaultPoint("ingest.before_dead_letters"));
-    FRESHET_TRY(dead_letters_->Send(std::move(*letters)));
+    FRESHET_TRY(SendLetters(std::move(*letters)));
     letters->clear();
   }
-  const std::size_t bytes = batch->bytes;
-  if (!out_->Push(std::move(*batch), bytes)) return Cancelled("the next stage has closed its queue");
+  EventBatch full = std::move(*batch);
   *batch = EventBatch{};
+  return Push(std::move(full));
+}
+
+// How far each owned partition is complete, now and then: most of them are in no batch.
+void IngestStage::AddPositions(EventBatch* batch) {
+  const std::int64_t now_us = clock_->MonotonicUs();
+  if (positions_told_us_ != 0 && now_us - positions_told_us_ < kPositionsEveryUs) return;
+  positions_told_us_ = now_us;
+  for (PartitionProgress& position : source_->Positions()) {
+    const auto same = [&](const PartitionProgress& p) { return p.partition == position.partition; };
+    const auto touched = std::find_if(batch->progress.begin(), batch->progress.end(), same);
+    if (touched != batch->progress.end()) {
+      touched->complete_ms = position.complete_ms;
+    } else {
+      position.next_offset = 0;  // what is stored of it stays
+      batch->progress.push_back(std::move(position));
+    }
+  }
+}
+
+Status IngestStage::SendLetters(std::vector<DeadLetter> letters) {
+  auto sent = std::async(std::launch::async, [&] { return dead_letters_->Send(std::move(letters)); });
+  const std::int64_t since_us = clock_->MonotonicUs();
+  bool stalled = false;
+  Status alive;
+  while (sent.wait_for(milliseconds(kStopCheckMs)) != std::future_status::ready) {
+    if (clock_->MonotonicUs() - since_us < kStallUs || !alive.ok()) continue;
+    if (!stalled) stalled_.Add();
+    stalled = true;
+    alive = source_->KeepAlive();
+  }
+  FRESHET_TRY(sent.get());
+  return alive;
+}
+
+// The queue is full as long as a later stage is slow: however long that is, the group must not think that we are gone.
+Status IngestStage::Push(EventBatch batch) {
+  const std::size_t bytes = batch.bytes;
+  const std::int64_t since_us = clock_->MonotonicUs();
+  bool stalled = false;
+  while (!out_->PushFor(&batch, bytes, milliseconds(kStopCheckMs))) {
+    if (out_->closed()) return Cancelled("the next stage has closed its queue");
+    if (clock_->MonotonicUs() - since_us < kStallUs) continue;
+    if (!stalled) stalled_.Add();
+    stalled = true;
+    FRESHET_TRY(source_->KeepAlive());
+  }
   queue_bytes_.Set(static_cast<double>(out_->bytes()));
   return Status::Ok();
 }

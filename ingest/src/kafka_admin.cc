@@ -15,6 +15,10 @@ using std::chrono::milliseconds;
 using AdminOptionsPtr = std::unique_ptr<rd_kafka_AdminOptions_t, Destroyer<rd_kafka_AdminOptions_destroy>>;
 using NewTopicPtr = std::unique_ptr<rd_kafka_NewTopic_t, Destroyer<rd_kafka_NewTopic_destroy>>;
 
+using ResourcePtr = std::unique_ptr<rd_kafka_ConfigResource_t, Destroyer<rd_kafka_ConfigResource_destroy>>;
+
+constexpr int kAskMs = 500;
+
 int Left(std::chrono::steady_clock::time_point deadline) {
   const auto left = std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now()).count();
   return static_cast<int>(std::max<std::int64_t>(left, 1));
@@ -24,18 +28,31 @@ class Admin {
  public:
   static Result<std::unique_ptr<Admin>> Open(const KafkaOptions& options) {
     FRESHET_ASSIGN(kafka::ConfPtr conf, kafka::MakeConf(options, {}, {}));
-    FRESHET_ASSIGN(rd_kafka_t * rk, kafka::NewHandle(RD_KAFKA_PRODUCER, std::move(conf)));
-    return std::unique_ptr<Admin>(new Admin(rk));
+    std::unique_ptr<Admin> admin(new Admin());
+    rd_kafka_conf_set_opaque(conf.get(), admin.get());
+    rd_kafka_conf_set_error_cb(conf.get(), OnError);
+    FRESHET_ASSIGN(admin->rk_, kafka::NewHandle(RD_KAFKA_PRODUCER, std::move(conf)));
+    return admin;
   }
-  ~Admin() { kafka::DestroyBounded(rk_, 0, milliseconds(5000)); }
+  ~Admin() {
+    if (rk_ != nullptr) kafka::DestroyBounded(rk_, 0, milliseconds(5000));
+  }
   Admin(const Admin&) = delete;
   Admin& operator=(const Admin&) = delete;
 
   // The names of all topics: a question for one by name may create it, with partitions of the broker's choosing.
   Result<std::set<std::string>> Topics(std::chrono::steady_clock::time_point deadline) {
     const rd_kafka_metadata_t* raw = nullptr;
-    const rd_kafka_resp_err_t error = rd_kafka_metadata(rk_, /*all_topics=*/1, nullptr, &raw, Left(deadline));
-    if (error != RD_KAFKA_RESP_ERR_NO_ERROR) return Unavailable(StrCat("list of topics: ", rd_kafka_err2str(error)));
+    rd_kafka_resp_err_t error = RD_KAFKA_RESP_ERR__TIMED_OUT;
+    // In parts, so that a broker that turns us away is not asked until the deadline.
+    do {
+      error = rd_kafka_metadata(rk_, /*all_topics=*/1, nullptr, &raw, std::min(Left(deadline), kAskMs));
+      if (error != RD_KAFKA_RESP_ERR_NO_ERROR) (void)rd_kafka_poll(rk_, 0);  // serves OnError: why
+    } while (error != RD_KAFKA_RESP_ERR_NO_ERROR && !turned_away_ && std::chrono::steady_clock::now() < deadline);
+    if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
+      return Unavailable(
+          StrCat("list of topics: ", rd_kafka_err2str(error), last_error_.empty() ? "" : " (" + last_error_ + ")"));
+    }
     const kafka::MetadataPtr metadata(raw);
     std::set<std::string> names;
     for (int i = 0; i < metadata->topic_cnt; ++i) {
@@ -57,6 +74,37 @@ class Admin {
       (*all)[{topic, partition}] = marks;
     }
     return Status::Ok();
+  }
+
+  // Nothing: not compacted.
+  std::optional<std::int64_t> TombstoneRetentionMs(const std::string& topic,
+                                                   std::chrono::steady_clock::time_point deadline) {
+    constexpr std::int64_t kDefaultMs = 24LL * 3600 * 1000;
+    if (IsMockCluster(deadline)) return kDefaultMs;
+    const ResourcePtr resource(rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.c_str()));
+    const AdminOptionsPtr admin_options(rd_kafka_AdminOptions_new(rk_, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS));
+    char error[256] = "";
+    (void)rd_kafka_AdminOptions_set_request_timeout(admin_options.get(), Left(deadline), error, sizeof(error));
+    const kafka::QueuePtr queue(rd_kafka_queue_new(rk_));
+    rd_kafka_ConfigResource_t* resources[] = {resource.get()};
+    rd_kafka_DescribeConfigs(rk_, resources, 1, admin_options.get(), queue.get());
+    const kafka::EventPtr event(rd_kafka_queue_poll(queue.get(), Left(deadline) + 500));
+    if (event == nullptr || rd_kafka_event_error(event.get()) != RD_KAFKA_RESP_ERR_NO_ERROR) return kDefaultMs;
+    std::size_t count = 0;
+    const rd_kafka_ConfigResource_t** answers =
+        rd_kafka_DescribeConfigs_result_resources(rd_kafka_event_DescribeConfigs_result(event.get()), &count);
+    if (count != 1 || rd_kafka_ConfigResource_error(answers[0]) != RD_KAFKA_RESP_ERR_NO_ERROR) return kDefaultMs;
+    const rd_kafka_ConfigEntry_t** entries = rd_kafka_ConfigResource_configs(answers[0], &count);
+    bool compacted = false;
+    std::int64_t retention_ms = kDefaultMs;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::string_view name = rd_kafka_ConfigEntry_name(entries[i]);
+      const char* value = rd_kafka_ConfigEntry_value(entries[i]);
+      if (value == nullptr) continue;
+      if (name == "cleanup.policy") compacted = std::string_view(value).find("compact") != std::string_view::npos;
+      if (name == "delete.retention.ms") retention_ms = ParseInt(value).value_or(kDefaultMs);
+    }
+    return compacted ? std::optional(retention_ms) : std::nullopt;
   }
 
   Status Create(const NewTopic& topic, std::chrono::steady_clock::time_point deadline) {
@@ -108,7 +156,14 @@ class Admin {
     return mock;
   }
 
-  explicit Admin(rd_kafka_t* rk) : rk_(rk) {}
+  Admin() = default;
+  static void OnError(rd_kafka_t*, int code, const char* reason, void* self) {
+    auto& admin = *static_cast<Admin*>(self);
+    const auto error = static_cast<rd_kafka_resp_err_t>(code);
+    if (error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && !admin.last_error_.empty()) return;
+    admin.last_error_ = reason != nullptr ? reason : rd_kafka_err2str(error);
+    admin.turned_away_ = admin.turned_away_ || kafka::IsRefusal(error);
+  }
 
   // A broker without the admin API (the embedded one) creates a topic when its metadata is asked for, if at all.
   Status CreateByAsking(const NewTopic& topic, std::chrono::steady_clock::time_point deadline) {
@@ -121,7 +176,9 @@ class Admin {
     return Status::Ok();
   }
 
-  rd_kafka_t* const rk_;
+  rd_kafka_t* rk_ = nullptr;
+  std::string last_error_;
+  bool turned_away_ = false;
 };
 
 }  // namespace
@@ -134,6 +191,18 @@ Result<std::map<TopicPartition, Watermarks>> QueryWatermarks(const KafkaOptions&
   std::map<TopicPartition, Watermarks> all;
   for (const std::string& topic : topics) FRESHET_TRY(admin->AddWatermarks(topic, deadline, &all));
   return all;
+}
+
+std::map<std::string, std::int64_t> TombstoneRetentionMs(const KafkaOptions& options,
+                                                         const std::vector<std::string>& topics, milliseconds timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  std::map<std::string, std::int64_t> retention;
+  const Result<std::unique_ptr<Admin>> admin = Admin::Open(options);
+  if (!admin.ok()) return retention;
+  for (const std::string& topic : topics) {
+    if (const auto ms = (*admin)->TombstoneRetentionMs(topic, deadline)) retention[topic] = *ms;
+  }
+  return retention;
 }
 
 Status CreateTopics(const KafkaOptions& options, const std::vector<NewTopic>& topics, milliseconds timeout) {

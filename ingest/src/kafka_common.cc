@@ -53,6 +53,10 @@ constexpr RefusedKey kRefused[] = {
     {"plugin.library.paths", "freshet loads no foreign code"},
 };
 
+// Each fetch that is under way holds as much, whatever the queue's bound is. A larger record is fetched all the same.
+constexpr std::string_view kFetchBounds[] = {"fetch.max.bytes", "fetch.message.max.bytes", "max.partition.fetch.bytes"};
+constexpr long long kMaxFetchBytes = 16LL << 20;
+
 bool EndsWith(std::string_view text, std::string_view suffix) {
   return text.size() >= suffix.size() && text.substr(text.size() - suffix.size()) == suffix;
 }
@@ -64,6 +68,11 @@ Status ValidateLibrdkafkaOptions(const std::map<std::string, std::string>& optio
     for (const RefusedKey& refused : kRefused) {
       if (key == refused.key)
         return ConfigError(StrCat("librdkafka_options: `", key, "` is freshet's own: ", refused.reason));
+    }
+    if (std::find(std::begin(kFetchBounds), std::end(kFetchBounds), key) != std::end(kFetchBounds) &&
+        ParseInt(value).value_or(0) > kMaxFetchBytes) {
+      return ConfigError(StrCat("librdkafka_options: `", key, "` may be at most ", kMaxFetchBytes,
+                                ": memory is bounded, and a larger record is fetched all the same"));
     }
     if (EndsWith(key, "_cb")) {
       return ConfigError(StrCat("librdkafka_options: `", key, "` is freshet's own: callbacks are freshet's"));
@@ -104,6 +113,7 @@ Settings TunedSettings() {
   return {// A broker answers a waiting fetch when data comes; the embedded one answers only when this is over.
           {"fetch.wait.max.ms", "20"},
           {"fetch.error.backoff.ms", "100"},
+          {"fetch.max.bytes", std::to_string(kMaxFetchBytes)},
           {"max.poll.interval.ms", "600000"},
           {"topic.metadata.refresh.interval.ms", "60000"}};
 }
@@ -215,6 +225,11 @@ bool IsTransport(rd_kafka_resp_err_t error) {
     default:
       return false;
   }
+}
+
+bool IsRefusal(rd_kafka_resp_err_t error) {
+  return error == RD_KAFKA_RESP_ERR__AUTHENTICATION || error == RD_KAFKA_RESP_ERR__SSL ||
+         error == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED;
 }
 
 Status ToStatus(rd_kafka_resp_err_t error, std::string_view what) {

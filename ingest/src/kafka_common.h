@@ -53,6 +53,9 @@ void DestroyBounded(rd_kafka_t* rk, int flags, std::chrono::milliseconds timeout
 // Whether the network or the broker's availability is to blame, so that waiting may help.
 [[nodiscard]] bool IsTransport(rd_kafka_resp_err_t error);
 
+// Whether the broker, or its certificate, turns us away: asking again does not help.
+[[nodiscard]] bool IsRefusal(rd_kafka_resp_err_t error);
+
 // input for what a record can never pass, transient for all else.
 [[nodiscard]] Status ToStatus(rd_kafka_resp_err_t error, std::string_view what);
 

@@ -1,104 +1,52 @@
+#include "kafka_consumer.h"
+
 #include <algorithm>
-#include <atomic>
-#include <deque>
 #include <limits>
-#include <mutex>
 
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
-#include "freshet/ingest/kafka.h"
-#include "kafka_common.h"
 
 namespace freshet {
+namespace kafka {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr milliseconds kCloseTimeout{5000};
+constexpr int kQueryTimeoutMs = 5000;
+constexpr std::int64_t kLookEveryUs = 5'000'000;
+constexpr std::size_t kMaxEarly = 256;
 constexpr std::int64_t kProbeEveryUs = 1'000'000;   // while the broker is away
 constexpr std::int64_t kCommitEveryUs = 1'000'000;  // offsets for lag dashboards
 
-// Where reading of one owned partition stands. Polling thread only.
-struct Reading {
-  std::int64_t next_offset = -1;  // of the last record returned + 1, or where reading started; -1: the earliest
-  std::int64_t last_timestamp_ms = 0;
-  bool answered = false;  // a record or the end came
-  bool at_end = false;
-};
-
-class Consumer final : public RecordSource {
- public:
-  Consumer(ConsumerOptions options, OffsetLookup stored_offsets, const Clock* clock)
-      : options_(std::move(options)), stored_offsets_(std::move(stored_offsets)), clock_(clock) {}
-  ~Consumer() override;
-
-  Status Open(milliseconds timeout);
-
-  Result<PollResult> Poll(milliseconds timeout) override;
-  std::int64_t AsOfMs() const override;
-  std::int64_t LagRecords() const override;
-  void ReportStored(const std::vector<PartitionProgress>& progress) override;
-
- private:
-  [[nodiscard]] bool pinned() const { return options_.assign_all || !options_.assign.empty(); }
-  Result<std::vector<TopicPartition>> AwaitTopics(milliseconds timeout);
-  Status Assign(rd_kafka_topic_partition_list_t* partitions);
-  void Unassign(bool tell);
-  Result<PollResult> Deliver();
-  Result<PollResult> HandleError(const rd_kafka_message_t& message);
-  Status Fail(Status status);
-  void SetAway(bool away, std::string_view reason);
-  void ProbeBroker();
-  void CommitForDashboards();
-
-  static void OnRebalance(rd_kafka_t* rk, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t* partitions,
-                          void* self);
-  static void OnError(rd_kafka_t* rk, int error, const char* reason, void* self);
-
-  // Constant after Open():
-  const ConsumerOptions options_;
-  const OffsetLookup stored_offsets_;
-  const Clock* const clock_;
-  rd_kafka_t* rk_ = nullptr;
-
-  // Polling thread only (librdkafka calls back on it):
-  std::map<TopicPartition, Reading> readings_;
-  std::deque<PollResult> changes_;  // ownership changes not yet returned
-  kafka::MessagePtr message_;       // what the last record's views point into
-  bool undelivered_ = false;        // message_ came behind ownership changes
-  Status failed_;                   // permanent
-  bool away_ = false;               // no broker can be reached ...
-  std::int64_t away_since_ms_ = 0;  // ... since then (wall)
-  std::int64_t next_probe_us_ = 0;
-  std::int64_t next_commit_us_ = 0;
-  std::string last_error_;
-  bool closing_ = false;
-
-  std::mutex mu_;
-  std::map<TopicPartition, std::int64_t> stored_;  // guarded by mu_: reported, not yet committed
-};
+}  // namespace
 
 Status Consumer::Open(milliseconds timeout) {
-  FRESHET_ASSIGN(kafka::ConfPtr conf, kafka::MakeConsumerConf(options_));
+  FRESHET_ASSIGN(ConfPtr conf, MakeConsumerConf(options_));
   rd_kafka_conf_set_opaque(conf.get(), this);
   rd_kafka_conf_set_rebalance_cb(conf.get(), OnRebalance);
   rd_kafka_conf_set_error_cb(conf.get(), OnError);
-  FRESHET_ASSIGN(rk_, kafka::NewHandle(RD_KAFKA_CONSUMER, std::move(conf)));
+  FRESHET_ASSIGN(rk_, NewHandle(RD_KAFKA_CONSUMER, std::move(conf)));
   FRESHET_ASSIGN(const std::vector<TopicPartition> partitions, AwaitTopics(timeout));
-  FRESHET_TRY(kafka::ToStatus(rd_kafka_poll_set_consumer(rk_), "consumer queue"));
+  FRESHET_TRY(ToStatus(rd_kafka_poll_set_consumer(rk_), "consumer queue"));
 
-  const kafka::PartitionListPtr list(rd_kafka_topic_partition_list_new(static_cast<int>(partitions.size())));
-  if (pinned()) {
-    for (const TopicPartition& p : partitions) {
-      (void)rd_kafka_topic_partition_list_add(list.get(), p.topic.c_str(), p.partition);
-    }
-    return Assign(list.get());
+  if (options_.reread_lost) {
+    readings_.SetTombstoneRetention(TombstoneRetentionMs(options_.kafka, options_.topics, timeout));
   }
+  char refresh_ms[32] = "";
+  std::size_t size = sizeof(refresh_ms);
+  if (rd_kafka_conf_get(rd_kafka_conf(rk_), "topic.metadata.refresh.interval.ms", refresh_ms, &size) ==
+      RD_KAFKA_CONF_OK) {
+    look_every_us_ = std::min<std::int64_t>(kLookEveryUs, ParseInt(refresh_ms).value_or(0) * 1000);
+    next_look_us_ = clock_->MonotonicUs() + look_every_us_;
+  }
+  if (pinned()) return Assign(partitions);
+  const PartitionListPtr list(rd_kafka_topic_partition_list_new(static_cast<int>(options_.topics.size())));
   for (const std::string& topic : options_.topics) {
     (void)rd_kafka_topic_partition_list_add(list.get(), topic.c_str(), RD_KAFKA_PARTITION_UA);
   }
-  return kafka::ToStatus(rd_kafka_subscribe(rk_, list.get()), "subscribing");
+  return ToStatus(rd_kafka_subscribe(rk_, list.get()), "subscribing");
 }
 
 // Every partition of interest, once the broker knows every topic.
@@ -109,7 +57,7 @@ Result<std::vector<TopicPartition>> Consumer::AwaitTopics(milliseconds timeout) 
     for (;;) {
       const auto left = std::chrono::duration_cast<milliseconds>(deadline - steady_clock::now());
       const Result<std::int32_t> count =
-          kafka::CountPartitions(rk_, topic, std::clamp(left, milliseconds(1), milliseconds(1000)));
+          CountPartitions(rk_, topic, std::clamp(left, milliseconds(1), milliseconds(1000)));
       (void)rd_kafka_poll(rk_, 50);  // serves OnError: why a connection failed
       if (count.ok()) {
         for (std::int32_t p = 0; p < *count; ++p) {
@@ -124,7 +72,7 @@ Result<std::vector<TopicPartition>> Consumer::AwaitTopics(milliseconds timeout) 
         }
         break;
       }
-      if (steady_clock::now() >= deadline) {
+      if (steady_clock::now() >= deadline || turned_away_) {
         return Unavailable(StrCat("Kafka at ", options_.kafka.bootstrap_servers, ": ", count.status().message(),
                                   last_error_.empty() ? "" : " (" + last_error_ + ")"));
       }
@@ -137,73 +85,18 @@ Consumer::~Consumer() {
   if (rk_ == nullptr) return;
   closing_ = true;
   message_.reset();
+  early_.clear();
   // As rd_kafka_consumer_close(), which may hang in this version, but with a deadline.
-  const kafka::QueuePtr queue(rd_kafka_queue_get_consumer(rk_));
+  const QueuePtr queue(rd_kafka_queue_get_consumer(rk_));
   const auto deadline = steady_clock::now() + kCloseTimeout;
   if (queue != nullptr) {
-    const kafka::ErrorPtr error(rd_kafka_consumer_close_queue(rk_, queue.get()));
+    const ErrorPtr error(rd_kafka_consumer_close_queue(rk_, queue.get()));
     while (error == nullptr && rd_kafka_consumer_closed(rk_) == 0 && steady_clock::now() < deadline) {
-      const kafka::MessagePtr dropped(rd_kafka_consumer_poll(rk_, 50));
+      const MessagePtr dropped(rd_kafka_consumer_poll(rk_, 50));
     }
     if (rd_kafka_consumer_closed(rk_) == 0) LogWarning("kafka", "the consumer did not leave its group in time");
   }
-  kafka::DestroyBounded(rk_, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE, kCloseTimeout);
-}
-
-Status Consumer::Assign(rd_kafka_topic_partition_list_t* partitions) {
-  PollResult change;
-  change.kind = PollResult::Kind::kAssigned;
-  for (int i = 0; i < partitions->cnt; ++i) {
-    change.partitions.push_back({partitions->elems[i].topic, partitions->elems[i].partition});
-  }
-  const std::map<TopicPartition, std::int64_t> stored = stored_offsets_(change.partitions);
-  readings_.clear();
-  for (int i = 0; i < partitions->cnt; ++i) {
-    rd_kafka_topic_partition_t& element = partitions->elems[i];
-    const auto found = stored.find(change.partitions[static_cast<std::size_t>(i)]);
-    element.offset = found == stored.end() ? RD_KAFKA_OFFSET_BEGINNING : found->second;
-    readings_[change.partitions[static_cast<std::size_t>(i)]].next_offset = found == stored.end() ? -1 : found->second;
-    LogInfo("kafka", "partition assigned",
-            {{"topic", element.topic},
-             {"partition", StrCat(element.partition)},
-             {"from", found == stored.end() ? "the beginning" : StrCat(found->second)}});
-  }
-  changes_.push_back(std::move(change));
-  return kafka::ToStatus(rd_kafka_assign(rk_, partitions), "assigning partitions");
-}
-
-void Consumer::Unassign(bool tell) {
-  const rd_kafka_resp_err_t error = rd_kafka_assign(rk_, nullptr);
-  if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
-    LogWarning("kafka", "partitions could not be given up", {{"reason", rd_kafka_err2str(error)}});
-  }
-  PollResult change;
-  change.kind = PollResult::Kind::kRevoked;
-  for (const auto& [partition, reading] : readings_) change.partitions.push_back(partition);
-  readings_.clear();
-  {
-    const std::lock_guard lock(mu_);
-    stored_.clear();
-  }
-  if (tell && !change.partitions.empty()) changes_.push_back(std::move(change));
-}
-
-void Consumer::OnRebalance(rd_kafka_t* rk, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t* partitions,
-                           void* self) {
-  auto& consumer = *static_cast<Consumer*>(self);
-  if (error == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !consumer.closing_) {
-    const Status assigned = consumer.Assign(partitions);
-    if (!assigned.ok()) {
-      LogError("kafka", "assignment failed", {{"reason", assigned.message()}});
-      consumer.Unassign(/*tell=*/true);
-    }
-  } else {
-    if (error != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS && error != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-      LogWarning("kafka", "rebalance failed", {{"reason", rd_kafka_err2str(error)}});
-    }
-    consumer.Unassign(/*tell=*/true);
-  }
-  rd_kafka_yield(rk);  // lets Poll() return the change now
+  DestroyBounded(rk_, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE, kCloseTimeout);
 }
 
 void Consumer::OnError(rd_kafka_t* rk, int code, const char* reason, void* self) {
@@ -215,7 +108,10 @@ void Consumer::OnError(rd_kafka_t* rk, int code, const char* reason, void* self)
     (void)consumer.Fail(FailedPrecondition(StrCat("Kafka ended this consumer: ", rd_kafka_err2str(cause), ": ", text)));
     return;
   }
-  consumer.last_error_ = reason != nullptr ? reason : rd_kafka_err2str(error);
+  if (error != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || consumer.last_error_.empty()) {
+    consumer.last_error_ = reason != nullptr ? reason : rd_kafka_err2str(error);
+  }
+  consumer.turned_away_ = consumer.turned_away_ || IsRefusal(error);
   // A single broker's trouble is librdkafka's to mend; it logs it. All of them gone is a state of ours.
   if (error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) consumer.SetAway(true, consumer.last_error_);
 }
@@ -246,7 +142,7 @@ void Consumer::ProbeBroker() {
   const std::int64_t now_us = clock_->MonotonicUs();
   if (now_us < next_probe_us_) return;
   next_probe_us_ = now_us + kProbeEveryUs;
-  const Result<std::int32_t> count = kafka::CountPartitions(rk_, options_.topics.front(), milliseconds(200));
+  const Result<std::int32_t> count = CountPartitions(rk_, options_.topics.front(), milliseconds(200));
   if (count.ok()) SetAway(false, "");
 }
 
@@ -254,10 +150,18 @@ Result<PollResult> Consumer::Poll(milliseconds timeout) {
   if (!failed_.ok()) return failed_;
   if (!undelivered_ && changes_.empty()) {
     message_.reset();
+    FRESHET_TRY(Pause(false));
     if (away_) ProbeBroker();
     CommitForDashboards();
-    message_.reset(rd_kafka_consumer_poll(rk_, static_cast<int>(timeout.count())));
+    LookForPartitions();
+    if (!early_.empty()) {
+      message_ = std::move(early_.front());
+      early_.pop_front();
+    } else if (changes_.empty()) {
+      message_.reset(rd_kafka_consumer_poll(rk_, static_cast<int>(timeout.count())));
+    }
     undelivered_ = message_ != nullptr;
+    TellLoss();
   }
   if (!failed_.ok()) return failed_;
   if (!changes_.empty()) {
@@ -268,6 +172,29 @@ Result<PollResult> Consumer::Poll(milliseconds timeout) {
   if (!undelivered_) return PollResult{};
   undelivered_ = false;
   return Deliver();
+}
+
+Status Consumer::KeepAlive() {
+  if (!failed_.ok()) return failed_;
+  FRESHET_TRY(Pause(true));
+  if (early_.size() < kMaxEarly) {
+    MessagePtr message(rd_kafka_consumer_poll(rk_, 0));
+    if (message != nullptr) early_.push_back(std::move(message));
+  }
+  TellLoss();
+  return failed_;
+}
+
+std::vector<PartitionProgress> Consumer::Positions() const {
+  const std::int64_t now = away_ ? away_since_ms_ : clock_->WallMs();
+  std::vector<PartitionProgress> positions;
+  for (const auto& [partition, reading] : readings_.all()) {
+    PartitionProgress& position = positions.emplace_back();
+    position.partition = partition;
+    position.next_offset = reading.next_offset;
+    position.complete_ms = reading.at_end ? now : reading.complete_ms;
+  }
+  return positions;
 }
 
 Result<PollResult> Consumer::Deliver() {
@@ -300,40 +227,30 @@ Result<PollResult> Consumer::Deliver() {
     }
   }
 
-  const auto reading = readings_.find({std::string(record.topic), record.partition});
-  if (reading == readings_.end()) return PollResult{};  // an old delivery of a partition given up since
-  reading->second.next_offset = record.offset + 1;
-  reading->second.last_timestamp_ms = record.timestamp_ms;
-  reading->second.answered = true;
-  reading->second.at_end = false;
-  return result;
+  return After(readings_.OnRecord(record, &changes_), std::move(result));
 }
 
 Result<PollResult> Consumer::HandleError(const rd_kafka_message_t& message) {
   const std::string topic = message.rkt != nullptr ? rd_kafka_topic_name(message.rkt) : "";
-  const auto reading = readings_.find({topic, message.partition});
+  const TopicPartition partition{topic, message.partition};
   switch (message.err) {
     case RD_KAFKA_RESP_ERR__PARTITION_EOF:
       SetAway(false, "");
-      if (reading != readings_.end()) {
-        reading->second.answered = true;
-        reading->second.at_end = true;
-        reading->second.next_offset = message.offset;
-      }
-      return PollResult{};
+      return After(readings_.OnEnd(partition, message.offset, &changes_), PollResult{});
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
-    case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE: {
-      const bool known = reading != readings_.end() && reading->second.next_offset >= 0;
-      const std::int64_t offset = known ? reading->second.next_offset : message.offset;
-      return Fail(FailedPrecondition(StrCat("the log no longer holds offset ", offset, " of ", topic, "[",
-                                            message.partition, "]: start with an empty data directory")));
-    }
+    case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+      return HandleLost(partition, message.offset);
     case RD_KAFKA_RESP_ERR__FATAL:
       return Fail(FailedPrecondition(StrCat("Kafka ended this consumer: ", rd_kafka_message_errstr(&message))));
+    case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+    case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+    case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+      readings_.Doubt(topic);
+      break;
     default:
       break;
   }
-  if (kafka::IsTransport(message.err)) {
+  if (IsTransport(message.err)) {
     SetAway(true, rd_kafka_message_errstr(&message));
     return PollResult{};
   }
@@ -344,11 +261,28 @@ Result<PollResult> Consumer::HandleError(const rd_kafka_message_t& message) {
   return PollResult{};
 }
 
+Result<PollResult> Consumer::HandleLost(const TopicPartition& partition, std::int64_t offset) {
+  const Reading* reading = readings_.Find(partition);
+  if (reading == nullptr) return PollResult{};
+  if (reading->next_offset >= 0) offset = reading->next_offset;
+  std::int64_t low = -1;
+  std::int64_t high = -1;
+  const rd_kafka_resp_err_t asked =
+      rd_kafka_query_watermark_offsets(rk_, partition.topic.c_str(), partition.partition, &low, &high, kQueryTimeoutMs);
+  if (asked != RD_KAFKA_RESP_ERR_NO_ERROR) low = high = -1;
+  if (!readings_.OnLost(partition, low, high, &changes_)) {
+    return Fail(FailedPrecondition(StrCat("the log no longer holds offset ", offset, " of ", partition.topic, "[",
+                                          partition.partition, "]: start with an empty data directory")));
+  }
+  FRESHET_TRY(Restart());
+  return PollResult{};
+}
+
 std::int64_t Consumer::AsOfMs() const {
-  if (readings_.empty()) return 0;
+  if (readings_.all().empty()) return 0;
   const std::int64_t now = away_ ? away_since_ms_ : clock_->WallMs();
   std::int64_t as_of = std::numeric_limits<std::int64_t>::max();
-  for (const auto& [partition, reading] : readings_) {
+  for (const auto& [partition, reading] : readings_.all()) {
     if (!reading.answered) return 0;
     as_of = std::min(as_of, reading.at_end ? now : reading.last_timestamp_ms);
   }
@@ -357,7 +291,7 @@ std::int64_t Consumer::AsOfMs() const {
 
 std::int64_t Consumer::LagRecords() const {
   std::int64_t lag = 0;
-  for (const auto& [partition, reading] : readings_) {
+  for (const auto& [partition, reading] : readings_.all()) {
     std::int64_t low = 0;
     std::int64_t high = 0;
     if (rd_kafka_get_watermark_offsets(rk_, partition.topic.c_str(), partition.partition, &low, &high) !=
@@ -380,26 +314,26 @@ void Consumer::ReportStored(const std::vector<PartitionProgress>& progress) {
 // On the polling thread and only for owned partitions: in this version a commit during a rebalance can lose the
 // assignment.
 void Consumer::CommitForDashboards() {
-  if (pinned() || away_ || readings_.empty() || clock_->MonotonicUs() < next_commit_us_) return;
+  if (pinned() || away_ || readings_.all().empty() || clock_->MonotonicUs() < next_commit_us_) return;
   next_commit_us_ = clock_->MonotonicUs() + kCommitEveryUs;
   std::map<TopicPartition, std::int64_t> stored;
   {
     const std::lock_guard lock(mu_);
     stored.swap(stored_);
   }
-  const kafka::PartitionListPtr list(rd_kafka_topic_partition_list_new(static_cast<int>(stored.size())));
+  const PartitionListPtr list(rd_kafka_topic_partition_list_new(static_cast<int>(stored.size())));
   for (const auto& [partition, offset] : stored) {
-    if (!readings_.contains(partition)) continue;
+    if (readings_.Find(partition) == nullptr) continue;
     rd_kafka_topic_partition_list_add(list.get(), partition.topic.c_str(), partition.partition)->offset = offset;
   }
   if (list->cnt > 0) (void)rd_kafka_commit(rk_, list.get(), /*async=*/1);
 }
 
-}  // namespace
+}  // namespace kafka
 
 Result<std::unique_ptr<RecordSource>> OpenKafkaConsumer(const ConsumerOptions& options, OffsetLookup stored_offsets,
-                                                        const Clock* clock, milliseconds timeout) {
-  auto consumer = std::make_unique<Consumer>(options, std::move(stored_offsets), clock);
+                                                        const Clock* clock, std::chrono::milliseconds timeout) {
+  auto consumer = std::make_unique<kafka::Consumer>(options, std::move(stored_offsets), clock);
   FRESHET_TRY(consumer->Open(timeout));
   return std::unique_ptr<RecordSource>(std::move(consumer));
 }

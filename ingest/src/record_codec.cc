@@ -1,7 +1,9 @@
 #include "freshet/ingest/record_codec.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "freshet/core/checksum.h"
 #include "freshet/core/json.h"
 
 namespace freshet {
@@ -124,6 +126,18 @@ void PutAttributes(const Attributes& attributes, ByteWriter* out) {
 }
 
 Attributes GetAttributes(ByteReader* in) { return GetEntries<Attributes>(in, GetAttributeValue); }
+
+std::uint64_t HashOf(const Features& features) {
+  ByteWriter out;
+  PutFeatures(features, &out);
+  return std::max<std::uint64_t>(1, Xxh3(out.bytes()));
+}
+
+std::uint64_t HashOf(const Attributes& attributes) {
+  ByteWriter out;
+  PutAttributes(attributes, &out);
+  return std::max<std::uint64_t>(1, Xxh3(out.bytes()));
+}
 
 std::string AttributesToJson(const Attributes& attributes) {
   JsonWriter json;

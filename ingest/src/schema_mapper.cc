@@ -69,17 +69,20 @@ Status SchemaMapper::Map(const RawRecord& record, const Unwrapped& unwrapped, Ev
     event->body = Skipped{};
     return Status::Ok();
   }
-  if (!record.key && role_ != TopicRole::kInteractions) return InvalidArgument("the key is null; it must be the id");
+  if (!record.key && role_ != TopicRole::kInteractions) {
+    event->key_is_poison = true;
+    return InvalidArgument("the key is null; it must be the id");
+  }
   switch (role_) {
     case TopicRole::kItems: {
       ItemUpdate item;
-      FRESHET_TRY(MapItem(record, unwrapped, &item));
+      FRESHET_TRY(MapItem(record, unwrapped, &item, &event->key_is_poison));
       event->body = std::move(item);
       return Status::Ok();
     }
     case TopicRole::kUsers: {
       UserUpdate user;
-      FRESHET_TRY(MapUser(record, unwrapped, &user));
+      FRESHET_TRY(MapUser(record, unwrapped, &user, &event->key_is_poison));
       event->body = std::move(user);
       return Status::Ok();
     }
@@ -92,7 +95,7 @@ Status SchemaMapper::Map(const RawRecord& record, const Unwrapped& unwrapped, Ev
         return Status::Ok();
       }
       Interaction interaction;
-      FRESHET_TRY(MapInteraction(record, unwrapped, &interaction));
+      FRESHET_TRY(MapInteraction(record, unwrapped, &interaction, &event->key_is_poison));
       event->body = std::move(interaction);
       return Status::Ok();
     }
@@ -100,10 +103,18 @@ Status SchemaMapper::Map(const RawRecord& record, const Unwrapped& unwrapped, Ev
   return InvalidArgument("unknown topic role");
 }
 
-Status SchemaMapper::MapItem(const RawRecord& record, const Unwrapped& unwrapped, ItemUpdate* item) const {
+Result<std::string> SchemaMapper::IdOfKey(const RawRecord& record, const std::optional<SchemaPart>& id,
+                                          bool* key_is_poison) const {
+  Result<std::string> text = keys_->Id(record, id);
+  *key_is_poison = !text.ok();
+  return text;
+}
+
+Status SchemaMapper::MapItem(const RawRecord& record, const Unwrapped& unwrapped, ItemUpdate* item,
+                             bool* key_is_poison) const {
   item->deleted = unwrapped.kind == Unwrapped::Kind::kDelete;
   if (item->deleted || !item_id_) {
-    FRESHET_ASSIGN(item->item_id, keys_->Id(record, item_id_));
+    FRESHET_ASSIGN(item->item_id, IdOfKey(record, item_id_, key_is_poison));
   } else {
     const JsonValue* id = GetPart(item_id_, *unwrapped.row);
     if (id == nullptr) return InvalidArgument(StrCat(item_id_->text, " is missing"));
@@ -116,10 +127,11 @@ Status SchemaMapper::MapItem(const RawRecord& record, const Unwrapped& unwrapped
   return Status::Ok();
 }
 
-Status SchemaMapper::MapUser(const RawRecord& record, const Unwrapped& unwrapped, UserUpdate* user) const {
+Status SchemaMapper::MapUser(const RawRecord& record, const Unwrapped& unwrapped, UserUpdate* user,
+                             bool* key_is_poison) const {
   user->forgotten = unwrapped.kind == Unwrapped::Kind::kDelete;
   if (user->forgotten || !user_id_) {
-    FRESHET_ASSIGN(user->user_id, keys_->Id(record, user_id_));
+    FRESHET_ASSIGN(user->user_id, IdOfKey(record, user_id_, key_is_poison));
   } else {
     const JsonValue* id = GetPart(user_id_, *unwrapped.row);
     if (id == nullptr) return InvalidArgument(StrCat(user_id_->text, " is missing"));
@@ -130,8 +142,8 @@ Status SchemaMapper::MapUser(const RawRecord& record, const Unwrapped& unwrapped
   return Status::Ok();
 }
 
-Status SchemaMapper::MapInteraction(const RawRecord& record, const Unwrapped& unwrapped,
-                                    Interaction* interaction) const {
+Status SchemaMapper::MapInteraction(const RawRecord& record, const Unwrapped& unwrapped, Interaction* interaction,
+                                    bool* key_is_poison) const {
   const JsonValue& row = *unwrapped.row;
   const JsonValue* item_id = GetPart(item_id_, row);
   if (item_id == nullptr) return InvalidArgument(StrCat(item_id_->text, " is missing"));
@@ -139,7 +151,7 @@ Status SchemaMapper::MapInteraction(const RawRecord& record, const Unwrapped& un
   if (const JsonValue* user_id = GetPart(user_id_, row)) {
     FRESHET_ASSIGN(interaction->user_id, ToId(*user_id, user_id_->text));
   } else if (rules_.interaction_user_from_key) {
-    FRESHET_ASSIGN(interaction->user_id, keys_->Id(record, user_id_));
+    FRESHET_ASSIGN(interaction->user_id, IdOfKey(record, user_id_, key_is_poison));
   } else {
     return InvalidArgument(StrCat(user_id_ ? user_id_->text : std::string("schema.user_id"), " is missing"));
   }

@@ -49,9 +49,11 @@ class SchemaMapper {
   SchemaMapper(TopicRole role, const SchemaMap& schema, const DecodeLimits& limits, const Rules& rules,
                std::unique_ptr<KeyReader> keys);
   Status Compile(const SchemaMap& schema);
-  Status MapItem(const RawRecord& record, const Unwrapped& unwrapped, ItemUpdate* item) const;
-  Status MapUser(const RawRecord& record, const Unwrapped& unwrapped, UserUpdate* user) const;
-  Status MapInteraction(const RawRecord& record, const Unwrapped& unwrapped, Interaction* interaction) const;
+  Result<std::string> IdOfKey(const RawRecord& record, const std::optional<SchemaPart>& id, bool* key_is_poison) const;
+  Status MapItem(const RawRecord& record, const Unwrapped& unwrapped, ItemUpdate* item, bool* key_is_poison) const;
+  Status MapUser(const RawRecord& record, const Unwrapped& unwrapped, UserUpdate* user, bool* key_is_poison) const;
+  Status MapInteraction(const RawRecord& record, const Unwrapped& unwrapped, Interaction* interaction,
+                        bool* key_is_poison) const;
   Result<Features> MapFeatures(const JsonValue& row) const;
   Result<Attributes> MapAttributes(const JsonValue& row) const;
   Result<AttributeValue> MapAttribute(const std::string& name, const JsonValue& value, std::string_view where) const;

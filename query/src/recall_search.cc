@@ -67,8 +67,10 @@ Status RecallService::Search(const RecallRequest& request, Query* query, std::ve
 
 Status RecallService::SearchBest(const RecallRequest& request, const Filter* filter, Query* query,
                                  std::vector<RecallHit>* results) const {
-  return filter != nullptr ? SearchFiltered(request, *filter, query, results)
-                           : SearchUnfiltered(request, query, results);
+  if (filter != nullptr) return SearchFiltered(request, *filter, query, results);
+  // What the index holds of partitions that others own is left out as what does not match would be.
+  if (replica_->catalog().hidden() > 0) return SearchFiltered(request, Filter{}, query, results);
+  return SearchUnfiltered(request, query, results);
 }
 
 std::size_t RecallService::Expected(const RecallRequest& request, const Query& query) const {

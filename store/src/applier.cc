@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <chrono>
 
+#include "applier_plan.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
-#include "freshet/store/changelog.h"
-#include "user_history.h"
 
 namespace freshet {
 namespace {
@@ -16,28 +15,7 @@ constexpr std::int64_t kForgetLabelsEveryUs = 60'000'000;  // far above any requ
 constexpr auto kBackpressureWait = std::chrono::milliseconds(20);
 constexpr auto kRestEvery = std::chrono::milliseconds(10);
 
-std::string UserIdOf(const UserChange& change) {
-  return std::visit([](const auto& body) { return body.user_id; }, change.body);
-}
-
 }  // namespace
-
-// What one batch comes to, before anything is changed.
-struct Applier::Plan {
-  Commit commit;
-  std::map<std::string, std::optional<UserState>> users;  // as they will be
-  std::vector<Catalog::Change> visible;
-  std::vector<Label> tombstones;
-  std::vector<Label> inserts;
-  std::vector<float> vectors;
-  std::vector<std::int64_t> record_timestamps_ms;  // of what becomes visible
-  std::vector<std::pair<std::string, std::int64_t>> interactions;
-  std::map<TopicPartition, PartitionProgress> sources;  // follower: see SourceProgress()
-  std::uint64_t stale = 0;
-  std::uint64_t user_changes = 0;
-  std::uint64_t new_users = 0;
-  std::uint64_t gone_users = 0;
-};
 
 Applier::Applier(const ApplierOptions& options, const StoreOptions& store_options, Store* store,
                  std::unique_ptr<Index> index, const Clock* clock, Metrics* metrics)
@@ -50,8 +28,15 @@ Applier::Applier(const ApplierOptions& options, const StoreOptions& store_option
       applied_deletes_(metrics->GetCounter("freshet_applied_total", "Changes applied", {{"kind", "delete"}})),
       applied_users_(metrics->GetCounter("freshet_applied_total", "Changes applied", {{"kind", "user_event"}})),
       stale_(metrics->GetCounter("freshet_stale_total", "Deliveries dropped because they were applied before")),
+      unchanged_(metrics->GetCounter("freshet_unchanged_total",
+                                     "Records that changed nothing: the item was as they say, or gone already")),
+      attributes_only_(metrics->GetCounter("freshet_attribute_changes_total",
+                                           "Changes of attributes alone: neither embedded nor indexed again")),
+      swept_(metrics->GetCounter("freshet_swept_total",
+                                 "Items and users removed because a partition read again no longer has them")),
       commits_(metrics->GetCounter("freshet_commits_total", "Atomic commits")),
       live_items_(metrics->GetGauge("freshet_items_live", "Items that can be recalled")),
+      hidden_items_(metrics->GetGauge("freshet_items_hidden", "Items stored here whose partition is not owned now")),
       blocked_gauge_(metrics->GetGauge("freshet_store_blocked", "1 while nothing can be committed, see /readyz")),
       reopened_(metrics->GetCounter("freshet_store_reopened_total", "Openings of the store after a failed write")),
       attribute_bytes_(metrics->GetGauge("freshet_attribute_index_bytes", "Memory of the filters' attribute index")),
@@ -76,7 +61,7 @@ Status Applier::Rebuild(const std::function<void(double)>& progress) {
   std::vector<Catalog::Change> changes;
   FRESHET_TRY(store_->ForEachShown([&](std::string_view id, const ItemRow& row, Attributes attributes) {
     labels.push_back(row.label);
-    changes.push_back({std::string(id), row.label, std::move(attributes)});
+    changes.push_back({std::string(id), row.label, std::move(attributes), PartitionOf(row)});
     // A part at a time: all attributes of a store may not fit into memory twice.
     if (changes.size() == options_.rebuild_batch) {
       catalog_.Apply(changes);
@@ -88,7 +73,7 @@ Status Applier::Rebuild(const std::function<void(double)>& progress) {
   std::uint64_t users = 0;
   FRESHET_TRY(store_->ForEachUser([&](std::string_view, const UserState& user) {
     ++users;
-    for (const HistoryEntry& entry : user.history) CountInteraction(entry.item_id, entry.timestamp_ms);
+    for (const HistoryEntry& entry : user.history) popularity_.Add(entry.item_id, entry.timestamp_ms);
     return Status::Ok();
   }));
   users_ = users;
@@ -125,175 +110,10 @@ Status Applier::InsertStored(const std::vector<Label>& labels, const std::functi
   return Status::Ok();
 }
 
-// An event from the future would outweigh all others for as long.
-void Applier::CountInteraction(const std::string& item_id, std::int64_t timestamp_ms) {
-  popularity_.Add(item_id, std::min(timestamp_ms, clock_->WallMs()));
-}
-
 void Applier::ReportAttributes() {
   const AttributeIndexStats stats = catalog_.attribute_stats();
   attribute_bytes_.Set(static_cast<double>(stats.bytes));
   dropped_attributes_.Set(static_cast<double>(stats.dropped_columns));
-}
-
-bool Applier::IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const {
-  const auto it = progress_.find(source.partition);
-  if (it == progress_.end()) return false;
-  if (options_.role == ApplierOptions::Role::kEngine) return offset < it->second.next_offset;
-  // The changelog is at least once: what a publisher sends again after a crash is a run that was seen before.
-  if (source.epoch != it->second.epoch) return source.epoch < it->second.epoch;
-  return sequence <= it->second.sequence;
-}
-
-// An event that the engine published before it was restored comes again under a new number, but from the same place. A
-// lower offset with a later time is no such event: the engine's topic was made anew.
-bool Applier::IsNewToFollower(const UserChange& change, const PartitionProgress& from,
-                              std::map<TopicPartition, PartitionProgress>* sources) const {
-  PartitionProgress row = SourceProgress(from.partition, {change.source_topic, change.source.partition},
-                                         change.source.offset + 1, change.record_timestamp_ms, from.epoch);
-  auto it = sources->find(row.partition);
-  if (it == sources->end()) {
-    const auto known = progress_.find(row.partition);
-    if (known != progress_.end() && known->second.epoch == from.epoch) {
-      it = sources->emplace(row.partition, known->second).first;
-    }
-  }
-  if (it != sources->end()) {
-    const PartitionProgress& seen = it->second;
-    if (row.next_offset <= seen.next_offset && row.last_timestamp_ms <= seen.last_timestamp_ms) return false;
-    if (row.next_offset > seen.next_offset)
-      row.last_timestamp_ms = std::max(row.last_timestamp_ms, seen.last_timestamp_ms);
-  }
-  (*sources)[row.partition] = row;
-  return true;
-}
-
-Status Applier::PlanItems(EncodedBatch* batch, Plan* plan) {
-  for (ItemChange& change : batch->items) {
-    const PartitionProgress& source = batch->progress[change.progress_index];
-    if (IsStale(source, change.position.offset, change.sequence)) {
-      ++plan->stale;
-      continue;
-    }
-    const std::string& id = change.update.item_id;
-    FRESHET_ASSIGN(const std::optional<ItemRow> old, store_->GetItem(id));
-    const bool engine = options_.role == ApplierOptions::Role::kEngine;
-    Commit::Item item;
-    item.item_id = id;
-    if (old) item.old_label = old->label;
-    item.deleted = change.update.deleted;
-    item.update = &change.update;
-    item.row.epoch = engine ? store_->epoch() : source.epoch;
-    item.row.sequence = engine ? next_sequence_++ : change.sequence;
-    item.row.position = change.position;
-    item.row.record_timestamp_ms = change.record_timestamp_ms;
-    if (old) plan->tombstones.push_back(old->label);
-    if (!item.deleted) {
-      if (change.update.vector.size() != static_cast<std::size_t>(store_options_.dim)) {
-        return Internal(StrCat("item `", id, "` came with ", change.update.vector.size(), " dimensions"));
-      }
-      RoundTo(store_->options().vectors, change.update.vector);
-      item.row.label = next_label_++;
-      plan->inserts.push_back(item.row.label);
-      plan->vectors.insert(plan->vectors.end(), change.update.vector.begin(), change.update.vector.end());
-      plan->visible.push_back({id, item.row.label, change.update.attributes});
-    } else if (old) {
-      plan->visible.push_back({id, std::nullopt});
-    }
-    plan->record_timestamps_ms.push_back(change.record_timestamp_ms);
-    if (engine && options_.outbox) {
-      OutboxEntry entry{item.row.sequence, /*is_user_event=*/false, id, std::nullopt};
-      if (!item.deleted) entry.value = EncodeItemValue(change, store_options_.space_id, store_->options().vectors);
-      plan->commit.outbox.push_back(std::move(entry));
-    }
-    plan->commit.items.push_back(std::move(item));
-  }
-  return Status::Ok();
-}
-
-Status Applier::PlanUsers(EncodedBatch* batch, Plan* plan) {
-  // A batch may hold a delivery twice, where a partition was taken away and given back while it filled.
-  std::vector<std::int64_t> last_offset(batch->progress.size(), -1);
-  for (const UserChange& change : batch->users) {
-    const PartitionProgress& source = batch->progress[change.progress_index];
-    std::int64_t& last = last_offset[change.progress_index];
-    if (change.position.offset <= last || IsStale(source, change.position.offset, change.sequence)) {
-      ++plan->stale;
-      continue;
-    }
-    last = change.position.offset;
-    if (!change.source_topic.empty() && !IsNewToFollower(change, source, &plan->sources)) {
-      ++plan->stale;
-      continue;
-    }
-    ++plan->user_changes;
-    const bool engine = options_.role == ApplierOptions::Role::kEngine;
-    const std::string id = UserIdOf(change);
-    auto it = plan->users.find(id);
-    if (it == plan->users.end()) {
-      FRESHET_ASSIGN(std::optional<UserState> stored, store_->GetUser(id));
-      it = plan->users.emplace(id, std::move(stored)).first;
-    }
-    const bool known = it->second.has_value();
-    if (const auto* interaction = std::get_if<Interaction>(&change.body)) {
-      plan->interactions.emplace_back(interaction->item_id, interaction->timestamp_ms);
-    }
-    ApplyUserChange(change, {options_.history, options_.seen}, &it->second);
-    if (it->second) {
-      it->second->partition = source.partition.partition;
-      it->second->epoch = engine ? store_->epoch() : source.epoch;
-    }
-    if (!known && it->second) ++plan->new_users;
-    if (known && !it->second) ++plan->gone_users;
-    plan->record_timestamps_ms.push_back(change.record_timestamp_ms);
-    const std::uint64_t sequence = engine ? next_sequence_++ : change.sequence;
-    if (engine && options_.outbox) {
-      plan->commit.outbox.push_back(
-          {sequence, /*is_user_event=*/true, id, EncodeUserValue(change, source.partition.topic)});
-    }
-  }
-  for (auto& [id, user] : plan->users) plan->commit.users.emplace_back(id, user);
-  return Status::Ok();
-}
-
-// A follower meets a new epoch in a partition: the engine began again with an empty store and publishes everything
-// anew. What this partition said under the old epoch is then nobody's word any more.
-Status Applier::PlanEpochs(EncodedBatch* batch, Plan* plan) {
-  if (options_.role == ApplierOptions::Role::kEngine) return Status::Ok();
-  for (const PartitionProgress& source : batch->progress) {
-    const auto known = progress_.find(source.partition);
-    if (known == progress_.end() || known->second.epoch == 0 || source.epoch <= known->second.epoch) continue;
-    LogWarning("store", "the changelog comes from a new store; what the old one said of this partition is dropped",
-               {{"partition", StrCat(source.partition.topic, "[", source.partition.partition, "]")}});
-    if (source.partition.topic == options_.vectors_topic) {
-      std::set<std::string> replaced;
-      for (const ItemChange& change : batch->items) replaced.insert(change.update.item_id);
-      FRESHET_TRY(store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
-        // What came with a snapshot carries the engine's partitions: of that epoch everything goes.
-        const bool from_here =
-            row.position.partition == source.partition.partition || row.epoch == store_->restored_epoch();
-        if (!from_here || row.epoch >= source.epoch) return Status::Ok();
-        if (replaced.contains(std::string(id))) return Status::Ok();
-        Commit::Item item;
-        item.item_id = id;
-        item.old_label = row.label;
-        item.deleted = true;
-        plan->commit.items.push_back(std::move(item));
-        plan->tombstones.push_back(row.label);
-        plan->visible.push_back({std::string(id), std::nullopt});
-        return Status::Ok();
-      }));
-    } else {
-      FRESHET_TRY(store_->ForEachUser([&](std::string_view id, const UserState& user) {
-        const bool from_here = user.partition == source.partition.partition || user.epoch == store_->restored_epoch();
-        if (!from_here || user.epoch >= source.epoch) return Status::Ok();
-        plan->users[std::string(id)] = std::nullopt;
-        ++plan->gone_users;
-        return Status::Ok();
-      }));
-    }
-  }
-  return Status::Ok();
 }
 
 Status Applier::Apply(EncodedBatch batch) {
@@ -301,6 +121,7 @@ Status Applier::Apply(EncodedBatch batch) {
     return FailedPrecondition(
         StrCat("a batch of embedding space ", batch.space_id, " came to a store of ", store_options_.space_id));
   }
+  for (const PartitionMark& mark : batch.marks) FRESHET_TRY(ApplyMark(mark));
   Plan plan;
   const std::uint64_t first_label = next_label_;
   const std::uint64_t first_sequence = next_sequence_;
@@ -312,42 +133,30 @@ Status Applier::Apply(EncodedBatch batch) {
     next_sequence_ = first_sequence;
     return planned;
   }
-  stale_.Add(static_cast<double>(plan.stale));
-  std::uint64_t newest = sequence_;
-  for (const PartitionProgress& source : batch.progress) {
-    const auto known = progress_.find(source.partition);
-    PartitionProgress merged = source;
-    if (known != progress_.end()) {
-      const PartitionProgress& old = known->second;
-      if (merged.next_offset <= old.next_offset) continue;
-      if (merged.epoch < old.epoch) {
-        merged.epoch = old.epoch;
-        merged.sequence = old.sequence;
-      } else if (merged.epoch == old.epoch) {
-        merged.sequence = std::max(merged.sequence, old.sequence);
-      }
-    }
-    newest = options_.role == ApplierOptions::Role::kFollower ? std::max(newest, merged.sequence) : newest;
-    plan.commit.progress.push_back(std::move(merged));
-  }
-  for (auto& [partition, row] : plan.sources) plan.commit.progress.push_back(std::move(row));
-  if (options_.role == ApplierOptions::Role::kEngine) newest = next_sequence_ - 1;
+  PlanProgress(batch, &plan);
   if (!plan.commit.progress.empty() || !plan.commit.items.empty() || !plan.commit.users.empty()) {
-    plan.commit.next_label = next_label_;
-    plan.commit.sequence = newest;
-    plan.commit.as_of_ms = std::max(as_of_ms_.load(), batch.as_of_ms);
-    const std::int64_t begin_us = clock_->MonotonicUs();
-    FRESHET_TRY(WriteOrWait(plan.commit));
-    commit_seconds_.Observe(static_cast<double>(clock_->MonotonicUs() - begin_us) * 1e-6);
-    commits_.Add();
-    FRESHET_TRY(MakeVisible(plan));
-    sequence_ = newest;
-    // Last: whoever sees these offsets finds what they cover in the answers. Who is assigned a partition a moment
-    // earlier reads a little again, which is dropped as stale.
-    const std::lock_guard lock(mu_);
-    for (const PartitionProgress& source : plan.commit.progress) progress_[source.partition] = source;
+    FRESHET_TRY(Write(&plan, batch.as_of_ms));
   }
   if (batch.as_of_ms > as_of_ms_) as_of_ms_ = batch.as_of_ms;
+  ++applied_batches_;
+  return Status::Ok();
+}
+
+Status Applier::Write(Plan* plan, std::int64_t as_of_ms) {
+  const std::uint64_t newest = options_.role == ApplierOptions::Role::kEngine ? next_sequence_ - 1 : plan->newest;
+  plan->commit.next_label = next_label_;
+  plan->commit.sequence = newest;
+  plan->commit.as_of_ms = std::max(as_of_ms_.load(), as_of_ms);
+  const std::int64_t begin_us = clock_->MonotonicUs();
+  FRESHET_TRY(WriteOrWait(plan->commit));
+  commit_seconds_.Observe(static_cast<double>(clock_->MonotonicUs() - begin_us) * 1e-6);
+  commits_.Add();
+  FRESHET_TRY(MakeVisible(*plan));
+  sequence_ = newest;
+  // Last: whoever sees these offsets finds what they cover in the answers. Who is assigned a partition a moment
+  // earlier reads a little again, which is dropped as stale.
+  const std::lock_guard lock(mu_);
+  for (const PartitionProgress& source : plan->commit.progress) progress_[source.partition] = source;
   return Status::Ok();
 }
 
@@ -358,7 +167,8 @@ Status Applier::MakeVisible(const Plan& plan) {
   FRESHET_TRY(FaultPoint("applier.between_index_and_catalog"));
   catalog_.Apply(plan.visible);
   index_->Tombstone(plan.tombstones);
-  for (const auto& [item_id, timestamp_ms] : plan.interactions) CountInteraction(item_id, timestamp_ms);
+  for (const HistoryEntry& entry : plan.history.added) popularity_.Add(entry.item_id, entry.timestamp_ms);
+  for (const HistoryEntry& entry : plan.history.removed) popularity_.Remove(entry.item_id, entry.timestamp_ms);
   users_ += plan.new_users;
   users_ -= plan.gone_users;
   const std::int64_t now_us = clock_->MonotonicUs();
@@ -367,13 +177,16 @@ Status Applier::MakeVisible(const Plan& plan) {
   for (const std::int64_t timestamp_ms : plan.record_timestamps_ms) {
     freshness_seconds_.Observe(static_cast<double>(std::max<std::int64_t>(0, now_ms - timestamp_ms)) * 1e-3);
   }
-  const auto deletes = static_cast<double>(
-      std::count_if(plan.commit.items.begin(), plan.commit.items.end(), [](const auto& item) { return item.deleted; }));
-  applied_deletes_.Add(deletes);
-  applied_items_.Add(static_cast<double>(plan.commit.items.size()) - deletes);
+  stale_.Add(static_cast<double>(plan.stale));
+  unchanged_.Add(static_cast<double>(plan.unchanged));
+  attributes_only_.Add(static_cast<double>(plan.attributes_only));
+  swept_.Add(static_cast<double>(plan.swept));
+  applied_deletes_.Add(static_cast<double>(plan.deletes));
+  applied_items_.Add(static_cast<double>(plan.updates));
   applied_users_.Add(static_cast<double>(plan.user_changes));
   applied_records_ += plan.record_timestamps_ms.size();
   live_items_.Set(static_cast<double>(catalog_.live()));
+  hidden_items_.Set(static_cast<double>(catalog_.hidden()));
   FRESHET_TRY(index_->Maintain());
   if (now_us - labels_forgotten_us_ > kForgetLabelsEveryUs) {
     catalog_.ForgetDeadLabels();
@@ -441,14 +254,35 @@ Status Applier::status() const {
   return status_;
 }
 
-std::map<TopicPartition, std::int64_t> Applier::StoredOffsets(const std::vector<TopicPartition>& wanted) const {
+void Applier::Own(const std::vector<TopicPartition>& partitions) {
+  std::set<std::int32_t> items;
+  for (const TopicPartition& partition : partitions) {
+    if (partition.topic == options_.items_topic) items.insert(partition.partition);
+  }
+  catalog_.ShowOnly(std::move(items));
+  live_items_.Set(static_cast<double>(catalog_.live()));
+  hidden_items_.Set(static_cast<double>(catalog_.hidden()));
+}
+
+StoredPositions Applier::Stored(const std::vector<TopicPartition>& wanted) const {
   const std::lock_guard lock(mu_);
-  std::map<TopicPartition, std::int64_t> offsets;
+  StoredPositions stored;
   for (const TopicPartition& partition : wanted) {
     const auto it = progress_.find(partition);
-    if (it != progress_.end()) offsets[partition] = it->second.next_offset;
+    if (it != progress_.end()) stored.insert(*it);
   }
+  return stored;
+}
+
+std::map<TopicPartition, std::int64_t> Applier::StoredOffsets(const std::vector<TopicPartition>& wanted) const {
+  std::map<TopicPartition, std::int64_t> offsets;
+  for (const auto& [partition, progress] : Stored(wanted)) offsets[partition] = progress.next_offset;
   return offsets;
+}
+
+Result<std::uint64_t> Applier::FeaturesHash(std::string_view item_id) const {
+  FRESHET_ASSIGN(const std::optional<ItemRow> row, store_->GetItem(item_id));
+  return row ? row->features_hash : 0;
 }
 
 Status Applier::Audit() const {
@@ -457,13 +291,14 @@ Status Applier::Audit() const {
   FRESHET_TRY(store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
     ++items;
     stored.push_back(row.label);
-    if (catalog_.LabelOf(id) != row.label) {
+    if (catalog_.StoredLabelOf(id) != row.label) {
       return Corruption(StrCat("item `", id, "` is stored under another label than the catalog has"));
     }
     return Status::Ok();
   }));
-  if (catalog_.live() != items) {
-    return Corruption(StrCat("the catalog has ", catalog_.live(), " live items, the store ", items));
+  if (catalog_.live() + catalog_.hidden() != items) {
+    return Corruption(
+        StrCat("the catalog has ", catalog_.live() + catalog_.hidden(), " live items, the store ", items));
   }
   std::sort(stored.begin(), stored.end());
   const std::vector<Label> indexed = index_->LiveLabels();

@@ -18,6 +18,7 @@ void Catalog::Apply(const std::vector<Change>& changes) {
     if (!change.label) {
       if (it == by_id_.end()) continue;
       Item& item = slots_[it->second];
+      SetHidden(it->second, false);
       item.live = false;
       newly_dead_.emplace_back(item.label, it->second);
       attributes_.Remove(it->second);
@@ -34,16 +35,44 @@ void Catalog::Apply(const std::vector<Change>& changes) {
         free_slots_.pop_back();
       }
       it = by_id_.emplace(change.item_id, slot).first;
-      slots_[slot] = Item{change.item_id, *change.label, 0, true};
+      slots_[slot] = Item{change.item_id, *change.label, 0, true, change.partition};
       ++live_;
+    } else if (slots_[it->second].label == *change.label) {
+      slots_[it->second].partition = change.partition;
+      Reveal(it->second);
+      attributes_.Set(it->second, change.attributes);
+      continue;
     } else {
       newly_dead_.emplace_back(slots_[it->second].label, it->second);
       slots_[it->second].label = *change.label;
+      slots_[it->second].partition = change.partition;
     }
+    Reveal(it->second);
     ++slots_[it->second].labels;
     by_label_.Insert(*change.label, it->second);
     attributes_.Set(it->second, change.attributes);
   }
+}
+
+void Catalog::ShowOnly(std::set<std::int32_t> partitions) {
+  const std::lock_guard gate(gate_);
+  const std::unique_lock lock(mu_);
+  shown_ = std::move(partitions);
+  for (std::uint32_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot].live) Reveal(slot);
+  }
+}
+
+void Catalog::Reveal(std::uint32_t slot) {
+  const std::int32_t partition = slots_[slot].partition;
+  SetHidden(slot, shown_ && partition >= 0 && !shown_->contains(partition));
+}
+
+void Catalog::SetHidden(std::uint32_t slot, bool hidden) {
+  if (IsHidden(slot) == hidden) return;
+  if (hidden_.size() <= slot / 64) hidden_.resize(slot / 64 + 1);
+  hidden_[slot / 64] ^= std::uint64_t{1} << (slot % 64);
+  hidden_live_ += hidden ? 1 : -std::size_t{1};
 }
 
 void Catalog::ForgetDeadLabels() {
@@ -67,12 +96,20 @@ void Catalog::Resolve(const std::vector<Hit>& hits, std::vector<std::string>* id
   const auto lock = ReadLock();
   for (const Hit& hit : hits) {
     const auto slot = by_label_.Find(hit.label);
-    const bool counts = slot && slots_[*slot].live && (filter == nullptr || attributes_.Matches(*filter, *slot));
+    const bool counts =
+        slot && slots_[*slot].live && !IsHidden(*slot) && (filter == nullptr || attributes_.Matches(*filter, *slot));
     ids->emplace_back(counts ? slots_[*slot].id : std::string());
   }
 }
 
 std::optional<Label> Catalog::LabelOf(std::string_view item_id) const {
+  const auto lock = ReadLock();
+  const auto it = by_id_.find(item_id);
+  if (it == by_id_.end() || IsHidden(it->second)) return std::nullopt;
+  return slots_[it->second].label;
+}
+
+std::optional<Label> Catalog::StoredLabelOf(std::string_view item_id) const {
   const auto lock = ReadLock();
   const auto it = by_id_.find(item_id);
   if (it == by_id_.end()) return std::nullopt;
@@ -81,14 +118,21 @@ std::optional<Label> Catalog::LabelOf(std::string_view item_id) const {
 
 std::size_t Catalog::live() const {
   const auto lock = ReadLock();
-  return live_;
+  return live_ - hidden_live_;
+}
+
+std::size_t Catalog::hidden() const {
+  const auto lock = ReadLock();
+  return hidden_live_;
 }
 
 std::vector<std::string> Catalog::LiveIds() const {
   const auto lock = ReadLock();
   std::vector<std::string> ids;
   ids.reserve(live_);
-  for (const auto& [id, slot] : by_id_) ids.push_back(id);
+  for (const auto& [id, slot] : by_id_) {
+    if (!IsHidden(slot)) ids.push_back(id);
+  }
   return ids;
 }
 
@@ -117,6 +161,9 @@ Result<Catalog::Selection> Catalog::Select(const Filter& filter, const std::vect
     if (it == by_id_.end() || it->second / 64 >= selection.words_.size()) continue;
     selection.words_[it->second / 64] &= ~(std::uint64_t{1} << (it->second % 64));
   }
+  for (std::size_t w = 0; w < std::min(hidden_.size(), selection.words_.size()); ++w) {
+    selection.words_[w] &= ~hidden_[w];
+  }
   for (const std::uint64_t word : selection.words_) selection.count_ += static_cast<std::size_t>(std::popcount(word));
   // What was inserted while the lock was away is then found as well.
   selection.labels_ = by_label_.view();
@@ -130,7 +177,7 @@ std::vector<std::string> Catalog::IdsOf(const Selection& selection, std::size_t 
   for (std::size_t w = 0; w < selection.words_.size() && ids.size() < max; ++w) {
     for (std::uint64_t left = selection.words_[w]; left != 0 && ids.size() < max; left &= left - 1) {
       const std::size_t slot = w * 64 + static_cast<std::size_t>(std::countr_zero(left));
-      if (slots_[slot].live) ids.push_back(slots_[slot].id);
+      if (slots_[slot].live && !IsHidden(static_cast<std::uint32_t>(slot))) ids.push_back(slots_[slot].id);
     }
   }
   return ids;
@@ -142,7 +189,7 @@ std::vector<bool> Catalog::Matching(const std::vector<std::string>& ids, const F
   const auto lock = ReadLock();
   for (const std::string& id : ids) {
     const auto it = by_id_.find(id);
-    matching.push_back(it != by_id_.end() && attributes_.Matches(filter, it->second));
+    matching.push_back(it != by_id_.end() && !IsHidden(it->second) && attributes_.Matches(filter, it->second));
   }
   return matching;
 }
@@ -154,7 +201,8 @@ std::vector<std::vector<FilterValue>> Catalog::ValuesOf(const std::vector<std::s
   const auto lock = ReadLock();
   for (const std::string& id : ids) {
     const auto it = by_id_.find(id);
-    values.push_back(it == by_id_.end() ? std::vector<FilterValue>() : attributes_.Values(key, it->second));
+    values.push_back(it == by_id_.end() || IsHidden(it->second) ? std::vector<FilterValue>()
+                                                                : attributes_.Values(key, it->second));
   }
   return values;
 }

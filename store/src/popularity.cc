@@ -10,33 +10,50 @@ constexpr double kMaxExponent = 200;  // 2^200 times any count is far from infin
 
 }  // namespace
 
+double Popularity::Exponent(std::int64_t timestamp_ms) const {
+  return static_cast<double>(timestamp_ms - landmark_ms_) / static_cast<double>(options_.half_life_ms);
+}
+
 void Popularity::Add(const std::string& item_id, std::int64_t timestamp_ms) {
   const std::lock_guard lock(mu_);
-  if (weights_.empty()) newest_ms_ = landmark_ms_ = timestamp_ms;
+  if (counts_.empty()) newest_ms_ = landmark_ms_ = timestamp_ms;
   newest_ms_ = std::max(newest_ms_, timestamp_ms);
-  const auto exponent = [&] {
-    return static_cast<double>(timestamp_ms - landmark_ms_) / static_cast<double>(options_.half_life_ms);
-  };
-  if (exponent() > kMaxExponent) Rescale(timestamp_ms);
-  weights_[item_id] += std::exp2(exponent());
+  if (Exponent(timestamp_ms) > kMaxExponent) Rescale(timestamp_ms);
+  Count& count = counts_[item_id];
+  count.weight += std::exp2(Exponent(timestamp_ms));
+  ++count.interactions;
   ++changes_;
-  if (weights_.size() > options_.max_items + options_.max_items / 4) Forget();
+  if (counts_.size() > options_.max_items + options_.max_items / 4) Forget();
+}
+
+void Popularity::Remove(const std::string& item_id, std::int64_t timestamp_ms) {
+  const std::lock_guard lock(mu_);
+  const auto found = counts_.find(item_id);
+  if (found == counts_.end()) return;  // forgotten meanwhile
+  Count& count = found->second;
+  ++changes_;
+  if (--count.interactions == 0) {
+    counts_.erase(found);
+  } else {
+    // Rounding must not make it negative.
+    count.weight = std::max(0.0, count.weight - std::exp2(Exponent(timestamp_ms)));
+  }
 }
 
 void Popularity::Rescale(std::int64_t landmark_ms) {
   const double factor =
       std::exp2(-static_cast<double>(landmark_ms - landmark_ms_) / static_cast<double>(options_.half_life_ms));
-  for (auto& [id, weight] : weights_) weight *= factor;
+  for (auto& [id, count] : counts_) count.weight *= factor;
   landmark_ms_ = landmark_ms;
 }
 
 void Popularity::Forget() {
   std::vector<std::pair<double, std::string>> items;
-  items.reserve(weights_.size());
-  for (const auto& [id, weight] : weights_) items.emplace_back(weight, id);
+  items.reserve(counts_.size());
+  for (const auto& [id, count] : counts_) items.emplace_back(count.weight, id);
   const auto last = items.begin() + static_cast<std::ptrdiff_t>(options_.max_items);
   std::nth_element(items.begin(), last, items.end(), std::greater<>());
-  for (auto it = last; it != items.end(); ++it) weights_.erase(it->second);
+  for (auto it = last; it != items.end(); ++it) counts_.erase(it->second);
 }
 
 std::shared_ptr<const PopularItems> Popularity::Top(std::int64_t now_ms, std::int64_t max_age_ms) const {
@@ -46,7 +63,8 @@ std::shared_ptr<const PopularItems> Popularity::Top(std::int64_t now_ms, std::in
   {
     const std::lock_guard lock(mu_);
     if (top_ && (top_changes_ == changes_ || now_ms - top_at_ms_ < max_age_ms)) return top_;
-    items->assign(weights_.begin(), weights_.end());
+    items->reserve(counts_.size());
+    for (const auto& [id, count] : counts_) items->emplace_back(id, count.weight);
     scale = std::exp2(-static_cast<double>(newest_ms_ - landmark_ms_) / static_cast<double>(options_.half_life_ms));
     changes = changes_;
   }
@@ -64,7 +82,7 @@ std::shared_ptr<const PopularItems> Popularity::Top(std::int64_t now_ms, std::in
 
 std::size_t Popularity::size() const {
   const std::lock_guard lock(mu_);
-  return weights_.size();
+  return counts_.size();
 }
 
 }  // namespace freshet

@@ -23,9 +23,12 @@ void RocksStore::PutItem(const RocksHandle& handle, const Commit::Item& item, ro
     for (const Family family : {kItems, kFeatures, kAttributes}) batch->Delete(handle.Of(family), item.item_id);
     return;
   }
+  batch->Put(handle.Of(kItems), item.item_id, EncodeItemRow(item.row));
+  if (item.rows == Commit::Item::Rows::kRow) return;
+  batch->Put(handle.Of(kAttributes), item.item_id, EncodeAttributeRow(item.update->attributes));
+  if (item.rows == Commit::Item::Rows::kRowAndAttributes) return;
   const std::string label = OrderedKey(item.row.label);
   const auto& vector = item.update->vector;
-  batch->Put(handle.Of(kItems), item.item_id, EncodeItemRow(item.row));
   if (identity_.vectors == VectorType::kFp32) {
     batch->Put(handle.Of(kVectors), label,
                rocksdb::Slice(reinterpret_cast<const char*>(vector.data()), vector.size() * sizeof(float)));
@@ -34,7 +37,6 @@ void RocksStore::PutItem(const RocksHandle& handle, const Commit::Item& item, ro
   }
   batch->Put(handle.Of(kLabels), label, item.item_id);
   batch->Put(handle.Of(kFeatures), item.item_id, EncodeFeatureRow(item.update->features));
-  batch->Put(handle.Of(kAttributes), item.item_id, EncodeAttributeRow(item.update->attributes));
 }
 
 Status RocksStore::Write(const Commit& commit) {

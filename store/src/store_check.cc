@@ -16,6 +16,7 @@ namespace {
 
 constexpr char kStateKey[] = "state";
 constexpr char kRestoredKey[] = "restored";
+constexpr char kRenumberedKey[] = "renumbered";
 constexpr char kIndexFileKey[] = "index_file";
 constexpr int kCheckpointTries = 3;
 constexpr std::uint64_t kRowsPerStep = 4096;
@@ -244,6 +245,11 @@ Status RocksStore::BecomeRestored(const RestoredAs& as) {
     if (as.follow || as.sequence_at_least > state_.sequence) batch.Delete(handle->Of(kOutbox), ToSlice(key));
     return true;
   }));
+  if (!as.follow && as.sequence_at_least > state_.sequence) {
+    ByteWriter sequence;
+    batch.Put(handle->Of(kMeta), kRenumberedKey, sequence.Put(state.sequence).Take());
+    renumbered_ = state.sequence;
+  }
   for (const OutboxEntry& entry : left) {
     batch.Put(handle->Of(kOutbox), OrderedKey(++state.sequence), EncodeOutboxRow(entry));
   }

@@ -26,6 +26,7 @@ namespace {
 constexpr char kIdentityKey[] = "identity";
 constexpr char kStateKey[] = "state";
 constexpr char kRestoredKey[] = "restored";
+constexpr char kRenumberedKey[] = "renumbered";
 constexpr auto kReaderWait = std::chrono::milliseconds(1);
 
 // Debian's RocksDB is built with assertions, and its default info log asserts on a failed write: a full disk would
@@ -227,6 +228,10 @@ Status RocksStore::LoadIdentity() {
   if (db->Get(rocksdb::ReadOptions(), current_->Of(kMeta), kRestoredKey, &bytes).ok()) {
     ByteReader in(bytes);
     restored_epoch_ = in.Get<std::uint64_t>();
+  }
+  if (db->Get(rocksdb::ReadOptions(), current_->Of(kMeta), kRenumberedKey, &bytes).ok()) {
+    ByteReader in(bytes);
+    renumbered_ = in.Get<std::uint64_t>();
   }
   return Status::Ok();
 }

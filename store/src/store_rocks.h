@@ -112,6 +112,7 @@ class RocksStore final : public Store {
 
   [[nodiscard]] std::uint64_t epoch() const override { return identity_.epoch; }
   [[nodiscard]] std::uint64_t restored_epoch() const override { return restored_epoch_; }
+  [[nodiscard]] std::uint64_t renumbered() const override { return renumbered_; }
   [[nodiscard]] const StoreOptions& options() const override { return options_; }
   [[nodiscard]] std::uint64_t next_label() const override { return state_.next_label; }
   [[nodiscard]] std::uint64_t sequence() const override { return state_.sequence; }
@@ -158,6 +159,7 @@ class RocksStore final : public Store {
   mutable std::mutex current_mu_;
   std::shared_ptr<RocksHandle> current_;  // guarded by current_mu_; never null after Initialise()
   StoreIdentity identity_;
+  std::uint64_t renumbered_ = 0;      // constant after Initialise()
   std::uint64_t restored_epoch_ = 0;  // constant after Initialise()
   StoreState state_;                  // writer thread only, after Open
   std::atomic<bool> broken_{false};   // a write failed, the handle is not trusted any more

@@ -11,11 +11,26 @@ namespace freshet {
 namespace {
 
 constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kVersion2 = 2;  // rows that got fields at their end; those of version 1 are still read
 
 ByteWriter Begin() {
   ByteWriter out;
   out.Put(kVersion);
   return out;
+}
+
+ByteWriter Begin2() {
+  ByteWriter out;
+  out.Put(kVersion2);
+  return out;
+}
+
+// Version 1 or 2 into *version.
+ByteReader OpenAny(std::string_view bytes, std::uint8_t* version) {
+  ByteReader in(bytes);
+  *version = in.Get<std::uint8_t>();
+  if (*version != kVersion && *version != kVersion2) in.Fail();
+  return in;
 }
 
 // Reads the version byte; a row of a version that we do not know fails the reader.
@@ -32,14 +47,15 @@ Status Check(const ByteReader& in, const char* what) {
 }  // namespace
 
 std::string EncodeItemRow(const ItemRow& row) {
-  ByteWriter out = Begin();
+  ByteWriter out = Begin2();
   out.Put(row.label).Put(row.epoch).Put(row.sequence).Put(row.position.partition).Put(row.position.offset);
-  out.Put(row.record_timestamp_ms);
+  out.Put(row.record_timestamp_ms).Put(row.generation).Put(row.features_hash).Put(row.attributes_hash);
   return out.Take();
 }
 
 Result<ItemRow> DecodeItemRow(std::string_view bytes) {
-  ByteReader in = Open(bytes);
+  std::uint8_t version = 0;
+  ByteReader in = OpenAny(bytes, &version);
   ItemRow row;
   row.label = in.Get<std::uint64_t>();
   row.epoch = in.Get<std::uint64_t>();
@@ -47,6 +63,11 @@ Result<ItemRow> DecodeItemRow(std::string_view bytes) {
   row.position.partition = in.Get<std::int32_t>();
   row.position.offset = in.Get<std::int64_t>();
   row.record_timestamp_ms = in.Get<std::int64_t>();
+  if (version == kVersion2) {
+    row.generation = in.Get<std::uint32_t>();
+    row.features_hash = in.Get<std::uint64_t>();
+    row.attributes_hash = in.Get<std::uint64_t>();
+  }
   FRESHET_TRY(Check(in, "item"));
   return row;
 }
@@ -78,7 +99,7 @@ Result<Attributes> DecodeAttributeRow(std::string_view bytes) {
 }
 
 std::string EncodeUserRow(const UserState& user) {
-  ByteWriter out = Begin();
+  ByteWriter out = Begin2();
   out.Put(user.epoch).Put(user.partition);
   PutFeatures(user.features, &out);
   out.Put(static_cast<std::uint32_t>(user.history.size()));
@@ -87,11 +108,13 @@ std::string EncodeUserRow(const UserState& user) {
   }
   out.Put(static_cast<std::uint32_t>(user.seen.size()));
   for (const std::string& id : user.seen) out.PutString(id);
+  out.Put(user.profile_partition).Put(user.profile_generation);
   return out.Take();
 }
 
 Result<UserState> DecodeUserRow(std::string_view bytes) {
-  ByteReader in = Open(bytes);
+  std::uint8_t version = 0;
+  ByteReader in = OpenAny(bytes, &version);
   UserState user;
   user.epoch = in.Get<std::uint64_t>();
   user.partition = in.Get<std::int32_t>();
@@ -106,6 +129,10 @@ Result<UserState> DecodeUserRow(std::string_view bytes) {
   }
   const auto seen = in.Get<std::uint32_t>();
   for (std::uint32_t i = 0; i < seen && in.ok(); ++i) user.seen.emplace_back(in.GetString());
+  if (version == kVersion2) {
+    user.profile_partition = in.Get<std::int32_t>();
+    user.profile_generation = in.Get<std::uint32_t>();
+  }
   FRESHET_TRY(Check(in, "user"));
   return user;
 }
@@ -123,21 +150,30 @@ Result<TopicPartition> DecodeOffsetKey(std::string_view key) {
 }
 
 std::string EncodeOffsetRow(const PartitionProgress& progress) {
-  ByteWriter out = Begin();
+  ByteWriter out = Begin2();
   out.Put(progress.next_offset).Put(progress.last_timestamp_ms).Put(progress.fingerprint);
   out.Put(progress.epoch).Put(progress.sequence);
+  out.Put(progress.complete_ms).Put(progress.generation).Put(static_cast<std::uint8_t>(progress.rereading ? 1 : 0));
+  out.Put(progress.seen_below);
   return out.Take();
 }
 
 Result<PartitionProgress> DecodeOffsetRow(std::string_view key, std::string_view bytes) {
   PartitionProgress progress;
   FRESHET_ASSIGN(progress.partition, DecodeOffsetKey(key));
-  ByteReader in = Open(bytes);
+  std::uint8_t version = 0;
+  ByteReader in = OpenAny(bytes, &version);
   progress.next_offset = in.Get<std::int64_t>();
   progress.last_timestamp_ms = in.Get<std::int64_t>();
   progress.fingerprint = in.Get<std::uint64_t>();
   progress.epoch = in.Get<std::uint64_t>();
   progress.sequence = in.Get<std::uint64_t>();
+  if (version == kVersion2) {
+    progress.complete_ms = in.Get<std::int64_t>();
+    progress.generation = in.Get<std::uint32_t>();
+    progress.rereading = in.Get<std::uint8_t>() != 0;
+    progress.seen_below = in.Get<std::int64_t>();
+  }
   FRESHET_TRY(Check(in, "offset"));
   return progress;
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "freshet/encoder/encoded_batch.h"
 #include "freshet/store/replica.h"
@@ -14,10 +15,20 @@ struct HistoryBounds {
   std::size_t seen = 1024;
 };
 
-// `user` is nothing where unknown, and becomes nothing when forgotten.
-inline void ApplyUserChange(const UserChange& change, const HistoryBounds& bounds, std::optional<UserState>* user) {
+// What a change did to the history: counts of interactions follow it, so that they are always those of the histories.
+struct HistoryChange {
+  std::vector<HistoryEntry> added;
+  std::vector<HistoryEntry> removed;
+};
+
+// `user` is nothing where unknown, and becomes nothing when forgotten. An interaction that the history holds already,
+// or that is older than all of a full one, changes nothing but, maybe, that its item was seen: so reading a log again
+// changes nothing.
+inline void ApplyUserChange(const UserChange& change, const HistoryBounds& bounds, std::optional<UserState>* user,
+                            HistoryChange* done) {
   if (const auto* update = std::get_if<UserUpdate>(&change.body)) {
     if (update->forgotten) {
+      if (*user) done->removed.insert(done->removed.end(), (*user)->history.begin(), (*user)->history.end());
       user->reset();
       return;
     }
@@ -28,17 +39,39 @@ inline void ApplyUserChange(const UserChange& change, const HistoryBounds& bound
   const auto& interaction = std::get<Interaction>(change.body);
   if (!*user) user->emplace();
   auto& history = (*user)->history;
-  HistoryEntry entry{interaction.item_id, interaction.event, interaction.value, interaction.timestamp_ms};
-  // In event-time order; a late event goes where it belongs, ties keep log order.
-  const auto at = std::upper_bound(history.begin(), history.end(), entry,
-                                   [](const auto& a, const auto& b) { return a.timestamp_ms < b.timestamp_ms; });
-  history.insert(at, std::move(entry));
-  if (history.size() > bounds.history) history.erase(history.begin());
   auto& seen = (*user)->seen;
+  // What is said to be of the future is of now.
+  const std::int64_t at_ms = change.record_timestamp_ms > 0
+                                 ? std::min(interaction.timestamp_ms, change.record_timestamp_ms)
+                                 : interaction.timestamp_ms;
+  HistoryEntry entry{interaction.item_id, interaction.event, interaction.value, at_ms};
+  // In event-time order; a late event goes where it belongs, ties keep log order.
+  const auto [first, last] = std::equal_range(history.begin(), history.end(), entry, [](const auto& a, const auto& b) {
+    return a.timestamp_ms < b.timestamp_ms;
+  });
+  const bool duplicate = std::any_of(first, last, [&](const HistoryEntry& known) {
+    return known.item_id == entry.item_id && known.event == entry.event && known.value == entry.value;
+  });
+  if (duplicate) return;
+  const bool newest = last == history.end();
+  const bool too_old = last == history.begin() && history.size() >= bounds.history;
+  if (!too_old) {
+    done->added.push_back(entry);
+    history.insert(last, std::move(entry));
+    if (history.size() > bounds.history) {
+      done->removed.push_back(std::move(history.front()));
+      history.erase(history.begin());
+    }
+  }
+  // The newest was seen last; a late one is remembered where there is room, and moves nothing.
   const auto known = std::find(seen.begin(), seen.end(), interaction.item_id);
-  if (known != seen.end()) seen.erase(known);
-  seen.push_back(interaction.item_id);
-  if (seen.size() > bounds.seen) seen.erase(seen.begin());
+  if (newest) {
+    if (known != seen.end()) seen.erase(known);
+    seen.push_back(interaction.item_id);
+    if (seen.size() > bounds.seen) seen.erase(seen.begin());
+  } else if (known == seen.end() && seen.size() < bounds.seen) {
+    seen.insert(seen.begin(), interaction.item_id);
+  }
 }
 
 }  // namespace freshet

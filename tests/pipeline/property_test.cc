@@ -115,7 +115,7 @@ TEST_F(PropertyTest, DeadLettersAreExactlyThePoison) {
   consumer.assign_all = true;
   SystemClock clock;
   auto source = OpenKafkaConsumer(
-      consumer, [](const auto&) { return std::map<TopicPartition, std::int64_t>(); }, &clock, std::chrono::seconds(10));
+      consumer, [](const auto&) { return StoredPositions(); }, &clock, std::chrono::seconds(10));
   ASSERT_OK(source);
   std::size_t letters = 0;
   EXPECT_TRUE(WaitFor([&] {

@@ -1,7 +1,9 @@
 #include "freshet/encoder/encode_stage.h"
 
 #include <algorithm>
+#include <map>
 
+#include "freshet/ingest/record_codec.h"
 #include "freshet_test/test_support.h"
 
 namespace freshet {
@@ -81,6 +83,7 @@ class EncodeStageTest : public ::testing::Test {
   // Runs the stage over the batches and gives back what came out.
   std::vector<EncodedBatch> Run(std::vector<EventBatch> batches) {
     EncodeStage stage(&encoder_, &letters_, &in_, &out_, &clock_, &metrics_);
+    stage.SkipUnchanged(known_);
     stage.Start();
     for (EventBatch& batch : batches) (void)in_.Push(std::move(batch), 1);
     in_.Close();
@@ -108,6 +111,7 @@ class EncodeStageTest : public ::testing::Test {
   }
 
   FakeEncoder encoder_;
+  const KnownItems* known_ = nullptr;
   FakeDeadLetters letters_;
   ManualClock clock_;
   Metrics metrics_;
@@ -123,7 +127,7 @@ TEST_F(EncodeStageTest, EmbedsEachItemAndCarriesTheBatchesFrame) {
   const EncodedBatch& batch = results[0];
   EXPECT_EQ(batch.space_id, "fake-space");
   EXPECT_EQ(batch.as_of_ms, 77);
-  EXPECT_EQ(batch.bytes, 123U);
+  EXPECT_EQ(batch.bytes, 123U + 2 * 2 * sizeof(float));
   ASSERT_EQ(batch.items.size(), 2U);
   EXPECT_EQ(batch.items[1].update.item_id, "b");
   EXPECT_EQ(batch.items[1].update.vector, (std::vector<float>{2, 1}));
@@ -238,6 +242,57 @@ TEST_F(EncodeStageTest, ABatchIsNotPassedOnBeforeItsDeadLettersAre) {
   const auto results = Run({Batch({Item("a", -1, 0), Item("b", 1, 1)})});
   EXPECT_TRUE(results.empty());
   EXPECT_EQ(status_.code(), Code::kCancelled);
+}
+
+// What a store would say: nothing of what is still on its way to it.
+class FakeKnown final : public KnownItems {
+ public:
+  Result<std::uint64_t> FeaturesHash(std::string_view item_id) const override {
+    const auto found = features.find(std::string(item_id));
+    return found == features.end() ? 0 : HashOf(found->second);
+  }
+  std::uint64_t applied_batches() const override { return applied; }
+  std::map<std::string, Features> features;
+  std::uint64_t applied = 0;
+};
+
+TEST_F(EncodeStageTest, WhoseFeaturesAreAsStoredIsNotEmbeddedAgain) {
+  FakeKnown known;
+  known.features["a"] = {{"x", 1.0}};
+  known.features["b"] = {{"x", 5.0}};
+  known_ = &known;
+  const auto results = Run({Batch({Item("a", 1, 0), Item("b", 2, 1), Item("c", 3, 2)})});
+  ASSERT_OK(status_);
+  ASSERT_EQ(results[0].items.size(), 3U);
+  EXPECT_TRUE(results[0].items[0].same_features);
+  EXPECT_TRUE(results[0].items[0].update.vector.empty());
+  EXPECT_FALSE(results[0].items[1].same_features);
+  EXPECT_FALSE(results[0].items[2].same_features);
+  EXPECT_EQ(encoder_.seen, (std::vector<std::string>{"b", "c"}));
+}
+
+// The store does not know yet what is on its way: back to the old features is a change.
+TEST_F(EncodeStageTest, WhatIsOnItsWayToTheStoreIsNotAsStored) {
+  FakeKnown known;
+  known.features["a"] = {{"x", 1.0}};
+  known_ = &known;
+  const auto results = Run({Batch({Item("a", 2, 0)}), Batch({Item("a", 1, 1)})});
+  ASSERT_OK(status_);
+  ASSERT_EQ(results.size(), 2U);
+  EXPECT_FALSE(results[1].items[0].same_features);
+}
+
+TEST_F(EncodeStageTest, NothingIsAsStoredUntilAMarkIsApplied) {
+  FakeKnown known;
+  known.features["a"] = {{"x", 1.0}};
+  known_ = &known;
+  EventBatch marked;
+  marked.marks.push_back({PartitionMark::Kind::kCaughtUp, {"items", 0}, false});
+  const auto results = Run({std::move(marked), Batch({Item("a", 1, 0)})});
+  ASSERT_OK(status_);
+  ASSERT_EQ(results.size(), 2U);
+  EXPECT_EQ(results[0].marks.size(), 1U);
+  EXPECT_FALSE(results[1].items[0].same_features);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <set>
 
 #include "freshet_test/test_support.h"
 
@@ -23,6 +24,8 @@ class FakeSource final : public RecordSource {
     std::string key;
     std::string value;
     Status error;
+    bool lost = false;
+    std::string reason;
   };
 
   void Feed(Fed fed) {
@@ -31,7 +34,7 @@ class FakeSource final : public RecordSource {
     changed_.notify_all();
   }
   void Item(std::int64_t offset, const std::string& value = "{}") {
-    Feed({.offset = offset, .key = "i" + std::to_string(offset), .value = value, .error = {}});
+    Feed({.offset = offset, .key = "i" + std::to_string(offset), .value = value, .error = {}, .lost = false, .reason = {}});
   }
 
   Result<PollResult> Poll(milliseconds timeout) override {
@@ -43,6 +46,9 @@ class FakeSource final : public RecordSource {
     if (!now_.error.ok()) return now_.error;
     PollResult result;
     result.kind = now_.kind;
+    result.lost = now_.lost;
+    result.reason = now_.reason;
+    if (now_.kind != PollResult::Kind::kRecord) result.partitions = {{now_.topic, 0}};
     if (now_.kind == PollResult::Kind::kRecord) {
       result.record.topic = now_.topic;
       result.record.offset = now_.offset;
@@ -55,6 +61,11 @@ class FakeSource final : public RecordSource {
   std::int64_t AsOfMs() const override { return as_of_.load(); }
   std::int64_t LagRecords() const override { return 3; }
   void ReportStored(const std::vector<PartitionProgress>&) override {}
+  Status KeepAlive() override {
+    ++kept_alive_;
+    return Status::Ok();
+  }
+  std::atomic<int> kept_alive_{0};
 
   std::atomic<std::int64_t> as_of_{77};
 
@@ -197,6 +208,68 @@ TEST_F(IngestStageTest, ABatchWaitsForItsDeadLetters) {
   EXPECT_EQ(taken[0].timestamp_ms, 1000);
   EXPECT_EQ(taken[0].stage, "VALUE_CONVERTER");
   EXPECT_EQ(metrics_.GetCounter("freshet_ingest_poison_total", "Records that could not be decoded").Value(), 1);
+}
+
+TEST_F(IngestStageTest, ADeadLetterSaysWhetherKeyOrValueIsToBlame) {
+  Start();
+  FakeSource::Fed bad_key;
+  bad_key.key = "\xff";
+  bad_key.value = "{}";
+  source_.Feed(bad_key);
+  source_.Item(1, "not json");
+  ASSERT_TRUE(WaitFor([&] { return letters_.taken().size() == 2; }));
+  EXPECT_EQ(letters_.taken()[0].stage, "KEY_CONVERTER");
+  EXPECT_EQ(letters_.taken()[1].stage, "VALUE_CONVERTER");
+}
+
+// A queue that stays full: the source is kept alive, nothing is lost.
+TEST_F(IngestStageTest, WhileALaterStageTakesNothingTheSourceIsKeptAlive) {
+  options_.max_batch_records = 1;
+  Start();
+  for (std::int64_t i = 0; i < 20; ++i) source_.Item(i);  // the queue holds 16
+  ASSERT_TRUE(WaitFor([&] { return source_.kept_alive_ > 0; }));
+  std::set<std::int64_t> offsets;
+  while (offsets.size() < 20) {
+    const auto batch = NextBatch();
+    ASSERT_TRUE(batch.has_value());
+    for (const Event& event : batch->events) offsets.insert(event.position.offset);
+  }
+}
+
+TEST_F(IngestStageTest, WhatHappensToPartitionsIsToldInOrderWithTheRecords) {
+  options_.linger_ms = 60'000;
+  std::vector<std::size_t> owned;
+  IngestStage::Decoders decoders;
+  decoders["items"] = MakeJsonDecoder(TopicRole::kItems, DefaultSchema(TopicRole::kItems), {}).value();
+  IngestStage stage(options_, &source_, std::move(decoders), &letters_, &out_, &clock_, &metrics_);
+  stage.OnOwned([&](const std::vector<TopicPartition>& partitions) { owned.push_back(partitions.size()); });
+  const auto change = [](PollResult::Kind kind, bool lost, const std::string& reason = "") {
+    FakeSource::Fed fed;
+    fed.kind = kind;
+    fed.lost = lost;
+    fed.reason = reason;
+    return fed;
+  };
+  source_.Feed(change(PollResult::Kind::kAssigned, false));
+  source_.Item(0);
+  source_.Feed(change(PollResult::Kind::kReread, false, "tombstones"));
+  source_.Item(0);
+  source_.Feed(change(PollResult::Kind::kCaughtUp, false));
+  source_.Feed(change(PollResult::Kind::kRevoked, false));
+  source_.Feed(change(PollResult::Kind::kRevoked, true));
+  stage.Start();
+  std::string order;
+  while (order.size() < 4) {
+    const auto batch = out_.PopFor(milliseconds(20'000));
+    ASSERT_TRUE(batch.has_value());
+    if (!batch->events.empty()) order += "e";
+    for (const PartitionMark& mark : batch->marks) {
+      order += mark.kind == PartitionMark::Kind::kReread ? (mark.same_log ? "s" : "r") : "c";
+    }
+  }
+  EXPECT_EQ(order, "esec");
+  stage.Stop();
+  EXPECT_EQ(owned, (std::vector<std::size_t>{1, 0})) << "only a loss says that others may own it";
 }
 
 TEST_F(IngestStageTest, ADeadLetterThatCannotBeWrittenEndsTheStreamBeforeItsOffset) {

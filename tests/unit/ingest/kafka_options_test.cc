@@ -29,9 +29,7 @@ TEST(KafkaOptionsTest, UnknownOptionsAreConfigurationErrorsWithoutTheirValue) {
 
 TEST(KafkaOptionsTest, AConsumerNeedsTopicsAndAnAssignment) {
   SystemClock clock;
-  const OffsetLookup nothing = [](const std::vector<TopicPartition>&) {
-    return std::map<TopicPartition, std::int64_t>{};
-  };
+  const OffsetLookup nothing = [](const std::vector<TopicPartition>&) { return StoredPositions{}; };
   const auto open = [&](const ConsumerOptions& options) {
     return OpenKafkaConsumer(options, nothing, &clock, std::chrono::milliseconds(1)).status().code();
   };

@@ -19,7 +19,7 @@ using test::WaitFor;
 
 constexpr milliseconds kTimeout{20'000};
 
-std::map<TopicPartition, std::int64_t> NothingStored(const std::vector<TopicPartition>&) { return {}; }
+StoredPositions NothingStored(const std::vector<TopicPartition>&) { return {}; }
 
 struct Kept {
   RawCopy copy;
@@ -27,6 +27,13 @@ struct Kept {
   std::int64_t offset = 0;
   std::int64_t timestamp_ms = 0;
 };
+
+StoredPositions StoredAt(const TopicPartition& partition, std::int64_t next_offset) {
+  StoredPositions stored;
+  stored[partition].partition = partition;
+  stored[partition].next_offset = next_offset;
+  return stored;
+}
 
 class KafkaTest : public ::testing::Test {
  protected:
@@ -140,7 +147,7 @@ TEST_F(KafkaTest, StartsAtTheStoredOffsetElseAtTheBeginning) {
   std::vector<TopicPartition> asked;
   const OffsetLookup lookup = [&](const std::vector<TopicPartition>& partitions) {
     asked = partitions;
-    return std::map<TopicPartition, std::int64_t>{{{"wide", 1}, 3}};
+    return StoredAt({"wide", 1}, 3);
   };
   auto consumer = OpenKafkaConsumer(Pinned({"wide"}), lookup, &clock_, kTimeout);
   ASSERT_OK(consumer);
@@ -151,13 +158,96 @@ TEST_F(KafkaTest, StartsAtTheStoredOffsetElseAtTheBeginning) {
   EXPECT_EQ(offsets[1], (std::vector<std::int64_t>{3, 4}));
 }
 
+// What a poll returned, as a line: its kind, and of a record its offset.
+std::string Line(const PollResult& polled) {
+  switch (polled.kind) {
+    case PollResult::Kind::kRecord:
+      return std::to_string(polled.record.offset);
+    case PollResult::Kind::kReread:
+      return "reread " + polled.reason;
+    case PollResult::Kind::kCaughtUp:
+      return "caught up";
+    default:
+      return "";
+  }
+}
+
+// A log that ends before the stored offset: truncated, or made anew.
+TEST_F(KafkaTest, AnOffsetBeyondTheEndIsReadAgainFromTheBeginning) {
+  auto producer = OpenKafkaProducer(Options());
+  ASSERT_OK(producer);
+  ASSERT_OK((*producer)->Send({Record("a", "1"), Record("b", "2")}, kTimeout));
+  ConsumerOptions options = Pinned({"items"});
+  options.reread_lost = true;
+  StoredPositions stored = StoredAt({"items", 0}, 77);
+  stored.begin()->second.fingerprint = 1;
+  auto consumer = OpenKafkaConsumer(
+      options, [&](const auto&) { return stored; }, &clock_, kTimeout);
+  ASSERT_OK(consumer);
+  std::vector<std::string> lines;
+  ASSERT_TRUE(PollUntil(consumer->get(), [&](const Result<PollResult>& polled) {
+    if (polled.ok() && !Line(*polled).empty()) lines.push_back(Line(*polled));
+    return !lines.empty() && lines.back() == "caught up";
+  }));
+  EXPECT_EQ(lines, (std::vector<std::string>{"reread beyond_end", "0", "1", "caught up"}));
+}
+
+// As many records as before, and others: only the record before the stored offset gives it away.
+TEST_F(KafkaTest, ATopicMadeAnewIsNoticedByTheRecordBeforeTheOffset) {
+  auto producer = OpenKafkaProducer(Options());
+  ASSERT_OK(producer);
+  OutRecord first = Record("a", "1");
+  first.timestamp_ms = 1000;
+  OutRecord second = Record("b", "2");
+  second.timestamp_ms = 2000;
+  ASSERT_OK((*producer)->Send({first, second, Record("c", "3")}, kTimeout));
+  RawRecord known;
+  known.key = "b";
+  known.timestamp_ms = 2000;
+  for (const bool same : {true, false}) {
+    StoredPositions stored = StoredAt({"items", 0}, 2);
+    stored.begin()->second.fingerprint = Fingerprint(known) + (same ? 0 : 1);
+    ConsumerOptions options = Pinned({"items"});
+    options.reread_lost = true;
+    auto consumer = OpenKafkaConsumer(
+        options, [&](const auto&) { return stored; }, &clock_, kTimeout);
+    ASSERT_OK(consumer);
+    std::vector<std::string> lines;
+    ASSERT_TRUE(PollUntil(consumer->get(), [&](const Result<PollResult>& polled) {
+      if (polled.ok() && !Line(*polled).empty()) lines.push_back(Line(*polled));
+      return !lines.empty() && lines.back() == (same ? "2" : "caught up");
+    }));
+    const std::vector<std::string> expected =
+        same ? std::vector<std::string>{"2"} : std::vector<std::string>{"reread recreated", "0", "1", "2", "caught up"};
+    EXPECT_EQ(lines, expected);
+  }
+}
+
+// Nothing is lost or comes twice however often reading is held up, and the last record stays readable meanwhile.
+TEST_F(KafkaTest, KeepingAliveReturnsNothingAndLosesNothing) {
+  auto producer = OpenKafkaProducer(Options());
+  ASSERT_OK(producer);
+  constexpr std::int64_t kRecords = 500;
+  std::vector<OutRecord> records;
+  for (std::int64_t i = 0; i < kRecords; ++i) records.push_back(Record("k", std::to_string(i)));
+  ASSERT_OK((*producer)->Send(records, kTimeout));
+  auto consumer = OpenKafkaConsumer(Pinned({"items"}), NothingStored, &clock_, kTimeout);
+  ASSERT_OK(consumer);
+  std::int64_t next = 0;
+  ASSERT_TRUE(PollUntil(consumer->get(), [&](const Result<PollResult>& polled) {
+    if (!polled.ok() || polled->kind != PollResult::Kind::kRecord) return false;
+    EXPECT_EQ(polled->record.offset, next);
+    for (int i = 0; i < (next % 50 == 0 ? 5 : 0); ++i) EXPECT_OK((*consumer)->KeepAlive());
+    EXPECT_EQ(*polled->record.value, std::to_string(next));
+    return ++next == kRecords;
+  }));
+}
+
 TEST_F(KafkaTest, AnOffsetThatTheLogDoesNotHoldEndsTheStream) {
   auto producer = OpenKafkaProducer(Options());
   ASSERT_OK(producer);
   ASSERT_OK((*producer)->Send({Record("a", "1")}, kTimeout));
-  const OffsetLookup lookup = [](const std::vector<TopicPartition>&) {
-    return std::map<TopicPartition, std::int64_t>{{{"items", 0}, 77}};
-  };
+  const OffsetLookup lookup = [](const std::vector<TopicPartition>&) { return StoredAt({"items", 0}, 77); };
   auto consumer = OpenKafkaConsumer(Pinned({"items"}), lookup, &clock_, kTimeout);
   ASSERT_OK(consumer);
   Status failure;
@@ -337,9 +427,7 @@ TEST_F(KafkaTest, AGroupSharesPartitionsAndTellsOfAssignmentInBand) {
   options.topics = {"items"};
   options.group_id = "engines";
   options.group_instance_id = "engine-1";
-  const OffsetLookup lookup = [](const std::vector<TopicPartition>&) {
-    return std::map<TopicPartition, std::int64_t>{{{"items", 0}, 1}};
-  };
+  const OffsetLookup lookup = [](const std::vector<TopicPartition>&) { return StoredAt({"items", 0}, 1); };
   auto consumer = OpenKafkaConsumer(options, lookup, &clock_, kTimeout);
   ASSERT_OK(consumer);
   std::vector<std::string> seen;

@@ -11,6 +11,11 @@ UserChange Bought(const std::string& item, std::int64_t at_ms) {
   return change;
 }
 
+void ApplyUserChange(const UserChange& change, const HistoryBounds& bounds, std::optional<UserState>* user) {
+  HistoryChange done;
+  ApplyUserChange(change, bounds, user, &done);
+}
+
 TEST(UserHistory, KeepsTheLastByEventTimeWhateverTheOrderOfArrival) {
   std::optional<UserState> user;
   const HistoryBounds bounds{3, 10};
@@ -26,7 +31,8 @@ TEST(UserHistory, KeepsTheLastByEventTimeWhateverTheOrderOfArrival) {
 
 TEST(UserHistory, SeenIsBoundedAndHoldsEachItemOnce) {
   std::optional<UserState> user;
-  for (const char* item : {"a", "b", "a", "c", "d"}) ApplyUserChange(Bought(item, 1), {10, 3}, &user);
+  std::int64_t at_ms = 0;
+  for (const char* item : {"a", "b", "a", "c", "d"}) ApplyUserChange(Bought(item, ++at_ms), {10, 3}, &user);
   EXPECT_EQ(user->seen, (std::vector<std::string>{"a", "c", "d"}));
 }
 

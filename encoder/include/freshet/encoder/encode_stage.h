@@ -6,8 +6,15 @@
 // closes its output. Errors: permanent ones end the stage and close both queues.
 #pragma once
 
+#include <cstdint>
+#include <deque>
 #include <mutex>
+#include <string>
+#include <string_view>
 #include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "freshet/core/clock.h"
 #include "freshet/core/metrics.h"
@@ -18,12 +25,25 @@
 
 namespace freshet {
 
+// What is stored of items: who comes with the features that it has already is not embedded again. Implemented by the
+// store's Applier. Thread-safe.
+class KnownItems {
+ public:
+  virtual ~KnownItems() = default;
+  // HashOf(features) as stored; 0: no such item. Errors: kCorruption, kIoError.
+  [[nodiscard]] virtual Result<std::uint64_t> FeaturesHash(std::string_view item_id) const = 0;
+  // How many of the batches that this stage pushed are in what FeaturesHash() says.
+  [[nodiscard]] virtual std::uint64_t applied_batches() const = 0;
+};
+
 class EncodeStage {
  public:
   EncodeStage(ItemEncoder* encoder, DeadLetterQueue* dead_letters, BoundedQueue<EventBatch>* in,
               BoundedQueue<EncodedBatch>* out, const Clock* clock, Metrics* metrics);
   ~EncodeStage();
 
+  // Before Start(); `known` outlives the stage.
+  void SkipUnchanged(const KnownItems* known) { known_ = known; }
   void Start();
   void Join();  // REQUIRES: the input queue is, or will be, closed
   [[nodiscard]] Status status() const;
@@ -33,13 +53,23 @@ class EncodeStage {
   Result<EncodedBatch> Encode(EventBatch batch);
   Status EncodeRange(std::vector<Event*>* items, std::size_t begin, std::size_t end, std::vector<float>* vectors,
                      std::vector<bool>* bad, std::vector<DeadLetter>* letters);
+  Result<bool> SameFeatures(const ItemUpdate& item) const;
+  void ForgetApplied();
+  void Remember(const EncodedBatch& batch);
 
   ItemEncoder* const encoder_;
   DeadLetterQueue* const dead_letters_;
   BoundedQueue<EventBatch>* const in_;
   BoundedQueue<EncodedBatch>* const out_;
   const Clock* const clock_;
+  const KnownItems* known_ = nullptr;
+  // Stage's thread only. Items of batches that were pushed and not applied yet: what the store says of them is old.
+  std::uint64_t pushed_ = 0;
+  std::uint64_t barrier_ = 0;  // until this batch is applied nothing that is stored counts
+  std::deque<std::pair<std::uint64_t, std::vector<std::string>>> in_flight_;
+  std::unordered_map<std::string, std::uint64_t> newest_;  // item -> its newest batch in flight
   Counter& encoded_;
+  Counter& kept_;
   Counter& superseded_;
   Histogram& encode_seconds_;
   std::thread thread_;

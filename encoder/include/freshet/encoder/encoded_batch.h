@@ -15,7 +15,8 @@ namespace freshet {
 
 // The last write of an item in its batch.
 struct ItemChange {
-  ItemUpdate update;               // its `vector` is the embedding; empty when deleted
+  ItemUpdate update;               // its `vector` is the embedding; empty when deleted, or with `same_features`
+  bool same_features = false;      // as the store has them: the vector that is there stays
   LogPosition position;            // in the log this process reads: the items topic, or a follower's changelog
   std::size_t progress_index = 0;  // which entry of the batch's `progress` that partition is
   std::int64_t record_timestamp_ms = 0;
@@ -38,8 +39,9 @@ struct EncodedBatch {
   std::vector<ItemChange> items;  // at most one per item id
   std::vector<UserChange> users;  // in log order
   std::vector<PartitionProgress> progress;
+  std::vector<PartitionMark> marks;  // a batch with marks has nothing else
   std::int64_t as_of_ms = 0;
-  std::size_t bytes = 0;
+  std::size_t bytes = 0;  // of keys, values and vectors
   // Monotonic microseconds, for freshness by stage.
   std::int64_t encoded_at_us = 0;
 };

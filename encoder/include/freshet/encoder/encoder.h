@@ -26,6 +26,8 @@ class ItemEncoder {
   [[nodiscard]] virtual int dim() const = 0;
   [[nodiscard]] virtual Metric metric() const = 0;
   [[nodiscard]] virtual const std::string& space_id() const = 0;
+  // Whether an item's vector comes from its record, not from its features alone.
+  [[nodiscard]] virtual bool reads_vector() const { return false; }
   // `out` holds items.size() rows of dim() floats. All or nothing: one bad item fails the call (the stage bisects).
   // Errors: kInvalidArgument when an item cannot be embedded (missing vector, non-finite output, the model raised);
   // permanent codes when the model itself is broken. Not thread-safe: one caller.

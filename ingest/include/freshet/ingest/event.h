@@ -80,7 +80,8 @@ struct Event {
   std::size_t progress_index = 0;        // which entry of its batch's `progress` its partition is
   std::int64_t record_timestamp_ms = 0;  // Kafka's record time, Unix ms: the start of the freshness clock
   std::variant<Skipped, ItemUpdate, Interaction, UserUpdate> body;
-  RawCopy raw;  // of items that still have to be embedded; empty otherwise
+  bool key_is_poison = false;  // where it does not decode: because of the record's key, not of its value
+  RawCopy raw;                 // of items that still have to be embedded; empty otherwise
 };
 
 // How far a partition is covered by a batch.
@@ -91,13 +92,34 @@ struct PartitionProgress {
   std::uint64_t fingerprint = 0;  // XXH3 of the last covered record's timestamp and key: notices a re-created topic
   std::uint64_t epoch = 0;        // followers: the writer's store epoch ...
   std::uint64_t sequence = 0;     // ... and the newest sequence covered; 0 on the engine's side
+  // Engine: wall time at which everything up to the partition's end was last known to be covered, or at which reading
+  // from its beginning began; 0: unknown. Tombstones may be compacted away some time after it.
+  std::int64_t complete_ms = 0;
+  // Engine: how often the partition was read again from its beginning (the store's word, not the batch's), and whether
+  // that is still going on: what has not been seen when it ends is swept.
+  std::uint32_t generation = 0;
+  bool rereading = false;
+  // Engine: while rereading, offsets below it were applied before and only say what is still there; 0: the log is
+  // another one.
+  std::int64_t seen_below = 0;
+};
+
+// What happened to a partition as a whole. Stands between batches of records, in the order in which it happened.
+struct PartitionMark {
+  enum class Kind {
+    kReread,    // the log is no longer the one that was read: it is read again from its beginning
+    kCaughtUp,  // ... and its end was reached
+  } kind = Kind::kReread;
+  TopicPartition partition;
+  bool same_log = false;  // kReread: offsets mean what they meant before
 };
 
 struct EventBatch {
   std::vector<Event> events;                // in log order within each partition
   std::vector<PartitionProgress> progress;  // one for each partition touched
-  std::int64_t as_of_ms = 0;  // log time up to which everything is in this batch or an earlier one; 0: unknown
-  std::size_t bytes = 0;      // of keys and values, for the queue's byte bound
+  std::int64_t as_of_ms = 0;         // log time up to which everything is in this batch or an earlier one; 0: unknown
+  std::size_t bytes = 0;             // of keys and values, for the queue's byte bound
+  std::vector<PartitionMark> marks;  // a batch with marks has no events
 };
 
 }  // namespace freshet

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "freshet/core/clock.h"
 #include "freshet/core/metrics.h"
@@ -41,6 +42,8 @@ class IngestStage {
               BoundedQueue<EventBatch>* out, const Clock* clock, Metrics* metrics);
   ~IngestStage();
 
+  // `owned` is told, on the stage's thread, which partitions are owned whenever that changes. Before Start().
+  void OnOwned(std::function<void(const std::vector<TopicPartition>&)> owned) { on_owned_ = std::move(owned); }
   void Start();
   // Finishes the batch at hand, closes the queue, joins. Idempotent.
   void Stop();
@@ -55,7 +58,12 @@ class IngestStage {
   Status AddOrRetry(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters);
   // complete: all that was polled is in this batch or an earlier one.
   Status Emit(EventBatch* batch, std::vector<DeadLetter>* letters, bool complete = true);
-  void Wait(std::int64_t backoff_ms) const;  // ends early when stopping
+  Status HandlePartitions(const PollResult& change, EventBatch* batch, std::vector<DeadLetter>* letters);
+  Status SendLetters(std::vector<DeadLetter> letters);
+  Status Push(EventBatch batch);
+  void AddPositions(EventBatch* batch);
+  // Ends early when stopping. The source's membership is kept meanwhile.
+  Status Wait(std::int64_t backoff_ms);
 
   // Constant after construction:
   const IngestOptions options_;
@@ -69,7 +77,11 @@ class IngestStage {
   Counter& retries_;
   Gauge& lag_records_;
   Gauge& queue_bytes_;
+  Counter& stalled_;
+  Metrics* const metrics_;
+  std::function<void(const std::vector<TopicPartition>&)> on_owned_;
 
+  std::int64_t positions_told_us_ = 0;  // stage's thread only
   std::atomic<bool> stop_{false};
   std::atomic<bool> running_{false};
   std::thread thread_;

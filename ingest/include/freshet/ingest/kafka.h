@@ -37,6 +37,9 @@ struct ConsumerOptions {
   std::string group_instance_id;
   bool assign_all = false;           // pin every partition of the topics, without a group
   std::vector<std::int32_t> assign;  // pin these partitions of each topic, without a group
+  // A partition whose stored offset is no position in its log any more is read again from its beginning (kReread).
+  // Without it such a partition ends the stream.
+  bool reread_lost = false;
   int session_timeout_ms = 10'000;
   std::size_t queued_max_kbytes = 16'384;  // prefetch bound per partition
 };
@@ -56,6 +59,12 @@ class KafkaProducer : public RecordSink {
   [[nodiscard]] virtual Status Flush(std::chrono::milliseconds timeout) = 0;
 };
 [[nodiscard]] Result<std::unique_ptr<KafkaProducer>> OpenKafkaProducer(const KafkaOptions& options);
+
+// How long each topic keeps tombstones once they are compacted (delete.retention.ms); none of a topic that is not
+// compacted. Where the broker does not say: 24 hours, Kafka's default.
+[[nodiscard]] std::map<std::string, std::int64_t> TombstoneRetentionMs(const KafkaOptions& options,
+                                                                       const std::vector<std::string>& topics,
+                                                                       std::chrono::milliseconds timeout);
 
 // Creates the topics that do not exist; existing ones are left as they are. `compact`: cleanup.policy=compact.
 struct NewTopic {

@@ -18,6 +18,10 @@ void PutFeatures(const Features& features, ByteWriter* out);
 void PutAttributes(const Attributes& attributes, ByteWriter* out);
 [[nodiscard]] Attributes GetAttributes(ByteReader* in);
 
+// XXH3 of that form, never 0: equal content has equal hashes, and is compared by them.
+[[nodiscard]] std::uint64_t HashOf(const Features& features);
+[[nodiscard]] std::uint64_t HashOf(const Attributes& attributes);
+
 // As JSON members: {"title": "x", ...}.
 [[nodiscard]] std::string AttributesToJson(const Attributes& attributes);
 

@@ -31,14 +31,29 @@ struct RawRecord {
 
 // What a poll brought. Ownership changes arrive in-band, between the records that they separate.
 struct PollResult {
-  enum class Kind { kIdle, kRecord, kAssigned, kRevoked } kind = Kind::kIdle;
-  RawRecord record;                        // kRecord
-  std::vector<TopicPartition> partitions;  // kAssigned, kRevoked
+  enum class Kind {
+    kIdle,
+    kRecord,
+    kAssigned,  // partitions: all that are owned from now on
+    kRevoked,   // partitions: nothing more of them comes until they are assigned again
+    kReread,    // partitions: one, whose log is no longer the one that was read; it is read again from its beginning
+    kCaughtUp,  // partitions: one, which was read again and has come to its end
+  } kind = Kind::kIdle;
+  RawRecord record;  // kRecord
+  std::vector<TopicPartition> partitions;
+  // kRevoked: others may own them by now. Without it the group is only being arranged anew, and nobody else does.
+  bool lost = false;
+  std::string reason;  // kReread: evicted, beyond_end, recreated or tombstones
 };
 
-// Offsets to start from: for each partition asked for, the stored next offset, or nothing where none is stored (then
+// Where to start: for each partition asked for what the store covers of it, or nothing where it covers nothing (then
 // the source starts at the earliest record that the log still holds).
-using OffsetLookup = std::function<std::map<TopicPartition, std::int64_t>(const std::vector<TopicPartition>&)>;
+using StoredPositions = std::map<TopicPartition, PartitionProgress>;
+using OffsetLookup = std::function<StoredPositions(const std::vector<TopicPartition>&)>;
+
+// XXH3 of a record's timestamp and key: notices a topic that was deleted and made again, where the same offset holds
+// another record.
+[[nodiscard]] std::uint64_t Fingerprint(const RawRecord& record);
 
 class RecordSource {
  public:
@@ -46,6 +61,12 @@ class RecordSource {
   // Waits up to `timeout` for something. Errors: kUnavailable while the broker is away (poll again, the source retries
   // by itself); permanent codes end the stream.
   [[nodiscard]] virtual Result<PollResult> Poll(std::chrono::milliseconds timeout) = 0;
+  // For a caller that can take no record just now, but must not lose its membership: serves the group, returns no
+  // record and leaves the views of the last one valid. Ownership changes that it meets are returned by the Polls that
+  // follow.
+  virtual Status KeepAlive() { return Status::Ok(); }
+  // Of every owned partition: `partition`, `complete_ms`, and `next_offset` (-1: unknown).
+  [[nodiscard]] virtual std::vector<PartitionProgress> Positions() const { return {}; }
   // Log time up to which every record of every owned partition has been returned by Poll(): now for partitions at their
   // end, else the time of the last record returned. 0: nothing is owned yet, or a partition has not answered so far.
   [[nodiscard]] virtual std::int64_t AsOfMs() const = 0;

@@ -23,6 +23,7 @@
 #include "freshet/core/clock.h"
 #include "freshet/core/metrics.h"
 #include "freshet/core/queue.h"
+#include "freshet/encoder/encode_stage.h"
 #include "freshet/encoder/encoded_batch.h"
 #include "freshet/indexer/index.h"
 #include "freshet/store/catalog.h"
@@ -35,6 +36,8 @@ struct ApplierOptions {
   enum class Role { kEngine, kFollower };
   Role role = Role::kEngine;
   std::string vectors_topic = "vectors";                      // follower: which of its topics holds items
+  std::string items_topic = "items";                          // engine: which of its topics holds items ...
+  std::string users_topic = "users";                          // ... and which profiles
   std::size_t history = 50;                                   // interactions kept per user
   std::size_t seen = 1024;                                    // item ids remembered per user
   std::size_t rebuild_batch = 1024;                           // rows per insert while the index is rebuilt at start
@@ -44,7 +47,7 @@ struct ApplierOptions {
   std::uint64_t outbox_max_bytes = std::uint64_t{256} << 20;  // above it, applying waits for the publisher
 };
 
-class Applier final : public Replica {
+class Applier final : public Replica, public KnownItems {
  public:
   // `store` outlives the applier. `index` is empty, or comes from a file that the store names; Rebuild() makes it
   // equal to the store.
@@ -74,7 +77,12 @@ class Applier final : public Replica {
   [[nodiscard]] std::string blocked() const;
   [[nodiscard]] Status status() const;
 
-  // Next offsets as stored, for OffsetLookup.
+  // Partitions of any topic that this engine owns: items of others are in no answer from now on, and return with their
+  // partition. What is stored of them stays. Thread-safe. Never called: all are owned.
+  void Own(const std::vector<TopicPartition>& partitions);
+
+  // What is stored of partitions, for OffsetLookup; and their next offsets alone.
+  [[nodiscard]] StoredPositions Stored(const std::vector<TopicPartition>& wanted) const;
   [[nodiscard]] std::map<TopicPartition, std::int64_t> StoredOffsets(const std::vector<TopicPartition>& wanted) const;
 
   // What Rebuild() inserted into the index: 0 where a file brought everything.
@@ -88,6 +96,10 @@ class Applier final : public Replica {
   // Index against store: live labels one to one with the store's items. Errors: kCorruption naming the first
   // difference. REQUIRES: nothing is being applied.
   Status Audit() const;
+
+  // KnownItems:
+  [[nodiscard]] Result<std::uint64_t> FeaturesHash(std::string_view item_id) const override;
+  [[nodiscard]] std::uint64_t applied_batches() const override { return applied_batches_.load(); }
 
   // Replica:
   [[nodiscard]] const std::string& space_id() const override { return store_options_.space_id; }
@@ -109,11 +121,25 @@ class Applier final : public Replica {
 
  private:
   struct Plan;
+  [[nodiscard]] bool is_engine() const { return options_.role == ApplierOptions::Role::kEngine; }
+  // For the catalog: a follower's partitions are those of the changelog, all of which it reads.
+  [[nodiscard]] std::int32_t PartitionOf(const ItemRow& row) const { return is_engine() ? row.position.partition : -1; }
   Status PlanItems(EncodedBatch* batch, Plan* plan);
+  Status PlanItem(const PartitionProgress& source, ItemChange* change, Plan* plan);
   Status PlanUsers(EncodedBatch* batch, Plan* plan);
   [[nodiscard]] bool IsNewToFollower(const UserChange& change, const PartitionProgress& from,
                                      std::map<TopicPartition, PartitionProgress>* sources) const;
   Status PlanEpochs(EncodedBatch* batch, Plan* plan);
+  Status PlanUser(const PartitionProgress& source, const UserChange& change, Plan* plan);
+  void PlanProgress(const EncodedBatch& batch, Plan* plan) const;
+  void PlanSeen(const ItemRow& old, Commit::Item item, Plan* plan) const;
+  static void PlanRemoval(const std::string& item_id, Label label, Plan* plan);
+  Result<bool> SameVector(const ItemChange& change, const ItemRow& old, std::uint64_t features_hash) const;
+  Status Write(Plan* plan, std::int64_t as_of_ms);
+  Status ApplyMark(const PartitionMark& mark);
+  Status Sweep(const PartitionProgress& swept);
+  Status SweepItems(const PartitionProgress& swept, std::size_t* removed);
+  Status SweepUsers(const PartitionProgress& swept, std::size_t* removed);
   Status MakeVisible(const Plan& plan);
   Status InsertStored(const std::vector<Label>& labels, const std::function<void(double)>& progress);
   Status WriteOrWait(const Commit& commit);
@@ -121,7 +147,6 @@ class Applier final : public Replica {
   void WorkAtRest();
   void Run(BoundedQueue<EncodedBatch>* in, const std::function<void(const std::vector<PartitionProgress>&)>& on_stored);
   void ReportAttributes();
-  void CountInteraction(const std::string& item_id, std::int64_t timestamp_ms);
   [[nodiscard]] bool IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const;
 
   // Constant after construction:
@@ -134,8 +159,12 @@ class Applier final : public Replica {
   Counter& applied_deletes_;
   Counter& applied_users_;
   Counter& stale_;
+  Counter& unchanged_;
+  Counter& attributes_only_;
+  Counter& swept_;
   Counter& commits_;
   Gauge& live_items_;
+  Gauge& hidden_items_;
   Gauge& blocked_gauge_;
   Counter& reopened_;
   Gauge& attribute_bytes_;
@@ -158,6 +187,7 @@ class Applier final : public Replica {
   std::atomic<std::uint64_t> sequence_{0};
   std::atomic<std::uint64_t> users_{0};
   std::atomic<std::uint64_t> applied_records_{0};
+  std::atomic<std::uint64_t> applied_batches_{0};
   std::thread thread_;
   mutable std::mutex mu_;
   Status status_;        // guarded by mu_

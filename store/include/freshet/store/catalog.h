@@ -13,6 +13,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <shared_mutex>
 #include <string>
 #include <string_view>
@@ -31,11 +32,14 @@ class Catalog {
     std::string item_id;
     std::optional<Label> label;  // nothing: deleted
     Attributes attributes = {};
+    std::int32_t partition = -1;  // of the items topic; see ShowOnly()
   };
   explicit Catalog(const AttributeIndexOptions& options = {}) : attributes_(options) {}
 
-  // Makes all changes visible at once.
+  // Makes all changes visible at once. An item may come with the label that it has: only its attributes change.
   void Apply(const std::vector<Change>& changes);
+  // Items of other partitions are in no answer that begins later, as if they were deleted, until they are shown again.
+  void ShowOnly(std::set<std::int32_t> partitions);
   // Forgets the labels that were already dead at the previous call. The writer calls it less often than any search may
   // last (request deadlines are seconds), so no search still holds one of them.
   void ForgetDeadLabels();
@@ -45,6 +49,10 @@ class Catalog {
   void Resolve(const std::vector<Hit>& hits, std::vector<std::string>* ids, const Filter* filter = nullptr) const;
   [[nodiscard]] std::optional<Label> LabelOf(std::string_view item_id) const;
   [[nodiscard]] std::size_t live() const;
+  // Items that live but are not shown. While there are any, an unfiltered search meets their labels in the index.
+  [[nodiscard]] std::size_t hidden() const;
+  // As LabelOf, of items that are not shown as well; for audits.
+  [[nodiscard]] std::optional<Label> StoredLabelOf(std::string_view item_id) const;
   [[nodiscard]] std::vector<std::string> LiveIds() const;  // unordered; for audits and tests
 
   // The items that match a filter, as a filter for the index. Valid as long as a request may last.
@@ -85,11 +93,17 @@ class Catalog {
     Label label = 0;           // the newest
     std::uint32_t labels = 0;  // how many entries of by_label_ point here
     bool live = false;
+    std::int32_t partition = -1;
   };
   struct Hash {
     using is_transparent = void;
     std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
   };
+  [[nodiscard]] bool IsHidden(std::uint32_t slot) const {
+    return slot / 64 < hidden_.size() && (hidden_[slot / 64] >> (slot % 64) & 1) != 0;
+  }
+  void SetHidden(std::uint32_t slot, bool hidden);
+  void Reveal(std::uint32_t slot);  // or hide: as its partition says
   [[nodiscard]] std::shared_lock<std::shared_mutex> ReadLock() const {
     const std::lock_guard gate(gate_);
     return std::shared_lock(mu_);
@@ -106,6 +120,9 @@ class Catalog {
   std::vector<std::pair<Label, std::uint32_t>> newly_dead_;  // since the last ForgetDeadLabels()
   std::vector<std::pair<Label, std::uint32_t>> dead_;        // before it
   std::size_t live_ = 0;
+  std::optional<std::set<std::int32_t>> shown_;  // nothing: all
+  std::vector<std::uint64_t> hidden_;            // by slot, of those that live
+  std::size_t hidden_live_ = 0;
 };
 
 }  // namespace freshet

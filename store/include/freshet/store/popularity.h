@@ -1,10 +1,12 @@
 // How often items are interacted with, the older the less: what to answer users of whom nothing is known.
 //
-// Place in the flow: fed by the Applier with each interaction that it applied, begun at start from the stored users'
-// histories (nothing of it is on disk: what users' bounded histories forgot is lost over a restart). Forward decay:
+// Place in the flow: fed by the Applier. It counts exactly the interactions in the stored users' histories: what leaves
+// a history leaves the counts, be it by its bound (so nobody counts more often than that) or because the user is
+// forgotten. So the users' rows are its durable form: it begins with them at start, a follower has the same, and a log
+// that is read again counts nothing twice. Of a category: under a filter. Forward decay:
 // an event counts 2^((its time - a landmark) / half-life), so that the order never has to be computed anew; the
-// landmark moves on before numbers get too large. Bounded: beyond max_items the least popular are forgotten.
-// Thread-safe.
+// landmark moves on before numbers get too large. Bounded: beyond max_items the least popular are forgotten, and
+// counted anew. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -29,18 +31,24 @@ class Popularity {
  public:
   explicit Popularity(const PopularityOptions& options = {}) : options_(options) {}
   void Add(const std::string& item_id, std::int64_t timestamp_ms);
+  void Remove(const std::string& item_id, std::int64_t timestamp_ms);  // what was added
   // As of now, or of a moment ago when it is asked for often: at most `max_age_ms` on a monotonic clock.
   [[nodiscard]] std::shared_ptr<const PopularItems> Top(std::int64_t now_ms, std::int64_t max_age_ms = 1'000) const;
   [[nodiscard]] std::size_t size() const;
 
  private:
+  struct Count {
+    double weight = 0;
+    std::uint64_t interactions = 0;
+  };
+  [[nodiscard]] double Exponent(std::int64_t timestamp_ms) const;
   void Rescale(std::int64_t landmark_ms);
   void Forget();
 
   const PopularityOptions options_;
   mutable std::mutex mu_;
   // Guarded by mu_:
-  std::unordered_map<std::string, double> weights_;
+  std::unordered_map<std::string, Count> counts_;
   std::int64_t landmark_ms_ = 0;
   std::int64_t newest_ms_ = 0;
   std::uint64_t changes_ = 0;

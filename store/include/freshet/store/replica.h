@@ -26,6 +26,9 @@ struct UserState {
   std::vector<std::string> seen;      // bounded, most recent last
   std::int32_t partition = 0;         // of the log this process reads, where the last change came from ...
   std::uint64_t epoch = 0;            // ... and the epoch of the store that numbered it
+  // Engine: where the profile was last seen in the users topic; -1: there is none.
+  std::int32_t profile_partition = -1;
+  std::uint32_t profile_generation = 0;
 };
 
 class Replica {

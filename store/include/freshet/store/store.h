@@ -67,6 +67,11 @@ struct ItemRow {
   std::uint64_t sequence = 0;
   LogPosition position;  // in the log this process reads
   std::int64_t record_timestamp_ms = 0;
+  // Engine: of its partition when the item was last seen there; see PartitionProgress.
+  std::uint32_t generation = 0;
+  // Engine: HashOf() what is stored; 0: not known.
+  std::uint64_t features_hash = 0;
+  std::uint64_t attributes_hash = 0;
 };
 
 struct OutboxEntry {
@@ -113,7 +118,8 @@ struct Commit {
     std::string item_id;
     std::optional<Label> old_label;  // its vector and label rows go
     bool deleted = false;
-    ItemRow row;  // when not deleted
+    enum class Rows { kAll, kRowAndAttributes, kRow } rows = Rows::kAll;  // what changes; else the label stays
+    ItemRow row;                                                          // when not deleted
     const ItemUpdate* update = nullptr;
   };
   std::vector<Item> items;
@@ -161,6 +167,9 @@ class Store {
   [[nodiscard]] virtual std::uint64_t epoch() const = 0;
   // Follower: rows of this epoch came with a snapshot of the engine and carry the engine's partitions; 0: none did.
   [[nodiscard]] virtual std::uint64_t restored_epoch() const = 0;
+  // Engine: what it numbers after it was restored is above this; 0: it never was. What it numbered before may be older
+  // than what it published.
+  [[nodiscard]] virtual std::uint64_t renumbered() const = 0;
   [[nodiscard]] virtual const StoreOptions& options() const = 0;
   // As of the last commit:
   [[nodiscard]] virtual std::uint64_t next_label() const = 0;

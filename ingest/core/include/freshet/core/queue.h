@@ -34,6 +34,16 @@ class BoundedQueue {
     return true;
   }
 
+  // As Push, but gives up after `timeout`; the element is taken (moved from) only when this returns true. See closed().
+  [[nodiscard]] bool PushFor(T* element, std::size_t bytes, std::chrono::milliseconds timeout) {
+    std::unique_lock lock(mu_);
+    if (!not_full_.wait_for(lock, timeout, [&] { return closed_ || HasRoom(bytes); }) || closed_) return false;
+    elements_.emplace_back(std::move(*element), bytes);
+    bytes_ += bytes;
+    not_empty_.notify_one();
+    return true;
+  }
+
   // Blocks while empty. Nothing: closed and drained.
   [[nodiscard]] std::optional<T> Pop() {
     std::unique_lock lock(mu_);
@@ -59,6 +69,10 @@ class BoundedQueue {
   [[nodiscard]] bool drained() const {
     const std::lock_guard lock(mu_);
     return closed_ && elements_.empty();
+  }
+  [[nodiscard]] bool closed() const {
+    const std::lock_guard lock(mu_);
+    return closed_;
   }
   [[nodiscard]] std::size_t size() const {
     const std::lock_guard lock(mu_);

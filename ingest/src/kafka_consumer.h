@@ -1,0 +1,88 @@
+// The consumer over librdkafka: offsets from the store, groups, ends of partitions, `as_of`, lag.
+//
+// Place in the flow: private to the Kafka adapters; kafka_consumer.cc polls and delivers, kafka_group.cc owns and gives
+// up partitions. Thread-safety and errors: see OpenKafkaConsumer().
+#pragma once
+
+#include <deque>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "freshet/ingest/kafka.h"
+#include "kafka_common.h"
+#include "kafka_readings.h"
+
+namespace freshet::kafka {
+
+class Consumer final : public RecordSource {
+ public:
+  Consumer(ConsumerOptions options, OffsetLookup stored_offsets, const Clock* clock)
+      : options_(std::move(options)),
+        clock_(clock),
+        readings_(std::move(stored_offsets), options_.reread_lost, clock) {}
+  ~Consumer() override;
+
+  Status Open(std::chrono::milliseconds timeout);
+
+  Result<PollResult> Poll(std::chrono::milliseconds timeout) override;
+  Status KeepAlive() override;
+  [[nodiscard]] std::vector<PartitionProgress> Positions() const override;
+  std::int64_t AsOfMs() const override;
+  std::int64_t LagRecords() const override;
+  void ReportStored(const std::vector<PartitionProgress>& progress) override;
+
+ private:
+  [[nodiscard]] bool pinned() const { return options_.assign_all || !options_.assign.empty(); }
+  Result<std::vector<TopicPartition>> AwaitTopics(std::chrono::milliseconds timeout);
+  Status Assign(const std::vector<TopicPartition>& partitions);
+  Status Restart();
+  Status Pause(bool paused);
+  void Unassign();
+  void TellLoss();
+  void LookForPartitions();
+  Result<PollResult> After(Readings::Verdict verdict, PollResult result);
+  Result<PollResult> Deliver();
+  Result<PollResult> HandleError(const rd_kafka_message_t& message);
+  Result<PollResult> HandleLost(const TopicPartition& partition, std::int64_t offset);
+  Status Fail(Status status);
+  void SetAway(bool away, std::string_view reason);
+  void ProbeBroker();
+  void CommitForDashboards();
+
+  static void OnRebalance(rd_kafka_t* rk, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t* partitions,
+                          void* self);
+  static void OnError(rd_kafka_t* rk, int error, const char* reason, void* self);
+
+  // Constant after Open():
+  const ConsumerOptions options_;
+  const Clock* const clock_;
+  rd_kafka_t* rk_ = nullptr;
+  std::int64_t look_every_us_ = 0;  // for new partitions, where all are pinned
+
+  // Polling thread only (librdkafka calls back on it):
+  Readings readings_;
+  std::deque<PollResult> changes_;  // changes of partitions not yet returned
+  bool paused_ = false;
+  std::deque<MessagePtr> early_;         // came while paused, which they should not: returned first afterwards
+  std::vector<TopicPartition> revoked_;  // while the group is being arranged anew
+  std::int64_t revoked_since_us_ = 0;
+  std::int64_t next_look_us_ = 0;
+  MessagePtr message_;              // what the last record's views point into
+  bool undelivered_ = false;        // message_ came behind ownership changes
+  Status failed_;                   // permanent
+  bool away_ = false;               // no broker can be reached ...
+  std::int64_t away_since_ms_ = 0;  // ... since then (wall)
+  std::int64_t next_probe_us_ = 0;
+  std::int64_t next_commit_us_ = 0;
+  std::string last_error_;
+  bool turned_away_ = false;  // by a broker, while opening
+  bool closing_ = false;
+
+  std::mutex mu_;
+  std::map<TopicPartition, std::int64_t> stored_;  // guarded by mu_: reported, not yet committed
+};
+
+}  // namespace freshet::kafka

@@ -1,0 +1,196 @@
+#include "kafka_readings.h"
+
+#include <algorithm>
+
+#include "freshet/core/bytes.h"
+#include "freshet/core/checksum.h"
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+
+namespace freshet {
+
+std::uint64_t Fingerprint(const RawRecord& record) {
+  ByteWriter bytes;
+  bytes.Put(record.timestamp_ms);
+  const std::string time = bytes.Take();
+  return Xxh3(record.key.value_or(std::string_view()), Xxh3(time));
+}
+
+namespace kafka {
+
+void Readings::Assign(const std::vector<TopicPartition>& partitions, std::deque<PollResult>* changes) {
+  all_.clear();
+  PollResult change;
+  change.kind = PollResult::Kind::kAssigned;
+  change.partitions = partitions;
+  changes->push_back(std::move(change));
+  const StoredPositions stored = stored_(partitions);
+  for (const TopicPartition& partition : partitions) Begin(partition, stored, changes);
+}
+
+void Readings::Add(const TopicPartition& partition, std::deque<PollResult>* changes) {
+  Begin(partition, stored_({partition}), changes);
+}
+
+void Readings::Begin(const TopicPartition& partition, const StoredPositions& stored, std::deque<PollResult>* changes) {
+  Reading& reading = all_[partition];
+  const auto found = stored.find(partition);
+  if (found == stored.end()) {
+    reading.complete_ms = clock_->WallMs();
+  } else {
+    const PartitionProgress& known = found->second;
+    // Nothing of it was read so far: from wherever the log begins.
+    reading.next_offset = known.next_offset > 0 ? known.next_offset : -1;
+    reading.complete_ms = known.complete_ms;
+    reading.rereading = known.rereading;
+    reading.fingerprint = known.fingerprint;
+    if (!reread_) {
+      // A follower is ordered by sequences; its publisher's records have no fingerprints.
+    } else if (rereading_.contains(partition) && !known.rereading) {
+      Reread(partition, &reading, "interrupted", "the partition changed hands before that was stored", changes);
+    } else if (!known.rereading && TombstonesMayBeGone(partition.topic, known.complete_ms)) {
+      Reread(partition, &reading, "tombstones",
+             StrCat("nothing was read of it for longer than the topic's delete.retention.ms (",
+                    tombstones_ms_.at(partition.topic), "): deletes may have been compacted away"),
+             changes);
+    } else if (known.fingerprint != 0 && known.next_offset > 0) {
+      reading.expected = known.fingerprint;
+    }
+  }
+  const std::optional<std::int64_t> from = StartOf(reading);
+  LogInfo("kafka", "partition assigned",
+          {{"topic", partition.topic},
+           {"partition", StrCat(partition.partition)},
+           {"from", reading.next_offset < 0 || !from ? "the beginning" : StrCat(reading.next_offset)}});
+}
+
+std::optional<std::int64_t> Readings::StartOf(const Reading& reading) {
+  if (reading.next_offset < 0) return std::nullopt;
+  return reading.expected ? reading.next_offset - 1 : reading.next_offset;
+}
+
+Readings::Verdict Readings::OnRecord(const RawRecord& record, std::deque<PollResult>* changes) {
+  const auto found = all_.find({std::string(record.topic), record.partition});
+  if (found == all_.end()) return Verdict::kDrop;  // an old delivery of a partition given up since
+  Reading& reading = found->second;
+  if (Compare(&reading)) return Verdict::kRestart;
+  if (record.offset < reading.next_offset) {
+    if (!reading.expected || record.offset != reading.next_offset - 1) return Verdict::kDrop;
+    if (Fingerprint(record) == *reading.expected) {
+      reading.expected.reset();
+      return Verdict::kDrop;
+    }
+    Reread(
+        found->first, &reading, "recreated",
+        StrCat("offset ", record.offset, " holds another record than it did: the topic was made anew, or its log cut"),
+        changes);
+    return Verdict::kRestart;
+  }
+  // Where the record before it was compacted away there is nothing to compare.
+  reading.expected.reset();
+  if (reading.at_end) reading.complete_ms = clock_->WallMs();
+  reading.next_offset = record.offset + 1;
+  reading.last_timestamp_ms = record.timestamp_ms;
+  if (reread_) reading.fingerprint = Fingerprint(record);
+  reading.answered = true;
+  reading.at_end = false;
+  return Verdict::kReturn;
+}
+
+Readings::Verdict Readings::OnEnd(const TopicPartition& partition, std::int64_t offset,
+                                  std::deque<PollResult>* changes) {
+  const auto found = all_.find(partition);
+  if (found == all_.end()) return Verdict::kDrop;
+  Reading& reading = found->second;
+  if (Compare(&reading)) return Verdict::kRestart;
+  if (reread_ && !reading.rereading && !reading.at_end && reading.next_offset > 0 &&
+      TombstonesMayBeGone(partition.topic, reading.complete_ms)) {
+    Reread(partition, &reading, "tombstones",
+           StrCat("reading it took longer than the topic's delete.retention.ms (", tombstones_ms_.at(partition.topic),
+                  "): deletes may have been compacted away meanwhile"),
+           changes);
+    return Verdict::kRestart;
+  }
+  reading.answered = true;
+  reading.at_end = true;
+  reading.next_offset = std::max(reading.next_offset, offset);
+  reading.complete_ms = clock_->WallMs();
+  if (reading.rereading) {
+    reading.rereading = false;
+    rereading_.erase(partition);
+    PollResult change;
+    change.kind = PollResult::Kind::kCaughtUp;
+    change.partitions = {partition};
+    changes->push_back(std::move(change));
+  }
+  return Verdict::kDrop;
+}
+
+bool Readings::OnLost(const TopicPartition& partition, std::int64_t low, std::int64_t high,
+                      std::deque<PollResult>* changes) {
+  const auto found = all_.find(partition);
+  if (found == all_.end()) return true;
+  if (!reread_) return false;
+  Reading& reading = found->second;
+  if (reading.expected && low == reading.next_offset) {
+    // Only the record to compare with is gone; what comes next is there.
+    reading.expected.reset();
+    return true;
+  }
+  if (reading.next_offset < 0) return true;  // the beginning: it moved on meanwhile, and is asked for again
+  const bool evicted = low >= 0 && reading.next_offset < low;
+  const bool beyond = high < 0 || reading.next_offset > high;
+  Reread(partition, &reading,
+         evicted  ? "evicted"
+         : beyond ? "beyond_end"
+                  : "recreated",
+         StrCat("the log holds offsets ", low, " to ", high, ", offset ", reading.next_offset, " was to be next"),
+         changes);
+  return true;
+}
+
+void Readings::Doubt(const std::string& topic) {
+  for (auto& [partition, reading] : all_) {
+    if (reread_ && partition.topic == topic && reading.next_offset > 0 && reading.fingerprint != 0) {
+      reading.doubted = true;
+    }
+  }
+}
+
+// Only now that the partition is being read: before, librdkafka may not take another position for it.
+bool Readings::Compare(Reading* reading) {
+  if (!reading->doubted) return false;
+  reading->doubted = false;
+  reading->expected = reading->fingerprint;
+  reading->at_end = false;
+  return true;
+}
+
+const Reading* Readings::Find(const TopicPartition& partition) const {
+  const auto found = all_.find(partition);
+  return found == all_.end() ? nullptr : &found->second;
+}
+
+void Readings::Reread(const TopicPartition& partition, Reading* reading, const std::string& reason,
+                      const std::string& why, std::deque<PollResult>* changes) {
+  LogWarning(
+      "kafka", "a partition is read again from its beginning; what it no longer holds will be removed",
+      {{"topic", partition.topic}, {"partition", StrCat(partition.partition)}, {"cause", reason}, {"reason", why}});
+  *reading = Reading{};
+  reading->rereading = true;
+  reading->complete_ms = clock_->WallMs();
+  rereading_.insert(partition);
+  PollResult change;
+  change.kind = PollResult::Kind::kReread;
+  change.partitions = {partition};
+  change.reason = reason;
+  changes->push_back(std::move(change));
+}
+
+bool Readings::TombstonesMayBeGone(const std::string& topic, std::int64_t complete_ms) const {
+  const auto retention = tombstones_ms_.find(topic);
+  return retention != tombstones_ms_.end() && complete_ms > 0 && clock_->WallMs() - complete_ms > retention->second;
+}
+
+}  // namespace kafka
+}  // namespace freshet

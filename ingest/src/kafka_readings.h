@@ -1,0 +1,83 @@
+// Where reading of each owned partition stands, and whether its log is still the one that the store knows.
+//
+// Place in the flow: private to the consumer; knows nothing of librdkafka. A log is no longer the known one when the
+// stored offset is not in it (evicted, or beyond its end), when the record before that offset is another one than the
+// stored fingerprint says (deleted and made again: this version of librdkafka knows no topic ids), or when tombstones
+// may have been compacted away since everything was last covered. Then the partition is read again from its beginning.
+// Not thread-safe: polling thread only.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "freshet/core/clock.h"
+#include "freshet/ingest/record_source.h"
+
+namespace freshet::kafka {
+
+struct Reading {
+  std::int64_t next_offset = -1;  // of the last record returned + 1, or where reading started; -1: the earliest
+  std::int64_t last_timestamp_ms = 0;
+  std::int64_t complete_ms = 0;           // see PartitionProgress
+  std::uint64_t fingerprint = 0;          // of the last record returned or stored
+  std::optional<std::uint64_t> expected;  // the fingerprint of next_offset - 1, which is read once more to compare
+  bool doubted = false;                   // to be compared as soon as something comes of it
+  bool rereading = false;                 // until the end is reached
+  bool answered = false;                  // a record or the end came
+  bool at_end = false;
+};
+
+class Readings {
+ public:
+  // `reread`: a lost position is read again from the beginning; else the caller is told to give up.
+  Readings(OffsetLookup stored, bool reread, const Clock* clock)
+      : stored_(std::move(stored)), reread_(reread), clock_(clock) {}
+  void SetTombstoneRetention(std::map<std::string, std::int64_t> ms) { tombstones_ms_ = std::move(ms); }
+
+  // What happens is appended to *changes: the assignment, and each partition that is to be read again.
+  void Assign(const std::vector<TopicPartition>& partitions, std::deque<PollResult>* changes);
+  void Add(const TopicPartition& partition, std::deque<PollResult>* changes);
+  void Clear() { all_.clear(); }
+  // Where the log is to be read from; nothing: its beginning.
+  [[nodiscard]] static std::optional<std::int64_t> StartOf(const Reading& reading);
+
+  enum class Verdict {
+    kReturn,  // a new record
+    kDrop,    // seen before, or not ours
+    kRestart  // the partition is to be read from StartOf() on
+  };
+  Verdict OnRecord(const RawRecord& record, std::deque<PollResult>* changes);
+  // `away_since_ms`: when the broker was last heard of, where it is away.
+  Verdict OnEnd(const TopicPartition& partition, std::int64_t offset, std::deque<PollResult>* changes);
+  // The broker does not have the offset that was asked for. `low`, `high`: what it has; -1: not known. False: give up.
+  bool OnLost(const TopicPartition& partition, std::int64_t low, std::int64_t high, std::deque<PollResult>* changes);
+  // The broker says that it does not know the topic: it may be another one when it comes back.
+  void Doubt(const std::string& topic);
+
+  [[nodiscard]] const std::map<TopicPartition, Reading>& all() const { return all_; }
+  [[nodiscard]] const Reading* Find(const TopicPartition& partition) const;
+
+ private:
+  static bool Compare(Reading* reading);
+  void Begin(const TopicPartition& partition, const StoredPositions& stored, std::deque<PollResult>* changes);
+  void Reread(const TopicPartition& partition, Reading* reading, const std::string& reason, const std::string& why,
+              std::deque<PollResult>* changes);
+  [[nodiscard]] bool TombstonesMayBeGone(const std::string& topic, std::int64_t complete_ms) const;
+
+  const OffsetLookup stored_;
+  const bool reread_;
+  const Clock* const clock_;
+  std::map<std::string, std::int64_t> tombstones_ms_;
+  std::map<TopicPartition, Reading> all_;
+  // Told to be read again, and not yet to be at their end. Where the store does not know of it when such a partition is
+  // assigned once more, it begins once more: the store is behind.
+  std::set<TopicPartition> rereading_;
+};
+
+}  // namespace freshet::kafka
