@@ -114,6 +114,9 @@ void ReadKafka(ConfigReader* reader, const YamlNode& node, Config* config) {
       if (const Status status = ValidateLibrdkafkaOptions({{key, ""}}); !status.ok()) {
         reader->Error(map.member_lines[i], status.message());
       } else if (const auto text = reader->ReadText(value, key)) {
+        if (const Status bounds = ValidateLibrdkafkaOptions({{key, *text}}); !bounds.ok()) {
+          reader->Error(map.member_lines[i], bounds.message());
+        }
         config->kafka.librdkafka_options[key] = *text;
       }
     }

@@ -2,9 +2,33 @@
 
 #include <cstdlib>
 
+#include "freshet/core/file.h"
 #include "freshet/core/strings.h"
 
 namespace freshet {
+
+namespace {
+
+constexpr std::size_t kMaxSecretBytes = std::size_t{64} << 10;
+
+// What stands for ${name}. Errors name the variable or the file, never what is in it.
+Result<std::string> Substitute(std::string_view name) {
+  if (name.rfind("env:", 0) == 0) {
+    const char* value = std::getenv(std::string(name.substr(4)).c_str());
+    if (value == nullptr) return ConfigError(StrCat("the environment variable ", name.substr(4), " is not set"));
+    return std::string(value);
+  }
+  if (name.rfind("file:", 0) == 0) {
+    FRESHET_ASSIGN(std::string value, ReadFile(std::string(name.substr(5)), kMaxSecretBytes));
+    // Written by an editor or by echo.
+    if (!value.empty() && value.back() == '\n') value.pop_back();
+    if (!value.empty() && value.back() == '\r') value.pop_back();
+    return value;
+  }
+  return ConfigError("${...} must be ${env:NAME} or ${file:PATH}");
+}
+
+}  // namespace
 
 void ConfigReader::Error(int line, const std::string& message) {
   errors_.push_back(StrCat(file_, ":", line, ": ", message));
@@ -46,16 +70,12 @@ std::optional<std::string> ConfigReader::ReadText(const YamlNode& node, const st
     if (begin == std::string_view::npos) break;
     const std::size_t end = rest.find('}', begin);
     const std::string_view name = end == std::string_view::npos ? "" : rest.substr(begin + 2, end - begin - 2);
-    if (name.rfind("env:", 0) != 0) {
-      Error(node.line, StrCat("`", key, "`: ${...} must be ${env:NAME}"));
+    const Result<std::string> value = Substitute(name);
+    if (!value.ok()) {
+      Error(node.line, StrCat("`", key, "`: ", value.status().message()));
       return std::nullopt;
     }
-    const char* value = std::getenv(std::string(name.substr(4)).c_str());
-    if (value == nullptr) {
-      Error(node.line, StrCat("`", key, "`: the environment variable ", name.substr(4), " is not set"));
-      return std::nullopt;
-    }
-    out.append(rest.substr(0, begin)).append(value);
+    out.append(rest.substr(0, begin)).append(*value);
     rest.remove_prefix(end + 1);
   }
   return out.append(rest);
@@ -110,7 +130,7 @@ ConfigReader::Field ConfigReader::Choice(const std::string& key, const std::vect
               if (choices[i] == *text) return chosen(i);
               list += StrCat(i == 0 ? "" : i + 1 == choices.size() ? " or " : ", ", choices[i]);
             }
-            Error(node.line, StrCat("`", key, "` must be ", list, ", not `", *text, "`"));
+            Error(node.line, StrCat("`", key, "` must be ", list, ", not `", node.scalar, "`"));
           }};
 }
 

@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   freshet::AddEvaluateCommand(&app, &run);
   freshet::AddModelCommand(&app, &run);
   freshet::AddQueryCommand(&app, &run);
+  freshet::AddDeadLettersCommand(&app, &run);
   freshet::AddStoreCommand(&app, &run);
   freshet::AddSnapshotCommand(&app, &run);
   freshet::AddConfigCommand(&app, &run);

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "freshet/core/file.h"
 #include "freshet_test/test_support.h"
 
 namespace freshet {
@@ -110,6 +111,35 @@ TEST(Config, EnvironmentIsExpandedAndAMissingVariableIsNamed) {
   const auto missing = ParseConfig(std::string(kMinimal) + "data_dir: ${env:FRESHET_TEST_UNSET}\n", "f.yaml", {});
   ASSERT_EQ(missing.status().code(), Code::kConfig);
   EXPECT_NE(missing.status().message().find("FRESHET_TEST_UNSET"), std::string::npos);
+}
+
+TEST(Config, AFileIsReadWithoutItsLastLineEndAndAMissingOneIsNamed) {
+  const test::TempDir dir;
+  ASSERT_OK(WriteFileAtomically(dir / "password", "s3cret $ {x}\n"));
+  const std::string yaml =
+      std::string(kMinimal) + "kafka: {librdkafka_options: {sasl.password: \"${file:" + (dir / "password") + "}\"}}\n";
+  const auto config = ParseConfig(yaml, "f.yaml", {});
+  ASSERT_OK(config);
+  EXPECT_EQ(config->kafka.librdkafka_options.at("sasl.password"), "s3cret $ {x}");
+  const auto missing = ParseConfig(std::string(kMinimal) + "data_dir: ${file:/no/such/file}\n", "f.yaml", {});
+  ASSERT_EQ(missing.status().code(), Code::kConfig);
+  EXPECT_NE(missing.status().message().find("/no/such/file"), std::string::npos);
+  const auto unknown = ParseConfig(std::string(kMinimal) + "data_dir: ${vault:x}\n", "f.yaml", {});
+  EXPECT_NE(unknown.status().message().find("${file:PATH}"), std::string::npos);
+}
+
+// A secret in the wrong place is a mistake like any other: the message repeats what the file says, not what it stands
+// for.
+TEST(Config, NoErrorRepeatsASecret) {
+  ::setenv("FRESHET_TEST_SECRET", "s3cret", 1);
+  for (const char* wrong :
+       {"errors.tolerance: ${env:FRESHET_TEST_SECRET}", "topics: {create: \"${env:FRESHET_TEST_SECRET}\"}",
+        "batch: {max_records: \"${env:FRESHET_TEST_SECRET}\"}",
+        "schema_registry: {url: \"${env:FRESHET_TEST_SECRET}\"}", "kafka: {assign: \"${env:FRESHET_TEST_SECRET}\"}"}) {
+    const auto config = ParseConfig(std::string(kMinimal) + wrong + "\n", "f.yaml", {});
+    ASSERT_EQ(config.status().code(), Code::kConfig) << wrong;
+    EXPECT_EQ(config.status().message().find("s3cret"), std::string::npos) << config.status().message();
+  }
 }
 
 TEST(Config, KeysThatFreshetOwnsAreRefusedByName) {

@@ -30,6 +30,7 @@ void AddEvaluateCommand(CLI::App* app, CommandRunner* run);
 void AddModelCommand(CLI::App* app, CommandRunner* run);
 void AddQueryCommand(CLI::App* app, CommandRunner* run);
 void AddConfigCommand(CLI::App* app, CommandRunner* run);
+void AddDeadLettersCommand(CLI::App* app, CommandRunner* run);
 void AddStoreCommand(CLI::App* app, CommandRunner* run);
 void AddSnapshotCommand(CLI::App* app, CommandRunner* run);
 

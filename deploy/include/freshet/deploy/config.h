@@ -3,7 +3,7 @@
 // Place in the flow: read once by `run`, `sidecar` and `config check`. One file format for both roles; a section that a
 // role does not use is allowed. Every key is declared once, in config.cc, with its default and range. Unknown and
 // duplicate keys and values out of range are all reported at once, each with file, line and what to write instead.
-// ${env:NAME} in a value is replaced; secrets come that way and are never printed.
+// ${env:NAME} and ${file:PATH} in a value are replaced; secrets come that way and are never printed.
 #pragma once
 
 #include <map>
