@@ -1,8 +1,10 @@
 // The consumer group and the process on Apache Kafka: static membership, offsets from the store, signals and exit
 // codes.
 #include <csignal>
+#include <set>
 
 #include "freshet/core/file.h"
+#include "freshet/core/strings.h"
 #include "freshet/deploy/config.h"
 #include "freshet/deploy/engine.h"
 #include "freshet/ingest/kafka.h"
@@ -85,6 +87,146 @@ TEST_F(GroupTest, TheBrokersCommitsAreNeverReadBack) {
   ASSERT_OK(engine);
   ASSERT_TRUE(WaitUntilApplied(**engine));
   EXPECT_EQ(Differs(oracle_, (*engine)->applier(), (*engine)->store(), (*engine)->recall()), "");
+}
+
+// Two engines share the partitions: each answers with its own items only, all of them together with all; what one gives
+// up the other has, and what comes back continues where it was.
+TEST_F(GroupTest, EnginesAnswerWithTheItemsOfTheirOwnPartitions) {
+  ItemStream stream(TestSeed(), "items", 200, kTestDim, /*null_keys=*/false);
+  const auto config = [&](const std::string& name) {
+    Config one = EngineConfig();
+    one.data_dir = dir_ / name;
+    one.group_instance_id = name;
+    one.session_timeout_ms = 6'000;
+    one.publisher.vectors_topic = "vectors-" + name;
+    one.publisher.user_events_topic = "user-events-" + name;
+    return one;
+  };
+  const auto ids = [](const Engine& engine) {
+    const auto live = engine.applier().catalog().LiveIds();
+    return std::set<std::string>(live.begin(), live.end());
+  };
+  const auto all = [&] {
+    std::set<std::string> expected;
+    for (const auto& [id, item] : oracle_.live()) expected.insert(id);
+    return expected;
+  };
+  const auto answers_with = [&](const Engine& engine, const std::set<std::string>& expected) {
+    for (const bool exact : {true, false}) {
+      RecallRequest request;
+      request.vector.emplace(kTestDim, 1.0F);
+      request.k = 1000;
+      request.exact = exact;
+      const auto response = engine.recall().Recall(request);
+      EXPECT_OK(response);
+      std::set<std::string> found;
+      for (const RecallHit& hit : response->results) found.insert(hit.id);
+      EXPECT_EQ(found, expected);
+    }
+  };
+  auto first = Engine::Start(config("first"));
+  ASSERT_OK(first);
+  Send(&stream, 500);
+  ASSERT_TRUE(WaitUntilApplied(**first));
+  EXPECT_EQ(ids(**first), all());
+  {
+    auto second = Engine::Start(config("second"));
+    ASSERT_OK(second);
+    Send(&stream, 300);
+    const auto shared = [&] {
+      std::set<std::string> both = ids(**first);
+      const std::set<std::string> theirs = ids(**second);
+      const std::size_t own = both.size();
+      both.insert(theirs.begin(), theirs.end());
+      return own > 0 && !theirs.empty() && both.size() == own + theirs.size() && both == all();
+    };
+    EXPECT_TRUE(WaitFor(shared, 60'000)) << ids(**first).size() << " and " << ids(**second).size() << " of "
+                                         << all().size();
+    answers_with(**first, ids(**first));
+    answers_with(**second, ids(**second));
+    EXPECT_GT((*first)->applier().catalog().hidden(), 0U);
+    EXPECT_OK((*first)->applier().Audit());
+    ASSERT_OK((*second)->Stop());
+  }
+  // A static member is missed when its session is over. What changed meanwhile, the first reads from where it was.
+  Send(&stream, 300);
+  EXPECT_TRUE(WaitFor([&] { return ids(**first) == all(); }, 60'000));
+  ASSERT_TRUE(WaitUntilApplied(**first));
+  EXPECT_EQ((*first)->applier().catalog().hidden(), 0U);
+  EXPECT_EQ(Differs(oracle_, (*first)->applier(), (*first)->store(), (*first)->recall()), "");
+  // Back again, with the store it had.
+  auto second = Engine::Start(config("second"));
+  ASSERT_OK(second);
+  EXPECT_TRUE(WaitFor(
+      [&] { return ids(**first).size() + ids(**second).size() == all().size() && !ids(**second).empty(); }, 60'000));
+  answers_with(**second, ids(**second));
+}
+
+// errors.tolerance: none. The first poison record ends the engine, and the next start meets it again.
+TEST_F(GroupTest, WithoutToleranceTheFirstPoisonRecordEndsTheEngineBeforeItsOffset) {
+  const std::string yaml = dir_ / "strict.yaml";
+  ASSERT_OK(WriteFileAtomically(
+      yaml, EngineYaml(broker_.bootstrap_servers(), dir_ / "strict", "all") + "errors.tolerance: none\n"));
+  ASSERT_OK(CreateTopics(EngineConfig().kafka, {{"items", 1, true}}, kSendTimeout));
+  OutRecord good;
+  good.topic = "items";
+  good.key = "good";
+  good.value = R"({"vector":[1,0,0,0,0,0,0,0]})";
+  OutRecord poison = good;
+  poison.key = "poison";
+  poison.value = "{not json";
+  ASSERT_OK(producer_->Send({good, poison}, kSendTimeout));
+  for (int start = 0; start < 2; ++start) {
+    EXPECT_EQ(RunCommand({FreshetBinary(), "run", "--config", yaml}, nullptr), 1);
+    std::string out;
+    EXPECT_EQ(RunCommand({FreshetBinary(), "store", "dump", dir_ / "strict"}, &out), 0);
+    EXPECT_EQ(out.find("poison"), std::string::npos) << out;
+  }
+}
+
+// What left the stream is listed with its reasons, repaired, and put back.
+TEST_F(GroupTest, DeadLettersAreListedRepairedAndPutBack) {
+  const std::string yaml = dir_ / "engine.yaml";
+  ASSERT_OK(WriteFileAtomically(yaml, EngineYaml(broker_.bootstrap_servers(), dir_ / "engine", "all")));
+  auto engine = Engine::Start(*ParseConfig(*ReadFile(yaml), yaml, {}));
+  ASSERT_OK(engine);
+  std::vector<OutRecord> records;
+  for (const char* value : {"{}", R"({"vector":[1]})", R"({"vector":[2]})"}) {
+    OutRecord record;
+    record.topic = "items";
+    record.key = StrCat("i", records.size());
+    record.value = value;
+    record.headers = {{"trace", "x"}};
+    records.push_back(record);
+  }
+  records[0].key = std::string("\xff\xfe", 2);
+  ASSERT_OK(producer_->Send(records, kSendTimeout));
+  std::string out;
+  const auto list = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> command = {FreshetBinary(), "dead-letters", "list", "--config", yaml};
+    command.insert(command.end(), more.begin(), more.end());
+    out.clear();
+    return RunCommand(command, &out);
+  };
+  ASSERT_TRUE(WaitFor([&] { return list({"--json"}) == 0 && out.find(R"("records":3)") != std::string::npos; }, 60'000))
+      << out;
+  EXPECT_NE(out.find(R"("records":2)"), std::string::npos) << "one reason, twice: " << out;
+  EXPECT_NE(out.find("KEY_CONVERTER"), std::string::npos) << "a key that is no id: " << out;
+  ASSERT_EQ(list({"--records"}), 0);
+  EXPECT_NE(out.find(R"("key_hex":"fffe")"), std::string::npos) << out;
+  std::string repaired;
+  for (const std::string& line : Split(out, '\n')) {
+    const std::size_t at = line.find(R"([1])");
+    if (at != std::string::npos) repaired += line.substr(0, at) + "[1,0,0,0,0,0,0,0]" + line.substr(at + 3) + "\n";
+  }
+  ASSERT_FALSE(repaired.empty()) << out;
+  ASSERT_OK(WriteFileAtomically(dir_ / "letters.jsonl", repaired));
+  EXPECT_EQ(RunCommand({FreshetBinary(), "dead-letters", "replay", dir_ / "letters.jsonl", "--config", yaml}, nullptr),
+            0);
+  EXPECT_TRUE(WaitFor([&] { return (*engine)->applier().catalog().LiveIds() == std::vector<std::string>{"i1"}; }));
+  ASSERT_OK(WriteFileAtomically(dir_ / "letters.jsonl", R"({"topic":"elsewhere","key":"a","value":null})"));
+  EXPECT_EQ(RunCommand({FreshetBinary(), "dead-letters", "replay", dir_ / "letters.jsonl", "--config", yaml}, nullptr),
+            1);
 }
 
 TEST_F(GroupTest, ASecondSignalEndsAtOnceAndLosesNothing) {
