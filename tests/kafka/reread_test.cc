@@ -229,7 +229,10 @@ TEST_P(RereadTest, NewPartitionsAreReadWithoutARestart) {
   broker_.Tool({"org.apache.kafka.tools.TopicCommand", "--alter", "--topic", items_, "--partitions", "3"});
   OutRecord record = Item("b", 2);
   record.partition = 2;
-  ASSERT_TRUE(WaitFor([&] { return producer_->Send({record}, kSendTimeout).ok(); }, kWaitMs));
+  // One that asks for the partitions now, not minutes later.
+  auto producer = OpenKafkaProducer(kafka_);
+  ASSERT_OK(producer);
+  ASSERT_TRUE(WaitFor([&] { return (*producer)->Send({record}, kSendTimeout).ok(); }, kWaitMs));
   ExpectIds(**engine, {"a", "b"});
   ExpectRereads(**engine, "recreated", 0);
   ASSERT_OK((*engine)->Stop());
