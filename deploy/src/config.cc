@@ -198,7 +198,8 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
                             reader->Integer("ef_construction", &config->index.ef_construction, 2, 4096),
                             reader->Integer("capacity", &config->index.capacity, 64, 1'000'000'000),
                             reader->Integer("max_fresh", &config->index.max_fresh, 1),
-                            reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.99)});
+                            reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.99),
+                            reader->Number("min_recall", &config->index.min_recall, 0, 0.99)});
                      }});
   fields->push_back(
       {"store", [reader, config](const YamlNode& node) {

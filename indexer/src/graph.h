@@ -83,6 +83,7 @@ class Graph {
     std::uint32_t level = 0;
   };
   [[nodiscard]] std::vector<Upper> Uppers(GraphEntry* entry);
+  [[nodiscard]] bool IsDead(std::uint32_t slot) const { return dead_.Is(slot); }
   [[nodiscard]] const std::uint32_t* Links(std::uint32_t slot) const { return Base().LinksOf(slot); }
   [[nodiscard]] const std::uint32_t* UpperLinks(std::uint32_t upper, std::size_t level) const {
     return Above(level).LinksOf(upper);

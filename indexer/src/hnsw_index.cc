@@ -178,6 +178,7 @@ Status HnswOptions::Validate() const {
   if (min_live_fraction < 0.1 || min_live_fraction > 0.99) {
     return ConfigError("index.min_live_fraction must be 0.1 to 0.99");
   }
+  if (!(min_recall >= 0) || min_recall > 0.99) return ConfigError("index.min_recall must be 0 to 0.99");
   if (max_fresh < 1 || max_fresh > 1'000'000) return ConfigError("index.max_fresh must be 1 to 1,000,000");
   if (link_threads < 1 || link_threads > 256) return ConfigError("index.link_threads must be 1 to 256");
   if (!(slack >= 1) || slack > 4) return ConfigError("index.slack must be 1 to 4");

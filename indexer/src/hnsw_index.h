@@ -42,6 +42,7 @@ class HnswIndex final : public Index {
                                                                  const SearchOptions& options) const override;
   [[nodiscard]] IndexStats Stats() const override;
   [[nodiscard]] std::vector<Label> LiveLabels() const override;
+  [[nodiscard]] Result<IndexHealth> Audit(const AuditOptions& options) override;
   // The index outlives the cut.
   [[nodiscard]] Result<std::unique_ptr<IndexCut>> Cut() override;
   // REQUIRES: nothing is in it yet; the file was validated whole.

@@ -1,7 +1,8 @@
 // The index file, version 1: a graph index as it is in memory, to be read back or mapped. Format: indexer/README.md.
 //
-// Little-endian, sections at page boundaries, each with its length and checksum (the lower half of XXH3-128). A file is validated on open, field by
-// field: what a search follows (counts, slots, levels, the entry) is right, or the file is refused with the reason.
+// Little-endian, sections at page boundaries, each with its length and checksum (the lower half of XXH3-128). A file is
+// validated on open, field by field: what a search follows (counts, slots, levels, the entry) is right, or the file is
+// refused with the reason.
 #pragma once
 
 #include <array>

@@ -282,6 +282,38 @@ TEST(Streaming, OneItemUpsertedAThousandTimes) {
   EXPECT_LE(index->Stats().slots, 800U) << "constant size, growing room";
 }
 
+// All of one cluster at a time, whose rows are what leads to each other; audits after.
+TEST(Streaming, AnAuditFindsEverythingReachableAfterClustersWentAway) {
+  const std::uint64_t seed = test::TestSeed();
+  const test::VectorSet set = test::ClusteredVectors(seed, 0, 6000, kDim, 30);
+  auto index = Hnsw(Small());
+  ASSERT_OK(index->Insert(Range(0, 6000), set.values));
+  ASSERT_OK(index->Settle());
+  SearchOptions near;
+  near.k = 150;
+  std::size_t repaired = 0;
+  for (Label round = 0; round < 20; ++round) {
+    const auto cluster = index->Search(Rows(set, round * 100, round * 100 + 1), near);
+    ASSERT_OK(cluster);
+    index->Tombstone(LabelsOf(*cluster));
+    const std::vector<Label> again = Range(10'000 + round * 150, 10'000 + round * 150 + 150);
+    ASSERT_OK(index->Insert(again, Rows(set, round * 200, round * 200 + 150)));
+    ASSERT_OK(index->Maintain());
+    ASSERT_OK(index->Settle());
+    const auto health = index->Audit({});
+    ASSERT_OK(health);
+    EXPECT_GE(health->nodes, 3000U);  // copies of a vector are one node
+    EXPECT_GE(health->recall, 0.8);
+    repaired += health->unreachable;
+    ASSERT_OK(index->Settle());
+    const auto after = index->Audit({});
+    ASSERT_OK(after);
+    EXPECT_EQ(after->unreachable, 0U);
+  }
+  EXPECT_GE(index->Stats().consolidations, 1U);
+  EXPECT_LE(repaired, 20U);
+}
+
 TEST(Streaming, EverythingDeletedAndRefilled) {
   const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 300, kDim, 10);
   auto index = Hnsw(Small());

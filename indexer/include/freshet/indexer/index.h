@@ -55,6 +55,18 @@ struct IndexStats {
   std::size_t consolidations = 0;  // times the dead were taken out of the graph
 };
 
+struct AuditOptions {
+  std::size_t probes = 10;  // live rows that are searched for, beside an exact search
+  std::size_t k = 10;
+  std::uint64_t seed = 1;
+};
+struct IndexHealth {
+  std::size_t nodes = 0;        // live rows that a search must find its way to
+  std::size_t unreachable = 0;  // of them, what it cannot: repair has begun
+  double recall = 1;            // of the probes, at the default effort
+  bool rebuilding = false;      // it was under the bound, and all is made anew
+};
+
 // One moment of an index, to be written to a file while the index goes on. Holds memory of the index: write it soon.
 // Any one thread.
 class IndexCut {
@@ -94,6 +106,9 @@ class Index {
   [[nodiscard]] virtual IndexStats Stats() const = 0;
   // Live labels, ascending: for audits and tests, and to compare what a file held with the store.
   [[nodiscard]] virtual std::vector<Label> LiveLabels() const = 0;
+  // Looks for what searches cannot reach or miss, and repairs it in the background. Any thread; costs about a hundred
+  // exact searches' time.
+  [[nodiscard]] virtual Result<IndexHealth> Audit(const AuditOptions& /*options*/) { return IndexHealth{}; }
   // What is live now, once. Called by the writer thread; quick (no copy of vectors or graph). Errors:
   // kFailedPrecondition where this kind cannot be written.
   [[nodiscard]] virtual Result<std::unique_ptr<IndexCut>> Cut() = 0;
@@ -108,10 +123,11 @@ struct HnswOptions {
   Metric metric = Metric::kCosine;
   std::size_t m = 16;  // links of a node; 2 m on the lowest level
   std::size_t ef_construction = 200;
-  float slack = 1.0F;  // links that are kept beyond the nearest: DiskANN's alpha; not for ip
+  float slack = 1.15F;  // links that are kept beyond the nearest: DiskANN's alpha; not for ip
   Rerank rerank = Rerank::kResidual8;
   std::size_t capacity = 20'000'000;  // rows at most; their room is reserved as addresses, not as memory
   double min_live_fraction = 0.85;    // below it the dead are taken out of the graph, and their slots used again
+  double min_recall = 0.9;            // of an audit's probes; below it, with all reachable, the index is rebuilt
   std::size_t max_fresh = 4096;       // rows that are not in the graph yet; one more waits
   std::size_t link_threads = 1;       // with one, the graph depends on the seed and the order of rows alone
   std::uint64_t seed = 42;

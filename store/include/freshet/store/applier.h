@@ -92,6 +92,8 @@ class Applier final : public Replica, public KnownItems {
   // Where index and store differ, the store is right. While batches are applied, from any one thread; stalls them only
   // where something differs. Returns the number of differences found and repaired.
   Result<std::uint64_t> AuditAndRepair();
+  // The index alone: what its searches cannot reach or miss, repaired in the background. Any thread.
+  Result<IndexHealth> AuditIndex() { return index_->Audit({}); }
 
   // Index against store: live labels one to one with the store's items. Errors: kCorruption naming the first
   // difference. REQUIRES: nothing is being applied.
