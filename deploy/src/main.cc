@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   freshet::AddTrainCommand(&app, &run);
   freshet::AddEvaluateCommand(&app, &run);
   freshet::AddModelCommand(&app, &run);
+  freshet::AddIndexCommand(&app, &run);
   freshet::AddQueryCommand(&app, &run);
   freshet::AddDeadLettersCommand(&app, &run);
   freshet::AddStoreCommand(&app, &run);

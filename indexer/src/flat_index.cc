@@ -1,9 +1,11 @@
 // Exact search by scanning: the oracle of the tests, and right for small catalogues.
 #include <atomic>
+#include <fstream>
 #include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
 
+#include "flat_file.h"
 #include "freshet/core/bytes.h"
 #include "freshet/core/checksum.h"
 #include "freshet/core/file.h"
@@ -161,6 +163,25 @@ Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, M
   auto index = MakeFlatIndex(dim, metric);
   FRESHET_TRY(index->Insert(labels, vectors));
   return std::unique_ptr<Index>(std::move(index));
+}
+
+Result<std::optional<FlatFileHead>> ReadFlatFileHead(const std::string& path) {
+  constexpr std::size_t kEnough = 64;
+  std::ifstream file(path, std::ios::binary);
+  std::string bytes(kEnough, '\0');
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  bytes.resize(static_cast<std::size_t>(file.gcount()));
+  ByteReader in(bytes);
+  if (in.GetString() != kMagic) return std::optional<FlatFileHead>();
+  FlatFileHead head;
+  const auto dim = in.Get<std::uint32_t>();
+  const Result<Metric> metric = ParseMetric(in.GetString());
+  head.rows = in.Get<std::uint64_t>();
+  if (!in.ok() || !metric.ok() || dim < 1 || dim > 4096)
+    return Corruption(path + ": the head of a flat index is damaged");
+  head.dim = static_cast<int>(dim);
+  head.metric = *metric;
+  return std::optional(head);
 }
 
 }  // namespace freshet

@@ -28,6 +28,7 @@ void AddReplayCommand(CLI::App* app, CommandRunner* run);
 void AddTrainCommand(CLI::App* app, CommandRunner* run);
 void AddEvaluateCommand(CLI::App* app, CommandRunner* run);
 void AddModelCommand(CLI::App* app, CommandRunner* run);
+void AddIndexCommand(CLI::App* app, CommandRunner* run);
 void AddQueryCommand(CLI::App* app, CommandRunner* run);
 void AddConfigCommand(CLI::App* app, CommandRunner* run);
 void AddDeadLettersCommand(CLI::App* app, CommandRunner* run);

@@ -1,0 +1,21 @@
+// The head of a flat index's file (flat_index.cc).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "freshet/core/status.h"
+#include "freshet/encoder/encoder.h"
+
+namespace freshet {
+
+struct FlatFileHead {
+  int dim = 0;
+  Metric metric = Metric::kCosine;
+  std::uint64_t rows = 0;
+};
+// Nothing where the file is of another kind. Errors: kCorruption.
+[[nodiscard]] Result<std::optional<FlatFileHead>> ReadFlatFileHead(const std::string& path);
+
+}  // namespace freshet
