@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "answer.h"
 #include "churn_bench.h"
 #include "index_bench.h"
 
@@ -54,7 +55,21 @@ int main(int argc, char** argv) {
   churn_app->add_option("--svg", churn.svg, "Writes the curves to this file");
   churn_app->add_flag("!--no-peer", churn.peer, "Only ours");
   churn_app->add_flag("!--no-latency", churn.latency, "Only recall and memory");
+  std::string index_path;
+  std::string queries_path;
+  CLI::App* answer_app =
+      app.add_subcommand("answer",
+                         "Ours for tests/bench/peers: answers rounds of queries, as lines of standard input ask.\n\n"
+                         "Example:\n  echo 10 64 1 1 - | freshet_bench answer --index base.index --queries query.fbin");
+  answer_app->add_option("--index", index_path, "An index file")->required();
+  answer_app->add_option("--queries", queries_path, "A file of vectors")->required();
   CLI11_PARSE(app, argc, argv);
+
+  if (answer_app->parsed()) {
+    const freshet::Status status = bench::RunAnswer(index_path, queries_path);
+    if (!status.ok()) (void)std::fprintf(stderr, "freshet_bench: %s\n", status.ToString().c_str());
+    return status.ok() ? 0 : 1;
+  }
 
   freshet::Result<bench::Report> report =
       churn_app->parsed() ? bench::RunChurnBench(churn) : bench::RunIndexBench(index);
