@@ -5,6 +5,7 @@
 #include "answer.h"
 #include "churn_bench.h"
 #include "index_bench.h"
+#include "store_bench.h"
 
 int main(int argc, char** argv) {
   namespace bench = freshet::bench;
@@ -63,6 +64,28 @@ int main(int argc, char** argv) {
                          "Example:\n  echo 10 64 1 1 - | freshet_bench answer --index base.index --queries query.fbin");
   answer_app->add_option("--index", index_path, "An index file")->required();
   answer_app->add_option("--queries", queries_path, "A file of vectors")->required();
+
+  bench::StoreBenchOptions store;
+  const auto add_store = [&](const char* name, const char* what) {
+    CLI::App* sub = app.add_subcommand(name, what);
+    sub->add_flag("--json", json, "One JSON object on standard output");
+    sub->add_flag("--quick", store.quick, "A smoke test of a few seconds");
+    sub->add_option("--directory", store.directory, "Where the data goes: the disk to measure")->capture_default_str();
+    sub->add_option("--vectors", store.vectors, "So many items")->capture_default_str();
+    sub->add_option("--dim", store.dim, "Of the vectors")->capture_default_str();
+    sub->add_option("--batch", store.batch, "Items in a commit")->capture_default_str();
+    sub->add_option("--rounds", store.rounds, "Interleaved rounds; medians are reported")->capture_default_str();
+    sub->add_option("--seed", store.seed, "Of the generator")->capture_default_str();
+    sub->add_flag("!--no-peer", store.peer, "Only ours");
+    return sub;
+  };
+  CLI::App* store_app = add_store("store",
+                                  "Commits by durability, beside a raw WriteBatch of the same bytes.\n\n"
+                                  "Example:\n  freshet_bench store --json");
+  CLI::App* restore_app =
+      add_store("restore",
+                "A snapshot of a busy engine, and restores of it, beside hnswlib's build of the graph.\n\n"
+                "Example:\n  freshet_bench restore --vectors 200000 --json");
   CLI11_PARSE(app, argc, argv);
 
   if (answer_app->parsed()) {
@@ -71,8 +94,10 @@ int main(int argc, char** argv) {
     return status.ok() ? 0 : 1;
   }
 
-  freshet::Result<bench::Report> report =
-      churn_app->parsed() ? bench::RunChurnBench(churn) : bench::RunIndexBench(index);
+  freshet::Result<bench::Report> report = churn_app->parsed()     ? bench::RunChurnBench(churn)
+                                          : store_app->parsed()   ? bench::RunStoreBench(store)
+                                          : restore_app->parsed() ? bench::RunRestoreBench(store)
+                                                                  : bench::RunIndexBench(index);
   if (!report.ok()) {
     (void)std::fprintf(stderr, "freshet_bench: %s\n", report.status().ToString().c_str());
     return 1;

@@ -19,7 +19,7 @@ ADAPTERS = [
     (r"librdkafka/", r"ingest/src/kafka_[^/]*"),
     (r"(torch|ATen|c10|caffe2)/", r"encoder/src/torch_[^/]*"),
     (r"hnswlib/", r"indexer/src/[^/]*"),
-    (r"rocksdb/", r"store/src/store[^/]*"),
+    (r"rocksdb/", r"store/src/store[^/]*|tests/unit/store/fault_env\.h"),
     (r"yaml-cpp/", r"ingest/core/src/yaml\.cc"),
     (r"boost/", r"query/src/http_[^/]*"),
     (r"prometheus/", r"ingest/core/src/metrics\.cc"),

@@ -1,0 +1,141 @@
+// A file system beneath RocksDB that forgets what was not synced, as a power loss does, and fails when told to.
+//
+// After LosePower() nothing more reaches the files; once the store is closed, DropUnsynced() cuts every file that was
+// written through this environment back to what was synced. Thread-safe.
+#pragma once
+
+#include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
+
+#include <atomic>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+namespace freshet::test {
+
+class FaultFileSystem final : public rocksdb::FileSystemWrapper {
+ public:
+  enum class Failure { kNone, kNoSpace, kIoError };
+
+  FaultFileSystem() : rocksdb::FileSystemWrapper(rocksdb::FileSystem::Default()) {}
+  [[nodiscard]] const char* Name() const override { return "FaultFileSystem"; }
+
+  void Fail(Failure failure) { failure_ = failure; }
+  // Fails for good from the n-th write or sync on, until Fail(kNone).
+  void FailFrom(int n, Failure failure) {
+    countdown_failure_ = failure;
+    countdown_ = n;
+  }
+  void LosePower() { dark_ = true; }
+  void DropUnsynced() {
+    const std::lock_guard lock(mu_);
+    for (const auto& [path, sizes] : files_) {
+      if (std::filesystem::exists(path)) std::filesystem::resize_file(path, sizes.second);
+    }
+    files_.clear();
+    dark_ = false;
+  }
+  [[nodiscard]] int syncs() const { return syncs_; }
+
+  rocksdb::IOStatus NewWritableFile(const std::string& name, const rocksdb::FileOptions& options,
+                                    std::unique_ptr<rocksdb::FSWritableFile>* result,
+                                    rocksdb::IODebugContext* dbg) override {
+    if (auto status = Check(); !status.ok()) return status;
+    std::unique_ptr<rocksdb::FSWritableFile> file;
+    auto status = target()->NewWritableFile(name, options, &file, dbg);
+    if (!status.ok()) return status;
+    const std::lock_guard lock(mu_);
+    files_[name] = {0, 0};
+    *result = std::make_unique<File>(this, name, std::move(file));
+    return status;
+  }
+  rocksdb::IOStatus RenameFile(const std::string& from, const std::string& to, const rocksdb::IOOptions& options,
+                               rocksdb::IODebugContext* dbg) override {
+    if (auto status = Check(); !status.ok()) return status;
+    auto status = target()->RenameFile(from, to, options, dbg);
+    const std::lock_guard lock(mu_);
+    if (const auto it = files_.find(from); status.ok() && it != files_.end()) {
+      files_[to] = it->second;
+      files_.erase(from);
+    }
+    return status;
+  }
+  rocksdb::IOStatus DeleteFile(const std::string& name, const rocksdb::IOOptions& options,
+                               rocksdb::IODebugContext* dbg) override {
+    if (dark_) return rocksdb::IOStatus::OK();
+    const std::lock_guard lock(mu_);
+    files_.erase(name);
+    return target()->DeleteFile(name, options, dbg);
+  }
+
+ private:
+  class File final : public rocksdb::FSWritableFileOwnerWrapper {
+   public:
+    File(FaultFileSystem* fs, std::string name, std::unique_ptr<rocksdb::FSWritableFile> file)
+        : rocksdb::FSWritableFileOwnerWrapper(std::move(file)), fs_(fs), name_(std::move(name)) {}
+    using rocksdb::FSWritableFileOwnerWrapper::Append;
+    rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                             rocksdb::IODebugContext* dbg) override {
+      if (auto status = fs_->Check(); !status.ok()) return status;
+      if (fs_->dark_) return rocksdb::IOStatus::OK();
+      auto status = rocksdb::FSWritableFileOwnerWrapper::Append(data, options, dbg);
+      if (status.ok()) fs_->Written(name_, data.size());
+      return status;
+    }
+    rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                             const rocksdb::DataVerificationInfo& /*info*/, rocksdb::IODebugContext* dbg) override {
+      return Append(data, options, dbg);
+    }
+    rocksdb::IOStatus Sync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* dbg) override {
+      return Synced(rocksdb::FSWritableFileOwnerWrapper::Sync(options, dbg));
+    }
+    rocksdb::IOStatus Fsync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* dbg) override {
+      return Synced(rocksdb::FSWritableFileOwnerWrapper::Fsync(options, dbg));
+    }
+
+   private:
+    rocksdb::IOStatus Synced(rocksdb::IOStatus status) {
+      if (auto failed = fs_->Check(); !failed.ok()) return failed;
+      if (status.ok()) fs_->Synced(name_);
+      return status;
+    }
+    FaultFileSystem* const fs_;
+    const std::string name_;
+  };
+
+  rocksdb::IOStatus Check() {
+    if (countdown_ > 0 && --countdown_ == 0) failure_ = countdown_failure_.load();
+    if (failure_ == Failure::kNoSpace) return rocksdb::IOStatus::NoSpace("injected");
+    if (failure_ == Failure::kIoError) return rocksdb::IOStatus::IOError("injected");
+    return rocksdb::IOStatus::OK();
+  }
+  void Written(const std::string& name, std::size_t bytes) {
+    const std::lock_guard lock(mu_);
+    files_[name].first += bytes;
+  }
+  void Synced(const std::string& name) {
+    if (dark_) return;
+    ++syncs_;
+    const std::lock_guard lock(mu_);
+    files_[name].second = files_[name].first;
+  }
+
+  std::atomic<Failure> failure_{Failure::kNone};
+  std::atomic<Failure> countdown_failure_{Failure::kNone};
+  std::atomic<int> countdown_{0};
+  std::atomic<bool> dark_{false};
+  std::atomic<int> syncs_{0};
+  std::mutex mu_;
+  std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> files_;  // bytes written and synced
+};
+
+// The environment, and the file system in it.
+struct FaultEnv {
+  std::shared_ptr<FaultFileSystem> files = std::make_shared<FaultFileSystem>();
+  std::unique_ptr<rocksdb::Env> env = rocksdb::NewCompositeEnv(files);
+};
+
+}  // namespace freshet::test
