@@ -314,8 +314,15 @@ Result<SnapshotManifest> Snapshotter::Take(const Throttle& throttle) {
   std::vector<SnapshotSource> sources;
   FRESHET_TRY(Sources(manifest, &sources));
   if (cut) {
-    FRESHET_ASSIGN(const std::uint64_t tag, index_files_.Save(*cut, manifest.sequence, throttle));
+    // At full speed: while it is written the graph takes nothing in. The rate is made up for afterwards.
+    std::uint64_t bytes = 0;
+    const auto count = [&](std::uint64_t piece) {
+      bytes += piece;
+      return throttle(0);
+    };
+    FRESHET_ASSIGN(const std::uint64_t tag, index_files_.Save(*cut, manifest.sequence, count));
     cut.reset();
+    FRESHET_TRY(throttle(bytes));
     sources.push_back({"index", IndexFiles::PathOf(store_->options().directory, tag), /*stable=*/true});
   }
   FRESHET_TRY(repository_->Put(
