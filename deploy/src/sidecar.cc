@@ -7,6 +7,7 @@
 #include "freshet/core/queue.h"
 #include "freshet/ingest/kafka.h"
 #include "freshet/query/follow_stage.h"
+#include "freshet/store/restore.h"
 #include "node.h"
 
 namespace freshet {
@@ -24,6 +25,7 @@ class SidecarImpl final : public Sidecar {
 
   Status Open(const std::function<void(double)>& rebuild_progress) {
     FRESHET_ASSIGN(node_, Node::Open(config_, ApplierOptions::Role::kFollower, {}, rebuild_progress));
+    if (FellBehind()) FRESHET_TRY(Restore(rebuild_progress));
     ConsumerOptions consumer;
     consumer.kafka = config_.kafka;
     consumer.topics = {config_.publisher.vectors_topic, config_.publisher.user_events_topic};
@@ -70,6 +72,38 @@ class SidecarImpl final : public Sidecar {
   [[nodiscard]] const RecallService& recall() const override { return *node_->recall; }
 
  private:
+  // What user-events no longer holds was missed; a snapshot of the engine has it. (The vectors topic is compacted.)
+  [[nodiscard]] bool FellBehind() const {
+    if (!node_->repository || !node_->restored.empty()) return false;
+    const auto marks = QueryWatermarks(config_.kafka, {config_.publisher.user_events_topic}, kConnectTimeout);
+    if (!marks.ok()) return false;  // told when following begins
+    for (const auto& [partition, mark] : *marks) {
+      const auto stored = node_->applier->StoredOffsets({partition});
+      if (!stored.empty() && stored.begin()->second < mark.low) return true;
+    }
+    return false;
+  }
+  Status Restore(const std::function<void(double)>& progress) {
+    LogWarning("sidecar", "was away for longer than user-events is kept: restores the newest snapshot");
+    RestoreOptions options;
+    options.data_dir = config_.data_dir;
+    options.follower = true;
+    options.space_id = node_->applier->space_id();
+    options.dim = node_->applier->dim();
+    options.metric = MetricName(node_->applier->metric());
+    options.progress = progress;
+    const std::unique_ptr<SnapshotRepository> repository = std::move(node_->repository);
+    node_.reset();
+    const auto restored = RestoreSnapshot(*repository, options);
+    if (!restored.ok()) {
+      LogWarning("sidecar", "no snapshot can be used; events of users that were missed stay missed",
+                 {{"reason", restored.status().ToString()}});
+    }
+    FRESHET_ASSIGN(node_, Node::Open(config_, ApplierOptions::Role::kFollower, {}, progress));
+    if (restored.ok()) node_->restored = restored->manifest.id;
+    return Status::Ok();
+  }
+
   const Config config_;
   std::unique_ptr<Node> node_;
   std::atomic<bool> stopping_{false};
