@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "applier_plan.h"
 #include "freshet/core/fault.h"
@@ -59,17 +60,22 @@ Status Applier::Rebuild(const std::function<void(double)>& progress) {
   as_of_ms_ = store_->as_of_ms();
   std::vector<Label> labels;
   std::vector<Catalog::Change> changes;
-  FRESHET_TRY(store_->ForEachShown([&](std::string_view id, const ItemRow& row, Attributes attributes) {
+  // The catalog fills on a thread of its own while the store is read; a few parts at a time, since all attributes of a
+  // store may not fit into memory twice.
+  BoundedQueue<std::vector<Catalog::Change>> parts(4, ~std::size_t{0});
+  std::thread showing([&] {
+    while (const auto part = parts.Pop()) catalog_.Apply(*part);
+  });
+  const auto show = [&] { return parts.Push(std::exchange(changes, {}), 1) ? Status::Ok() : Internal("no catalog"); };
+  Status read = store_->ForEachShown([&](std::string_view id, const ItemRow& row, Attributes attributes) {
     labels.push_back(row.label);
     changes.push_back({std::string(id), row.label, std::move(attributes), PartitionOf(row)});
-    // A part at a time: all attributes of a store may not fit into memory twice.
-    if (changes.size() == options_.rebuild_batch) {
-      catalog_.Apply(changes);
-      changes.clear();
-    }
-    return Status::Ok();
-  }));
-  catalog_.Apply(changes);
+    return changes.size() == options_.rebuild_batch ? show() : Status::Ok();
+  });
+  if (read.ok()) read = show();
+  parts.Close();
+  showing.join();
+  FRESHET_TRY(std::move(read));
   std::uint64_t users = 0;
   FRESHET_TRY(store_->ForEachUser([&](std::string_view, const UserState& user) {
     ++users;

@@ -3,6 +3,7 @@
 #include <limits>
 #include <random>
 
+#include "freshet/core/checksum.h"
 #include "freshet_test/test_support.h"
 
 namespace freshet {
@@ -42,6 +43,44 @@ TEST(Changelog, ItemsRoundTrip) {
   EXPECT_EQ(decoded->item->update.attributes, SomeItem().update.attributes);
   EXPECT_EQ(decoded->item->record_timestamp_ms, 77);
   EXPECT_FALSE(decoded->item->update.deleted);
+}
+
+TEST(Changelog, HalfPrecisionTakesHalfTheBytesOfTheVector) {
+  const std::optional<std::string> value = EncodeItemValue(SomeItem(), "space", VectorType::kFp16);
+  EXPECT_EQ(value->size() + SomeItem().update.vector.size() * 2, EncodeItemValue(SomeItem(), "space").size());
+  const std::string key = "a";
+  const auto decoded = DecodeChangelogRecord(RecordOf(key, value), true);
+  ASSERT_OK(decoded);
+  EXPECT_EQ(decoded->item->update.vector, SomeItem().update.vector);
+}
+
+// Records of version 1 are in topics that were written before: the same without these fields.
+std::optional<std::string> AsVersion1(std::string value, std::size_t at, std::size_t bytes) {
+  value.erase(at, bytes);
+  value.resize(value.size() - sizeof(std::uint64_t));
+  value[0] = 1;
+  const std::uint64_t checksum = Xxh3(value);
+  return value.append(reinterpret_cast<const char*>(&checksum), sizeof(checksum));
+}
+
+TEST(Changelog, Version1IsReadToo) {
+  // version, type, space, timestamp, source partition and offset, dimension | vector type
+  constexpr std::size_t kVectorType = 2 + (4 + 5) + 8 + 4 + 8 + 4;
+  const std::string item_key = "a";
+  const auto item_value = AsVersion1(EncodeItemValue(SomeItem(), "space"), kVectorType, 1);
+  const auto item = DecodeChangelogRecord(RecordOf(item_key, item_value), true);
+  ASSERT_OK(item);
+  EXPECT_EQ(item->item->update.vector, SomeItem().update.vector);
+  EXPECT_EQ(item->item->update.attributes, SomeItem().update.attributes);
+  // version, type, kind, timestamp | source: topic, partition, offset
+  UserChange change;
+  change.body = Interaction{"u", "a", "view", 1, 5};
+  const std::string user_key = "u";
+  const auto user_value = AsVersion1(EncodeUserValue(change), 11, 4 + 4 + 8);
+  const auto user = DecodeChangelogRecord(RecordOf(user_key, user_value), false);
+  ASSERT_OK(user);
+  EXPECT_EQ(user->user->source_topic, "");
+  EXPECT_EQ(std::get<Interaction>(user->user->body).item_id, "a");
 }
 
 TEST(Changelog, ANullValueIsADeleteOrderedByItsHeaders) {

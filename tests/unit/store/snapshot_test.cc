@@ -1,8 +1,10 @@
-// Manifest, repository, snapshotter and restore together: what is published is whole, what is damaged is refused by
+// Repository, snapshotter and restore together: what is published is whole, what is damaged is refused by
 // name.
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
-#include <random>
 
 #include "freshet/core/fault.h"
 #include "freshet/core/file.h"
@@ -19,52 +21,6 @@ std::string Slurp(const std::string& path) { return *ReadFile(path); }
 void Spill(const std::string& path, const std::string& bytes) {
   std::filesystem::remove(path);  // never through a hard link
   std::ofstream(path, std::ios::binary) << bytes;
-}
-
-SnapshotManifest SomeManifest() {
-  SnapshotManifest manifest;
-  manifest.id = "20261121t131502-12345";
-  manifest.host = "host \"quoted\"";
-  manifest.epoch = 17;
-  manifest.sequence = 12345;
-  manifest.space_id = "s";
-  manifest.dim = 3;
-  manifest.metric = "cosine";
-  manifest.offsets.push_back(PartitionProgress{{"items", 3}, 42, 7, ~std::uint64_t{0}, 0, 0});
-  manifest.changelog.push_back(PartitionProgress{{"vectors", 0}, 9, 0, 0, 0, 0});
-  manifest.files.push_back({"store/CURRENT", 16, std::string(32, 'a')});
-  manifest.files.push_back({"index", 5, std::string(32, '0')});
-  return manifest;
-}
-
-TEST(Manifest, ComesBackAsItWas) {
-  const auto back = DecodeManifest(EncodeManifest(SomeManifest()));
-  ASSERT_OK(back);
-  EXPECT_EQ(ManifestToJson(*back), ManifestToJson(SomeManifest()));
-  EXPECT_EQ(back->offsets[0].fingerprint, ~std::uint64_t{0});
-}
-
-TEST(Manifest, EveryFlippedBitAndEveryTruncationIsRefused) {
-  const std::string whole = EncodeManifest(SomeManifest());
-  for (std::size_t at = 0; at < whole.size(); ++at) {
-    EXPECT_EQ(DecodeManifest(whole.substr(0, at)).status().code(), Code::kCorruption);
-    for (int bit = 0; bit < 8; ++bit) {
-      std::string damaged = whole;
-      damaged[at] = static_cast<char>(damaged[at] ^ (1 << bit));
-      EXPECT_EQ(DecodeManifest(damaged).status().code(), Code::kCorruption) << at << " " << bit;
-    }
-  }
-}
-
-TEST(Manifest, FieldsThatLeadOutOfTheSnapshotAreRefused) {
-  for (const char* name : {"store/../x", "../index", "/etc/passwd", "store/a/b", "model/", "store/.", "other/x", ""}) {
-    SnapshotManifest manifest = SomeManifest();
-    manifest.files[1].name = name;
-    EXPECT_EQ(DecodeManifest(EncodeManifest(manifest)).status().code(), Code::kCorruption) << name;
-  }
-  SnapshotManifest manifest = SomeManifest();
-  manifest.format = 2;
-  EXPECT_EQ(DecodeManifest(EncodeManifest(manifest)).status().code(), Code::kFailedPrecondition);
 }
 
 class SnapshotTest : public ::testing::Test {
@@ -412,6 +368,48 @@ TEST_F(SnapshotTest, ATargetThatCannotBeWrittenIsTold) {
   EXPECT_FALSE(Take(&node).ok());
   std::filesystem::remove(snapshots());
   ASSERT_OK(node.applier->Apply(Changes(1).Put("b").Take()));
+  ASSERT_OK(Take(&node));
+}
+
+// Files are copied where they cannot be links: the snapshot and what is restored from it are the same.
+TEST_F(SnapshotTest, AnotherFileSystemGetsCopies) {
+  struct stat here {};
+  struct stat there {};
+  ASSERT_EQ(::stat(dir_.path().c_str(), &here), 0);
+  std::string other;
+  for (const char* candidate : {"/dev/shm", "/tmp", "/var/tmp"}) {
+    if (::stat(candidate, &there) == 0 && there.st_dev != here.st_dev && ::access(candidate, W_OK) == 0) {
+      other = candidate;
+    }
+  }
+  if (other.empty()) GTEST_SKIP() << "there is one file system only";
+  other += "/freshet-other-" + std::to_string(::getpid());
+  repository_ = OpenLocalRepository(other);
+  EXPECT_FALSE(repository_->SharesWith(dir_.path()));
+  TakeTwo();
+  EXPECT_OK(repository_->Verify(second_, {}));
+  RestoreAndCompare({"a", "c", "d"});
+  std::filesystem::remove_all(other);
+}
+
+// A slow target does not hold up a stop, and leaves nothing behind.
+TEST_F(SnapshotTest, AStopEndsASlowSnapshot) {
+  OpenNode node(data());
+  ASSERT_OK(node.applier->Apply(Changes().Put("a").Take()));
+  SnapshotOptions options;
+  options.directory = snapshots();
+  options.interval_seconds = 0;
+  options.bytes_per_second = 100;
+  Snapshotter snapshotter(options, Context(), repository_.get(), node.store.get(), node.applier.get(), &node.clock,
+                          &node.metrics);
+  snapshotter.Start();
+  snapshotter.Request();
+  ASSERT_TRUE(WaitFor([&] { return FileExists(data() + "/checkpoint"); }));
+  snapshotter.Stop();
+  EXPECT_EQ(snapshotter.report().failed, 1U);
+  EXPECT_TRUE(repository_->List()->empty());
+  EXPECT_EQ(*repository_->CollectGarbage(), 0U);
+  EXPECT_FALSE(FileExists(data() + "/checkpoint"));
   ASSERT_OK(Take(&node));
 }
 
