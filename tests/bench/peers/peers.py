@@ -121,7 +121,7 @@ def at_recall(curve, recall):
     for i, (r, rate) in enumerate(points):
         if r >= recall:
             best = max(best or 0, rate)
-            if i > 0:
+            if i > 0 and points[i - 1][0] < recall:
                 r0, rate0 = points[i - 1]
                 best = max(best, rate0 + (recall - r0) / (r - r0) * (rate - rate0))
     return best
