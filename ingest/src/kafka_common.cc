@@ -53,9 +53,10 @@ constexpr RefusedKey kRefused[] = {
     {"plugin.library.paths", "freshet loads no foreign code"},
 };
 
-// Each fetch that is under way holds as much, whatever the queue's bound is. A larger record is fetched all the same.
+// A fetch that is under way holds as much, and several times that once it is decompressed, whatever the queue's bound
+// is. A larger record is fetched all the same.
 constexpr std::string_view kFetchBounds[] = {"fetch.max.bytes", "fetch.message.max.bytes", "max.partition.fetch.bytes"};
-constexpr long long kMaxFetchBytes = 16LL << 20;
+constexpr long long kMaxFetchBytes = 4LL << 20;
 
 bool EndsWith(std::string_view text, std::string_view suffix) {
   return text.size() >= suffix.size() && text.substr(text.size() - suffix.size()) == suffix;

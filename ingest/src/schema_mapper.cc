@@ -193,10 +193,14 @@ Result<Features> SchemaMapper::MapFeatures(const JsonValue& row) const {
     if (members->MemberCount() > limits_.max_features) {
       return InvalidArgument(StrCat(features_->text, " has more than ", limits_.max_features, " members"));
     }
+    const std::string names = "a name in " + features_->text;
+    std::string where;  // for a message that is hardly ever made: cheap
+    features.reserve(features.size() + members->MemberCount());
     for (const auto& member : members->GetObject()) {
       if (member.value.IsNull()) continue;
-      FRESHET_ASSIGN(std::string name, ToText(member.name, StrCat("a name in ", features_->text), limits_));
-      FRESHET_ASSIGN(FeatureValue value, ToFeature(member.value, StrCat(features_->text, "/", name), limits_));
+      FRESHET_ASSIGN(std::string name, ToText(member.name, names, limits_));
+      where.assign(features_->text).append(1, '/').append(name);
+      FRESHET_ASSIGN(FeatureValue value, ToFeature(member.value, where, limits_));
       features.emplace_back(std::move(name), std::move(value));
     }
   }
@@ -217,10 +221,14 @@ Result<Attributes> SchemaMapper::MapAttributes(const JsonValue& row) const {
     if (members->MemberCount() > limits_.max_attributes) {
       return InvalidArgument(StrCat(attributes_->text, " has more than ", limits_.max_attributes, " members"));
     }
+    const std::string names = "a name in " + attributes_->text;
+    std::string where;
+    attributes.reserve(members->MemberCount());
     for (const auto& member : members->GetObject()) {
       if (member.value.IsNull()) continue;
-      FRESHET_ASSIGN(std::string name, ToText(member.name, StrCat("a name in ", attributes_->text), limits_));
-      FRESHET_ASSIGN(AttributeValue value, MapAttribute(name, member.value, StrCat(attributes_->text, "/", name)));
+      FRESHET_ASSIGN(std::string name, ToText(member.name, names, limits_));
+      where.assign(attributes_->text).append(1, '/').append(name);
+      FRESHET_ASSIGN(AttributeValue value, MapAttribute(name, member.value, where));
       attributes.emplace_back(std::move(name), std::move(value));
     }
   }

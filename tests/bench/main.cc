@@ -5,6 +5,7 @@
 #include "answer.h"
 #include "churn_bench.h"
 #include "index_bench.h"
+#include "ingest_bench.h"
 #include "store_bench.h"
 
 int main(int argc, char** argv) {
@@ -86,6 +87,18 @@ int main(int argc, char** argv) {
       add_store("restore",
                 "A snapshot of a busy engine, and restores of it, beside hnswlib's build of the graph.\n\n"
                 "Example:\n  freshet_bench restore --vectors 200000 --json");
+  bench::IngestBenchOptions ingest;
+  CLI::App* ingest_app = app.add_subcommand(
+      "ingest",
+      "From Apache Kafka to typed events: kcat to /dev/null, a bare librdkafka poll loop, our consumer and decoder "
+      "into\n"
+      "a sink that drops; and memory while a later stage takes nothing. Needs deploy/setup --kafka.\n\n"
+      "Example:\n  freshet_bench ingest --json");
+  ingest_app->add_flag("--json", json, "One JSON object on standard output");
+  ingest_app->add_flag("--quick", ingest.quick, "A smoke test of half a minute");
+  ingest_app->add_option("--records", ingest.records, "In the topic")->capture_default_str();
+  ingest_app->add_option("--partitions", ingest.partitions, "Of the topic")->capture_default_str();
+  ingest_app->add_option("--rounds", ingest.rounds, "Interleaved rounds; medians are reported")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
   if (answer_app->parsed()) {
@@ -95,6 +108,7 @@ int main(int argc, char** argv) {
   }
 
   freshet::Result<bench::Report> report = churn_app->parsed()     ? bench::RunChurnBench(churn)
+                                          : ingest_app->parsed()  ? bench::RunIngestBench(ingest)
                                           : store_app->parsed()   ? bench::RunStoreBench(store)
                                           : restore_app->parsed() ? bench::RunRestoreBench(store)
                                                                   : bench::RunIndexBench(index);

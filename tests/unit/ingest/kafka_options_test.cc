@@ -27,6 +27,15 @@ TEST(KafkaOptionsTest, UnknownOptionsAreConfigurationErrorsWithoutTheirValue) {
   EXPECT_EQ(producer.status().message().find("hunter2"), std::string::npos);
 }
 
+TEST(KafkaOptionsTest, FetchesAreBounded) {
+  EXPECT_OK(ValidateLibrdkafkaOptions({{"fetch.max.bytes", "1000000"}}));
+  for (const char* key : {"fetch.max.bytes", "fetch.message.max.bytes", "max.partition.fetch.bytes"}) {
+    const Status refused = ValidateLibrdkafkaOptions({{key, "1000000000"}});
+    EXPECT_EQ(refused.code(), Code::kConfig);
+    EXPECT_NE(refused.message().find(key), std::string::npos);
+  }
+}
+
 TEST(KafkaOptionsTest, AConsumerNeedsTopicsAndAnAssignment) {
   SystemClock clock;
   const OffsetLookup nothing = [](const std::vector<TopicPartition>&) { return StoredPositions{}; };

@@ -1,0 +1,26 @@
+// Counts what C++ allocates in freshet_bench; what librdkafka allocates with malloc is not counted.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "ingest_bench.h"
+
+namespace {
+
+std::atomic<std::uint64_t> allocations{0};
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
+  throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+
+namespace freshet::bench {
+
+std::uint64_t Allocations() { return allocations.load(); }
+
+}  // namespace freshet::bench
