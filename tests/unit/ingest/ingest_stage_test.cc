@@ -34,7 +34,12 @@ class FakeSource final : public RecordSource {
     changed_.notify_all();
   }
   void Item(std::int64_t offset, const std::string& value = "{}") {
-    Feed({.offset = offset, .key = "i" + std::to_string(offset), .value = value, .error = {}, .lost = false, .reason = {}});
+    Feed({.offset = offset,
+          .key = "i" + std::to_string(offset),
+          .value = value,
+          .error = {},
+          .lost = false,
+          .reason = {}});
   }
 
   Result<PollResult> Poll(milliseconds timeout) override {
@@ -239,10 +244,14 @@ TEST_F(IngestStageTest, WhileALaterStageTakesNothingTheSourceIsKeptAlive) {
 TEST_F(IngestStageTest, WhatHappensToPartitionsIsToldInOrderWithTheRecords) {
   options_.linger_ms = 60'000;
   std::vector<std::size_t> owned;
+  std::atomic<int> told{0};
   IngestStage::Decoders decoders;
   decoders["items"] = MakeJsonDecoder(TopicRole::kItems, DefaultSchema(TopicRole::kItems), {}).value();
   IngestStage stage(options_, &source_, std::move(decoders), &letters_, &out_, &clock_, &metrics_);
-  stage.OnOwned([&](const std::vector<TopicPartition>& partitions) { owned.push_back(partitions.size()); });
+  stage.OnOwned([&](const std::vector<TopicPartition>& partitions) {
+    owned.push_back(partitions.size());
+    ++told;
+  });
   const auto change = [](PollResult::Kind kind, bool lost, const std::string& reason = "") {
     FakeSource::Fed fed;
     fed.kind = kind;
@@ -268,6 +277,7 @@ TEST_F(IngestStageTest, WhatHappensToPartitionsIsToldInOrderWithTheRecords) {
     }
   }
   EXPECT_EQ(order, "esec");
+  EXPECT_TRUE(WaitFor([&] { return told == 2; }));
   stage.Stop();
   EXPECT_EQ(owned, (std::vector<std::size_t>{1, 0})) << "only a loss says that others may own it";
 }

@@ -1,0 +1,271 @@
+// Engines that come, go and are killed while records and poison flow; a broker that is away for long; a dead-letter
+// topic that is not there. In the end: state = oracle, dead letters = the poison.
+#include <csignal>
+#include <cstdlib>
+#include <map>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "freshet/core/file.h"
+#include "freshet/core/json.h"
+#include "freshet/core/strings.h"
+#include "freshet/deploy/config.h"
+#include "freshet/ingest/kafka.h"
+#include "freshet/query/http_client.h"
+#include "freshet_test/configs.h"
+#include "freshet_test/kafka_broker.h"
+#include "freshet_test/oracle.h"
+#include "freshet_test/process.h"
+#include "freshet_test/test_support.h"
+
+namespace freshet::test {
+namespace {
+
+constexpr auto kSendTimeout = std::chrono::seconds(60);
+constexpr int kUpMs = 60'000;
+
+// One place of the group: its store stays, its process comes and goes.
+class Place {
+ public:
+  Place(std::string name, std::string directory, const std::string& broker)
+      : name_(std::move(name)), directory_(std::move(directory)) {
+    EXPECT_OK(CreateDirectories(directory_));
+    EXPECT_OK(WriteFileAtomically(directory_ + "/engine.yaml",
+                                  EngineYaml(broker, data(), "group") + "changelog: {enabled: false}\n"));
+  }
+  // Under a new name each time: the group is arranged anew at every start, and again when the old name's session ends.
+  void Start() {
+    ::unlink(AddressFile().c_str());
+    process_ = std::make_unique<Process>(
+        std::vector<std::string>{FreshetBinary(), "run", "--config", directory_ + "/engine.yaml", "--address-file",
+                                 AddressFile(), "--set", "kafka.session_timeout_ms=6000", "--set",
+                                 StrCat("kafka.group_instance_id=", name_, "-", ++starts_)},
+        directory_ + "/log");
+  }
+  [[nodiscard]] bool WaitUntilUp() {
+    return WaitFor([this] { return FileExists(AddressFile()) || !process_->running(); }, kUpMs) &&
+           FileExists(AddressFile());
+  }
+  void Kill() {
+    process_->Signal(SIGKILL);
+    EXPECT_EQ(process_->Wait(kUpMs), 128 + SIGKILL);
+    process_.reset();
+  }
+  void Stop() {
+    process_->Signal(SIGTERM);
+    EXPECT_EQ(process_->Wait(kUpMs), 0);
+    process_.reset();
+  }
+  [[nodiscard]] bool up() const { return process_ != nullptr; }
+  [[nodiscard]] std::string data() const { return directory_ + "/data"; }
+  [[nodiscard]] std::int64_t StatusOf(const char* key) const {
+    const auto address = ReadFile(AddressFile());
+    if (!address.ok()) return -1;
+    const auto reply = HttpCall(std::string(Trim(*address)), "GET", "/v1/status", "", 2'000);
+    if (!reply.ok() || reply->status != 200) return -1;
+    const auto json = ParseJson(reply->body);
+    const JsonValue* value = json.ok() ? JsonFind(**json, key) : nullptr;
+    return value != nullptr && value->IsNumber() ? static_cast<std::int64_t>(value->GetDouble()) : -1;
+  }
+
+ private:
+  [[nodiscard]] std::string AddressFile() const { return directory_ + "/address"; }
+  const std::string name_;
+  const std::string directory_;
+  int starts_ = 0;
+  std::unique_ptr<Process> process_;
+};
+
+std::map<std::string, std::string> TitlesOf(const std::string& directory) {
+  std::map<std::string, std::string> titles;
+  std::string out;
+  EXPECT_EQ(RunCommand({FreshetBinary(), "store", "dump", directory}, &out), 0);
+  for (const std::string& line : Split(out, '\n')) {
+    if (line.empty()) continue;
+    const auto json = ParseJson(line);
+    EXPECT_OK(json);
+    if (!json.ok()) continue;
+    const JsonValue* id = JsonFind(**json, "item_id");
+    if (id == nullptr) continue;
+    titles[std::string(JsonText(*id))] = JsonText(*JsonFind(*JsonFind(**json, "attributes"), "title"));
+  }
+  return titles;
+}
+
+class FaultsTest : public ::testing::Test {
+ protected:
+  FaultsTest() : broker_(dir_ / "kafka") {
+    kafka_.bootstrap_servers = broker_.bootstrap_servers();
+    EXPECT_OK(CreateTopics(
+        kafka_, {{"items", 4, true}, {"interactions", 4, false}, {"users", 4, true}, {"dead-letters", 1, false}},
+        kSendTimeout));
+    auto producer = OpenKafkaProducer(kafka_);
+    EXPECT_OK(producer);
+    producer_ = std::move(*producer);
+  }
+  // Where the dead letters came from, each place with how often.
+  std::map<std::string, int> Letters() {
+    std::map<std::string, int> letters;
+    std::string out;
+    const std::string yaml = dir_ / "letters.yaml";
+    EXPECT_OK(WriteFileAtomically(yaml, EngineYaml(broker_.bootstrap_servers(), dir_ / "none")));
+    EXPECT_EQ(RunCommand({FreshetBinary(), "dead-letters", "list", "--records", "--config", yaml}, &out), 0);
+    for (const std::string& line : Split(out, '\n')) {
+      if (line.empty()) continue;
+      const auto json = ParseJson(line);
+      EXPECT_OK(json);
+      if (!json.ok()) continue;
+      ++letters[StrCat(JsonText(*JsonFind(**json, "partition")), "@", JsonText(*JsonFind(**json, "offset")))];
+    }
+    return letters;
+  }
+
+  TempDir dir_;
+  KafkaBroker broker_;
+  KafkaOptions kafka_;
+  std::unique_ptr<KafkaProducer> producer_;
+  Oracle oracle_;
+};
+
+// FRESHET_REBALANCES: how many comings and goings; each arranges the group anew at least once.
+TEST_F(FaultsTest, EnginesComeGoAndAreKilledWhileRecordsAndPoisonFlow) {
+  const char* wanted = std::getenv("FRESHET_REBALANCES");
+  const int changes = wanted != nullptr ? std::atoi(wanted) : 8;
+  const std::uint64_t seed = TestSeed();
+  std::mt19937_64 random(seed);
+  std::vector<std::unique_ptr<Place>> places;
+  for (int i = 0; i < 3; ++i) {
+    places.push_back(
+        std::make_unique<Place>(StrCat("place-", i), dir_ / StrCat("place-", i), broker_.bootstrap_servers()));
+  }
+  places[0]->Start();
+  ASSERT_TRUE(places[0]->WaitUntilUp());
+
+  ItemStream stream(seed, "items", 400, kTestDim, /*null_keys=*/false);
+  std::atomic<bool> done{false};
+  std::atomic<std::int64_t> sent{0};
+  std::thread producing([&] {
+    while (!done) {
+      std::vector<OutRecord> records;
+      for (int i = 0; i < 40; ++i) records.push_back(stream.Next(&oracle_));
+      EXPECT_OK(producer_->Send(records, kSendTimeout));
+      sent += static_cast<std::int64_t>(records.size());
+    }
+  });
+  int kills = 0;
+  for (int change = 0; change < changes; ++change) {
+    Place& place = *places[random() % places.size()];
+    if (!place.up()) {
+      place.Start();
+      EXPECT_TRUE(place.WaitUntilUp());
+    } else if (random() % 2 == 0) {
+      place.Kill();
+      ++kills;
+    } else {
+      place.Stop();
+    }
+    const std::int64_t until = sent + static_cast<std::int64_t>(random() % 4000);
+    EXPECT_TRUE(WaitFor([&] { return sent >= until; }, kUpMs));
+  }
+  done = true;
+  producing.join();
+  // One is left, whichever; it gets all partitions once the others' sessions are over.
+  for (std::size_t i = 1; i < places.size(); ++i) {
+    if (places[i]->up()) places[i]->Stop();
+  }
+  if (!places[0]->up()) places[0]->Start();
+  ASSERT_TRUE(places[0]->WaitUntilUp());
+  const auto live = static_cast<std::int64_t>(oracle_.live().size());
+  int calm = 0;
+  EXPECT_TRUE(WaitFor(
+      [&] {
+        const bool level = places[0]->StatusOf("items_live") == live && places[0]->StatusOf("lag_records") == 0;
+        calm = level ? calm + 1 : 0;
+        return calm > 20;
+      },
+      120'000))
+      << places[0]->StatusOf("items_live") << " live, " << live << " expected, lag "
+      << places[0]->StatusOf("lag_records");
+  places[0]->Stop();
+  std::map<std::string, std::string> expected;
+  for (const auto& [id, item] : oracle_.live()) expected[id] = item.title;
+  EXPECT_EQ(TitlesOf(places[0]->data()), expected);
+  // Every place reads every partition at some time, so each poison record may come as often as there are places, and
+  // once more for each kill between its dead letter and its offset.
+  const std::map<std::string, int> letters = Letters();
+  EXPECT_EQ(letters.size(), oracle_.poison());
+  int copies = 0;
+  for (const auto& [where, times] : letters) copies += times - 1;
+  std::cout << changes << " changes of the group, " << kills << " kills, " << sent << " records, " << oracle_.poison()
+            << " poison, " << copies << " more copies of their dead letters in " << places.size() << " engines\n";
+}
+
+// Longer than every timeout of ours and of librdkafka's session.
+TEST_F(FaultsTest, ABrokerThatIsAwayForLong) {
+  Place place("place", dir_ / "place", broker_.bootstrap_servers());
+  place.Start();
+  ASSERT_TRUE(place.WaitUntilUp());
+  ItemStream stream(TestSeed(), "items", 100, kTestDim, /*null_keys=*/false);
+  const auto send = [&](int records) {
+    std::vector<OutRecord> batch;
+    for (int i = 0; i < records; ++i) batch.push_back(stream.Next(&oracle_));
+    ASSERT_OK(producer_->Send(batch, kSendTimeout));
+  };
+  const auto level = [&] {
+    return place.StatusOf("items_live") == static_cast<std::int64_t>(oracle_.live().size()) &&
+           place.StatusOf("dead_letters") == static_cast<std::int64_t>(oracle_.poison()) &&
+           place.StatusOf("lag_records") == 0;
+  };
+  send(500);
+  ASSERT_TRUE(WaitFor(level, kUpMs));
+  const std::int64_t before = place.StatusOf("items_live");
+  broker_.Kill();
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(12);
+  EXPECT_TRUE(WaitFor([&] {
+    // What it has it goes on answering.
+    EXPECT_EQ(place.StatusOf("items_live"), before);
+    return std::chrono::steady_clock::now() >= until;
+  }));
+  broker_.Start();
+  send(500);
+  EXPECT_TRUE(WaitFor(level, 120'000)) << place.StatusOf("items_live") << " live, " << oracle_.live().size();
+  place.Stop();
+  std::map<std::string, std::string> expected;
+  for (const auto& [id, item] : oracle_.live()) expected[id] = item.title;
+  EXPECT_EQ(TitlesOf(place.data()), expected);
+  EXPECT_EQ(Letters().size(), oracle_.poison());
+}
+
+// Nowhere to put the poison: the engine stops before its offset and says so; once there is a place it goes on.
+TEST_F(FaultsTest, ADeadLetterTopicThatIsMissingOrTooSmall) {
+  Place place("place", dir_ / "place", broker_.bootstrap_servers());
+  const std::string yaml = dir_ / "place/engine.yaml";
+  const auto run = [&](const std::string& topic) {
+    return RunCommand({FreshetBinary(), "run", "--config", yaml, "--set", "kafka.assign=all", "--set",
+                       "topics.create=false", "--set", "errors.deadletterqueue.topic.name=" + topic},
+                      nullptr);
+  };
+  broker_.Tool({"kafka.admin.ConfigCommand", "--alter", "--entity-type", "topics", "--entity-name", "dead-letters",
+                "--add-config", "max.message.bytes=1000"});
+  OutRecord poison;
+  poison.topic = "items";
+  poison.key = "poison";
+  poison.value = "{not json";
+  std::mt19937_64 random(TestSeed());
+  while (poison.value->size() < 8'000) *poison.value += StrCat(random());  // which no compression makes small enough
+  ASSERT_OK(producer_->Send({poison}, kSendTimeout));
+  EXPECT_EQ(run("no-such-topic"), 1);
+  EXPECT_EQ(run("dead-letters"), 1);
+  broker_.Tool({"kafka.admin.ConfigCommand", "--alter", "--entity-type", "topics", "--entity-name", "dead-letters",
+                "--delete-config", "max.message.bytes"});
+  place.Start();
+  ASSERT_TRUE(place.WaitUntilUp());
+  EXPECT_TRUE(
+      WaitFor([&] { return place.StatusOf("dead_letters") == 1 && place.StatusOf("lag_records") == 0; }, kUpMs));
+  place.Stop();
+  EXPECT_EQ(Letters().size(), 1U);
+}
+
+}  // namespace
+}  // namespace freshet::test
