@@ -17,7 +17,8 @@ constexpr milliseconds kCloseTimeout{5000};
 constexpr int kQueryTimeoutMs = 5000;
 constexpr std::int64_t kLookEveryUs = 5'000'000;
 constexpr std::size_t kMaxEarly = 256;
-constexpr std::int64_t kProbeEveryUs = 1'000'000;   // while the broker is away
+constexpr std::int64_t kProbeEveryUs = 1'000'000;  // while the broker is away
+constexpr auto kProbeTimeout = milliseconds(200);
 constexpr std::int64_t kCommitEveryUs = 1'000'000;  // offsets for lag dashboards
 
 }  // namespace
@@ -133,17 +134,19 @@ void Consumer::SetAway(bool away, std::string_view reason) {
     LogWarning("kafka", "no broker can be reached; waiting", {{"reason", std::string(reason)}});
   } else {
     last_error_.clear();
+    // Nobody could take over meanwhile. Whoever lost his partitions has a session's time from now to get them back.
+    if (revoked_since_us_ != 0) revoked_since_us_ = clock_->MonotonicUs();
     LogInfo("kafka", "the broker is back");
   }
 }
 
-// A partition at its end says nothing when the broker comes back, so it is asked.
-void Consumer::ProbeBroker() {
-  const std::int64_t now_us = clock_->MonotonicUs();
-  if (now_us < next_probe_us_) return;
-  next_probe_us_ = now_us + kProbeEveryUs;
-  const Result<std::int32_t> count = CountPartitions(rk_, options_.topics.front(), milliseconds(200));
-  if (count.ok()) SetAway(false, "");
+// Asks a broker now. What is delivered says nothing: it may have been fetched before the broker went.
+bool Consumer::BrokerAnswers() {
+  next_probe_us_ = clock_->MonotonicUs() + kProbeEveryUs;
+  const Status status = CountPartitions(rk_, options_.topics.front(), kProbeTimeout).status();
+  const bool answers = status.ok() || status.code() == Code::kNotFound;
+  SetAway(!answers, answers ? "" : status.message());
+  return answers;
 }
 
 Result<PollResult> Consumer::Poll(milliseconds timeout) {
@@ -151,7 +154,6 @@ Result<PollResult> Consumer::Poll(milliseconds timeout) {
   if (!undelivered_ && changes_.empty()) {
     message_.reset();
     FRESHET_TRY(Pause(false));
-    if (away_) ProbeBroker();
     CommitForDashboards();
     LookForPartitions();
     if (!early_.empty()) {
@@ -200,7 +202,6 @@ std::vector<PartitionProgress> Consumer::Positions() const {
 Result<PollResult> Consumer::Deliver() {
   const rd_kafka_message_t& message = *message_;
   if (message.err != RD_KAFKA_RESP_ERR_NO_ERROR) return HandleError(message);
-  SetAway(false, "");
 
   PollResult result;
   result.kind = PollResult::Kind::kRecord;
@@ -235,7 +236,6 @@ Result<PollResult> Consumer::HandleError(const rd_kafka_message_t& message) {
   const TopicPartition partition{topic, message.partition};
   switch (message.err) {
     case RD_KAFKA_RESP_ERR__PARTITION_EOF:
-      SetAway(false, "");
       return After(readings_.OnEnd(partition, message.offset, &changes_), PollResult{});
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
     case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:

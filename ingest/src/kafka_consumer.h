@@ -49,7 +49,7 @@ class Consumer final : public RecordSource {
   Result<PollResult> HandleLost(const TopicPartition& partition, std::int64_t offset);
   Status Fail(Status status);
   void SetAway(bool away, std::string_view reason);
-  void ProbeBroker();
+  bool BrokerAnswers();
   void CommitForDashboards();
 
   static void OnRebalance(rd_kafka_t* rk, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t* partitions,

@@ -66,10 +66,13 @@ void Consumer::Unassign() {
 
 // This group's protocol revokes everything each time it is arranged anew. Until that is over nobody else can own what
 // was ours, unless we are no member any more: lost, or silent for longer than a session. While no broker can be reached
-// nothing is known, and what was ours is still the best answer; `as_of` says how old it is.
+// nothing is known, and what was ours is still the best answer; `as_of` says how old it is. Called with every poll.
 void Consumer::TellLoss() {
+  if (away_ && clock_->MonotonicUs() >= next_probe_us_) (void)BrokerAnswers();
   if (revoked_since_us_ == 0 || away_) return;
   if (clock_->MonotonicUs() - revoked_since_us_ < std::int64_t{options_.session_timeout_ms} * 1000) return;
+  // A session that ended may be a broker that went, or hangs, and has not been noticed yet.
+  if (!BrokerAnswers()) return;
   PollResult change;
   change.kind = PollResult::Kind::kRevoked;
   change.partitions = std::move(revoked_);

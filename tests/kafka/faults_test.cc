@@ -1,22 +1,19 @@
 // Engines that come, go and are killed while records and poison flow; a broker that is away for long; a dead-letter
 // topic that is not there. In the end: state = oracle, dead letters = the poison.
-#include <csignal>
 #include <cstdlib>
 #include <map>
 #include <random>
-#include <set>
 #include <thread>
 
 #include "freshet/core/file.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
-#include "freshet/deploy/config.h"
 #include "freshet/ingest/kafka.h"
-#include "freshet/query/http_client.h"
 #include "freshet_test/configs.h"
 #include "freshet_test/kafka_broker.h"
 #include "freshet_test/oracle.h"
 #include "freshet_test/process.h"
+#include "freshet_test/service.h"
 #include "freshet_test/test_support.h"
 
 namespace freshet::test {
@@ -28,70 +25,35 @@ constexpr int kUpMs = 60'000;
 // One place of the group: its store stays, its process comes and goes.
 class Place {
  public:
-  Place(std::string name, std::string directory, const std::string& broker)
-      : name_(std::move(name)), directory_(std::move(directory)) {
-    EXPECT_OK(CreateDirectories(directory_));
-    EXPECT_OK(WriteFileAtomically(directory_ + "/engine.yaml",
-                                  EngineYaml(broker, data(), "group") + "changelog: {enabled: false}\n"));
+  Place(std::string name, const std::string& directory, const std::string& broker)
+      : name_(std::move(name)),
+        service_("run", directory, EngineYaml(broker, directory + "/data", "group") + "changelog: {enabled: false}\n") {
   }
   // Under a new name each time: the group is arranged anew at every start, and again when the old name's session ends.
   void Start() {
-    ::unlink(AddressFile().c_str());
-    process_ = std::make_unique<Process>(
-        std::vector<std::string>{FreshetBinary(), "run", "--config", directory_ + "/engine.yaml", "--address-file",
-                                 AddressFile(), "--set", "kafka.session_timeout_ms=6000", "--set",
-                                 StrCat("kafka.group_instance_id=", name_, "-", ++starts_)},
-        directory_ + "/log");
-  }
-  [[nodiscard]] bool WaitUntilUp() {
-    return WaitFor([this] { return FileExists(AddressFile()) || !process_->running(); }, kUpMs) &&
-           FileExists(AddressFile());
+    service_.Start("", {"--set", "kafka.session_timeout_ms=6000", "--set",
+                        StrCat("kafka.group_instance_id=", name_, "-", ++starts_)});
+    up_ = true;
   }
   void Kill() {
-    process_->Signal(SIGKILL);
-    EXPECT_EQ(process_->Wait(kUpMs), 128 + SIGKILL);
-    process_.reset();
+    service_.Kill();
+    up_ = false;
   }
   void Stop() {
-    process_->Signal(SIGTERM);
-    EXPECT_EQ(process_->Wait(kUpMs), 0);
-    process_.reset();
+    EXPECT_EQ(service_.StopGracefully(), 0);
+    up_ = false;
   }
-  [[nodiscard]] bool up() const { return process_ != nullptr; }
-  [[nodiscard]] std::string data() const { return directory_ + "/data"; }
-  [[nodiscard]] std::int64_t StatusOf(const char* key) const {
-    const auto address = ReadFile(AddressFile());
-    if (!address.ok()) return -1;
-    const auto reply = HttpCall(std::string(Trim(*address)), "GET", "/v1/status", "", 2'000);
-    if (!reply.ok() || reply->status != 200) return -1;
-    const auto json = ParseJson(reply->body);
-    const JsonValue* value = json.ok() ? JsonFind(**json, key) : nullptr;
-    return value != nullptr && value->IsNumber() ? static_cast<std::int64_t>(value->GetDouble()) : -1;
-  }
+  [[nodiscard]] bool WaitUntilUp() { return service_.WaitUntilUp(); }
+  [[nodiscard]] bool up() const { return up_; }
+  [[nodiscard]] std::string data() const { return service_.data(); }
+  [[nodiscard]] std::int64_t StatusOf(const char* key) const { return service_.StatusOf(key); }
 
  private:
-  [[nodiscard]] std::string AddressFile() const { return directory_ + "/address"; }
   const std::string name_;
-  const std::string directory_;
+  Service service_;
   int starts_ = 0;
-  std::unique_ptr<Process> process_;
+  bool up_ = false;
 };
-
-std::map<std::string, std::string> TitlesOf(const std::string& directory) {
-  std::map<std::string, std::string> titles;
-  std::string out;
-  EXPECT_EQ(RunCommand({FreshetBinary(), "store", "dump", directory}, &out), 0);
-  for (const std::string& line : Split(out, '\n')) {
-    if (line.empty()) continue;
-    const auto json = ParseJson(line);
-    EXPECT_OK(json);
-    if (!json.ok()) continue;
-    const JsonValue* id = JsonFind(**json, "item_id");
-    if (id == nullptr) continue;
-    titles[std::string(JsonText(*id))] = JsonText(*JsonFind(*JsonFind(**json, "attributes"), "title"));
-  }
-  return titles;
-}
 
 class FaultsTest : public ::testing::Test {
  protected:
@@ -190,7 +152,7 @@ TEST_F(FaultsTest, EnginesComeGoAndAreKilledWhileRecordsAndPoisonFlow) {
   places[0]->Stop();
   std::map<std::string, std::string> expected;
   for (const auto& [id, item] : oracle_.live()) expected[id] = item.title;
-  EXPECT_EQ(TitlesOf(places[0]->data()), expected);
+  EXPECT_EQ(DumpOf(places[0]->data()).titles, expected);
   // Every place reads every partition at some time, so each poison record may come as often as there are places, and
   // once more for each kill between its dead letter and its offset.
   const std::map<std::string, int> letters = Letters();
@@ -201,7 +163,7 @@ TEST_F(FaultsTest, EnginesComeGoAndAreKilledWhileRecordsAndPoisonFlow) {
             << " poison, " << copies << " more copies of their dead letters in " << places.size() << " engines\n";
 }
 
-// Longer than every timeout of ours and of librdkafka's session.
+// Longer than every timeout of ours and of librdkafka's session: first it hangs, then it is dead.
 TEST_F(FaultsTest, ABrokerThatIsAwayForLong) {
   Place place("place", dir_ / "place", broker_.bootstrap_servers());
   place.Start();
@@ -219,28 +181,45 @@ TEST_F(FaultsTest, ABrokerThatIsAwayForLong) {
   };
   send(500);
   ASSERT_TRUE(WaitFor(level, kUpMs));
-  const std::int64_t before = place.StatusOf("items_live");
-  broker_.Kill();
-  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(12);
-  EXPECT_TRUE(WaitFor([&] {
-    // What it has it goes on answering.
-    EXPECT_EQ(place.StatusOf("items_live"), before);
-    return std::chrono::steady_clock::now() >= until;
-  }));
-  broker_.Start();
-  send(500);
-  EXPECT_TRUE(WaitFor(level, 120'000)) << place.StatusOf("items_live") << " live, " << oracle_.live().size();
+  // What it has it goes on answering, while the broker is away and while it joins its group again.
+  const auto answers_for = [&](int seconds) {
+    const std::int64_t before = place.StatusOf("items_live");
+    std::int64_t fewest = before;
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+    EXPECT_TRUE(WaitFor([&] {
+      fewest = std::min(fewest, place.StatusOf("items_live"));
+      return std::chrono::steady_clock::now() >= until;
+    }));
+    EXPECT_EQ(fewest, before);
+  };
+  for (const bool dead : {false, true}) {
+    SCOPED_TRACE(dead ? "dead" : "hangs");
+    if (dead) {
+      broker_.Kill();
+    } else {
+      broker_.Signal(SIGSTOP);
+    }
+    answers_for(12);
+    if (dead) {
+      broker_.Start();
+    } else {
+      broker_.Signal(SIGCONT);
+    }
+    answers_for(4);
+    send(500);
+    EXPECT_TRUE(WaitFor(level, 120'000)) << place.StatusOf("items_live") << " live, " << oracle_.live().size();
+  }
   place.Stop();
   std::map<std::string, std::string> expected;
   for (const auto& [id, item] : oracle_.live()) expected[id] = item.title;
-  EXPECT_EQ(TitlesOf(place.data()), expected);
+  EXPECT_EQ(DumpOf(place.data()).titles, expected);
   EXPECT_EQ(Letters().size(), oracle_.poison());
 }
 
 // Nowhere to put the poison: the engine stops before its offset and says so; once there is a place it goes on.
 TEST_F(FaultsTest, ADeadLetterTopicThatIsMissingOrTooSmall) {
   Place place("place", dir_ / "place", broker_.bootstrap_servers());
-  const std::string yaml = dir_ / "place/engine.yaml";
+  const std::string yaml = dir_ / "place/config.yaml";
   const auto run = [&](const std::string& topic) {
     return RunCommand({FreshetBinary(), "run", "--config", yaml, "--set", "kafka.assign=all", "--set",
                        "topics.create=false", "--set", "errors.deadletterqueue.topic.name=" + topic},

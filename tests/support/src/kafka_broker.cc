@@ -1,5 +1,7 @@
 #include "freshet_test/kafka_broker.h"
 
+#include <csignal>
+
 #include "freshet/core/file.h"
 #include "freshet/core/strings.h"
 #include "freshet_test/process.h"
@@ -50,6 +52,14 @@ void KafkaBroker::Start() {
 }
 
 void KafkaBroker::Kill() const { ASSERT_EQ(RunCommand({Script(), "kill", "--dir", directory_}, nullptr), 0); }
+
+void KafkaBroker::Signal(int signal) const {
+  const auto pid = ReadFile(directory_ + "/broker.pid");
+  ASSERT_OK(pid);
+  const auto number = ParseInt(Trim(*pid));
+  ASSERT_TRUE(number && *number > 1) << *pid;
+  ASSERT_EQ(::kill(static_cast<pid_t>(*number), signal), 0);
+}
 
 void KafkaBroker::CreateTopic(const std::string& name, int partitions, bool compact) const {
   std::vector<std::string> command = {

@@ -18,6 +18,7 @@ class KafkaBroker {
 
   [[nodiscard]] const std::string& bootstrap_servers() const { return bootstrap_servers_; }
   void Kill() const;                                       // SIGKILL
+  void Signal(int signal) const;                           // SIGSTOP: it hangs; SIGCONT
   void Start();                                            // again, on the same ports and data
   void DeleteTopic(const std::string& name) const;         // returns when it is gone
   void Tool(const std::vector<std::string>& words) const;  // a class of Kafka's own tools and its arguments

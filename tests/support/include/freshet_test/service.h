@@ -30,13 +30,14 @@ class Service {
     EXPECT_OK(CreateDirectories(directory_));
     EXPECT_OK(WriteFileAtomically(directory_ + "/config.yaml", yaml));
   }
-  // `faults`: what FRESHET_FAULTS says.
-  void Start(const std::string& faults = "") {
+  // `faults`: what FRESHET_FAULTS says; `options`: more of the command line.
+  void Start(const std::string& faults = "", const std::vector<std::string>& options = {}) {
     ::unlink(AddressFile().c_str());
+    std::vector<std::string> command = {FreshetBinary(),  command_,     "--config", directory_ + "/config.yaml",
+                                        "--address-file", AddressFile()};
+    command.insert(command.end(), options.begin(), options.end());
     process_ = std::make_unique<Process>(
-        std::vector<std::string>{FreshetBinary(), command_, "--config", directory_ + "/config.yaml", "--address-file",
-                                 AddressFile()},
-        directory_ + "/log",
+        command, directory_ + "/log",
         faults.empty() ? std::vector<std::string>{} : std::vector<std::string>{"FRESHET_FAULTS=" + faults});
   }
   // Waits until it answers. False when it exited instead.
