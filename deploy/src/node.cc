@@ -64,12 +64,13 @@ Status Node::OpenStore(const Config& config, ApplierOptions::Role role, const St
                    OpenOrRestore(options, repository.get(), follower, damaged, log_is_complete, progress));
     store = std::move(opened.store);
     if (opened.restored) restored = opened.restored->manifest.id;
-    auto made = IndexFiles(store.get()).Open([&](const std::string& path) { return OpenHnswIndex(path, index); });
-    if (!made) {
-      FRESHET_ASSIGN(made, MakeHnswIndex(index));
-    }
-    applier = std::make_unique<Applier>(apply, options, store.get(), std::move(made), &clock, &metrics);
-    const Status rebuilt = applier->Rebuild(progress);
+    applier = std::make_unique<Applier>(apply, options, store.get(), &clock, &metrics);
+    const auto open_index = [&] {
+      return IndexFiles(store.get())
+          .Open([&](const std::string& path) { return OpenHnswIndex(path, index); },
+                [&] { return MakeHnswIndex(index); });
+    };
+    const Status rebuilt = applier->Rebuild(open_index, progress);
     // A table may turn out to be damaged only when it is read. What was just restored was verified: that is told.
     if (rebuilt.code() != Code::kCorruption || damaged || opened.restored) return rebuilt;
     LogError("store", "rows cannot be read", {{"reason", rebuilt.ToString()}});

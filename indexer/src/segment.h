@@ -16,6 +16,7 @@
 
 #include "buffer.h"
 #include "freshet/core/checksum.h"
+#include "freshet/core/slot_table.h"
 #include "freshet/indexer/index.h"
 #include "graph.h"
 #include "read_epoch.h"
@@ -23,75 +24,6 @@
 #include "search_view.h"
 
 namespace freshet {
-
-// key -> slot, open addressing, four bytes an entry and at least 1.5 entries a key: the keys themselves are in the
-// segment. Not thread-safe.
-class SlotTable {
- public:
-  // `hash` of the key, `same` whether a slot has it. kNoSlot: none has.
-  template <typename Same>
-  [[nodiscard]] std::uint32_t Find(std::uint64_t hash, const Same& same) const {
-    if (slots_.empty()) return kNoSlot;
-    std::size_t at = Begin(hash);
-    while (slots_[at] != kNoSlot && !same(slots_[at])) at = Next(at);
-    return slots_[at];
-  }
-  // `hash_of` a slot's key. REQUIRES: not there yet.
-  template <typename HashOf>
-  void Add(std::uint64_t hash, std::uint32_t slot, const HashOf& hash_of) {
-    if (3 * (size_ + 1) > 2 * slots_.size())
-      Resize(std::max<std::size_t>(64, slots_.size() + slots_.size() / 2), hash_of);
-    Place(hash, slot);
-    ++size_;
-  }
-  template <typename HashOf>
-  void Reserve(std::size_t entries, const HashOf& hash_of) {
-    if (3 * entries > 2 * slots_.size()) Resize(3 * entries / 2 + 64, hash_of);
-  }
-  // Those after it move up, so that no gap ends a search early. No effect when it is not there.
-  template <typename HashOf>
-  void Remove(std::uint64_t hash, std::uint32_t slot, const HashOf& hash_of) {
-    if (slots_.empty()) return;
-    std::size_t gap = Begin(hash);
-    while (slots_[gap] != kNoSlot && slots_[gap] != slot) gap = Next(gap);
-    if (slots_[gap] == kNoSlot) return;
-    for (std::size_t at = Next(gap); slots_[at] != kNoSlot; at = Next(at)) {
-      const std::size_t home = Begin(hash_of(slots_[at]));
-      // Whether the gap is between its home and its place, around the end or not.
-      const bool movable = gap <= at ? (home <= gap || home > at) : (home <= gap && home > at);
-      if (movable) {
-        slots_[gap] = slots_[at];
-        gap = at;
-      }
-    }
-    slots_[gap] = kNoSlot;
-    --size_;
-  }
-  [[nodiscard]] std::size_t bytes() const { return slots_.capacity() * sizeof(std::uint32_t); }
-
- private:
-  [[nodiscard]] std::size_t Begin(std::uint64_t hash) const {
-    return static_cast<std::size_t>((static_cast<unsigned __int128>(hash * 0x9e3779b97f4a7c15ULL) * slots_.size()) >>
-                                    64);
-  }
-  [[nodiscard]] std::size_t Next(std::size_t at) const { return at + 1 == slots_.size() ? 0 : at + 1; }
-  template <typename HashOf>
-  void Resize(std::size_t entries, const HashOf& hash_of) {
-    std::vector<std::uint32_t> old(entries, kNoSlot);
-    old.swap(slots_);
-    for (const std::uint32_t moved : old) {
-      if (moved != kNoSlot) Place(hash_of(moved), moved);
-    }
-  }
-  void Place(std::uint64_t hash, std::uint32_t slot) {
-    std::size_t at = Begin(hash);
-    while (slots_[at] != kNoSlot) at = Next(at);
-    slots_[at] = slot;
-  }
-
-  std::vector<std::uint32_t> slots_;
-  std::size_t size_ = 0;
-};
 
 class Segment {
  public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <utility>
 
 #include "applier_plan.h"
@@ -13,18 +14,19 @@ namespace freshet {
 namespace {
 
 constexpr std::int64_t kForgetLabelsEveryUs = 60'000'000;  // far above any request's deadline
+constexpr std::int64_t kReportEveryUs = 5'000'000;
 constexpr auto kBackpressureWait = std::chrono::milliseconds(20);
 constexpr auto kRestEvery = std::chrono::milliseconds(10);
 
 }  // namespace
 
-Applier::Applier(const ApplierOptions& options, const StoreOptions& store_options, Store* store,
-                 std::unique_ptr<Index> index, const Clock* clock, Metrics* metrics)
+Applier::Applier(const ApplierOptions& options, const StoreOptions& store_options, Store* store, const Clock* clock,
+                 Metrics* metrics)
     : options_(options),
       store_options_(store_options),
       store_(store),
-      index_(std::move(index)),
       clock_(clock),
+      metrics_(metrics),
       applied_items_(metrics->GetCounter("freshet_applied_total", "Changes applied", {{"kind", "item"}})),
       applied_deletes_(metrics->GetCounter("freshet_applied_total", "Changes applied", {{"kind", "delete"}})),
       applied_users_(metrics->GetCounter("freshet_applied_total", "Changes applied", {{"kind", "user_event"}})),
@@ -40,9 +42,6 @@ Applier::Applier(const ApplierOptions& options, const StoreOptions& store_option
       hidden_items_(metrics->GetGauge("freshet_items_hidden", "Items stored here whose partition is not owned now")),
       blocked_gauge_(metrics->GetGauge("freshet_store_blocked", "1 while nothing can be committed, see /readyz")),
       reopened_(metrics->GetCounter("freshet_store_reopened_total", "Openings of the store after a failed write")),
-      attribute_bytes_(metrics->GetGauge("freshet_attribute_index_bytes", "Memory of the filters' attribute index")),
-      dropped_attributes_(metrics->GetGauge("freshet_attribute_index_dropped_attributes",
-                                            "Attributes that are not filterable because the index is full")),
       commit_seconds_(metrics->GetHistogram("freshet_commit_seconds", "Time of one commit in the store")),
       visible_seconds_(metrics->GetHistogram("freshet_visible_seconds", "Commit to searchable, per batch")),
       freshness_seconds_(
@@ -52,13 +51,17 @@ Applier::Applier(const ApplierOptions& options, const StoreOptions& store_option
 
 Applier::~Applier() { Join(); }
 
-Status Applier::Rebuild(const std::function<void(double)>& progress) {
+Status Applier::Rebuild(const IndexSource& open_index, const std::function<void(double)>& progress) {
+  auto opening = std::async(std::launch::async, open_index);
   FRESHET_ASSIGN(progress_, store_->Progress());
   next_label_ = store_->next_label();
   next_sequence_ = store_->sequence() + 1;
   sequence_ = store_->sequence();
   as_of_ms_ = store_->as_of_ms();
+  const std::size_t expected = store_->EstimatedItems();
+  catalog_.Reserve(expected);
   std::vector<Label> labels;
+  labels.reserve(expected);
   std::vector<Catalog::Change> changes;
   // The catalog fills on a thread of its own while the store is read; a few parts at a time, since all attributes of a
   // store may not fit into memory twice.
@@ -83,6 +86,7 @@ Status Applier::Rebuild(const std::function<void(double)>& progress) {
     return Status::Ok();
   }));
   users_ = users;
+  FRESHET_ASSIGN(index_, opening.get());
   // In order of labels, that is of arrival: the same graph for the same store.
   std::sort(labels.begin(), labels.end());
   const std::vector<Label> indexed = index_->LiveLabels();
@@ -94,7 +98,7 @@ Status Applier::Rebuild(const std::function<void(double)>& progress) {
   FRESHET_TRY(InsertStored(missing, progress));
   rebuilt_items_ = missing.size();
   live_items_.Set(static_cast<double>(labels.size()));
-  ReportAttributes();
+  Report();
   return Status::Ok();
 }
 
@@ -114,12 +118,6 @@ Status Applier::InsertStored(const std::vector<Label>& labels, const std::functi
     }
   }
   return Status::Ok();
-}
-
-void Applier::ReportAttributes() {
-  const AttributeIndexStats stats = catalog_.attribute_stats();
-  attribute_bytes_.Set(static_cast<double>(stats.bytes));
-  dropped_attributes_.Set(static_cast<double>(stats.dropped_columns));
 }
 
 Status Applier::Apply(EncodedBatch batch) {
@@ -196,8 +194,11 @@ Status Applier::MakeVisible(const Plan& plan) {
   FRESHET_TRY(index_->Maintain());
   if (now_us - labels_forgotten_us_ > kForgetLabelsEveryUs) {
     catalog_.ForgetDeadLabels();
-    ReportAttributes();
     labels_forgotten_us_ = now_us;
+  }
+  if (now_us - reported_us_ > kReportEveryUs) {
+    Report();
+    reported_us_ = now_us;
   }
   return Status::Ok();
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "freshet/core/checksum.h"
+
 namespace freshet {
 namespace {
 
@@ -10,47 +12,61 @@ constexpr std::size_t kChunksPerLock = 16;  // tens of microseconds for which a 
 
 }  // namespace
 
+std::uint32_t Catalog::SlotOf(std::string_view item_id) const {
+  return by_id_.Find(Xxh3(item_id), [&](std::uint32_t slot) { return slots_[slot].id == item_id; });
+}
+
+void Catalog::Reserve(std::size_t items) {
+  const std::lock_guard gate(gate_);
+  const std::unique_lock lock(mu_);
+  slots_.reserve(items);
+  by_id_.Reserve(items, [this](std::uint32_t slot) { return Xxh3(slots_[slot].id); });
+  by_label_.Reserve(items);
+}
+
 void Catalog::Apply(const std::vector<Change>& changes) {
   const std::lock_guard gate(gate_);
   const std::unique_lock lock(mu_);
+  const auto hash_of = [this](std::uint32_t slot) { return Xxh3(slots_[slot].id); };
   for (const Change& change : changes) {
-    auto it = by_id_.find(change.item_id);
+    std::uint32_t slot = SlotOf(change.item_id);
+    const bool is_new = slot == SlotTable::kNone;
     if (!change.label) {
-      if (it == by_id_.end()) continue;
-      Item& item = slots_[it->second];
-      SetHidden(it->second, false);
+      if (is_new) continue;
+      Item& item = slots_[slot];
+      SetHidden(slot, false);
       item.live = false;
-      newly_dead_.emplace_back(item.label, it->second);
-      attributes_.Remove(it->second);
-      by_id_.erase(it);
+      newly_dead_.emplace_back(item.label, slot);
+      attributes_.Remove(slot);
+      by_id_.Remove(Xxh3(change.item_id), slot, hash_of);
       --live_;
       continue;
     }
-    if (it == by_id_.end()) {
-      std::uint32_t slot = static_cast<std::uint32_t>(slots_.size());
+    bool new_label = true;
+    if (is_new) {
+      slot = static_cast<std::uint32_t>(slots_.size());
       if (free_slots_.empty()) {
         slots_.emplace_back();
       } else {
         slot = free_slots_.back();
         free_slots_.pop_back();
       }
-      it = by_id_.emplace(change.item_id, slot).first;
       slots_[slot] = Item{change.item_id, *change.label, 0, true, change.partition};
+      by_id_.Add(Xxh3(change.item_id), slot, hash_of);
       ++live_;
-    } else if (slots_[it->second].label == *change.label) {
-      slots_[it->second].partition = change.partition;
-      Reveal(it->second);
-      attributes_.Set(it->second, change.attributes);
-      continue;
     } else {
-      newly_dead_.emplace_back(slots_[it->second].label, it->second);
-      slots_[it->second].label = *change.label;
-      slots_[it->second].partition = change.partition;
+      Item& item = slots_[slot];
+      new_label = item.label != *change.label;
+      if (new_label) newly_dead_.emplace_back(item.label, slot);
+      item.label = *change.label;
+      item.partition = change.partition;
     }
-    Reveal(it->second);
-    ++slots_[it->second].labels;
-    by_label_.Insert(*change.label, it->second);
-    attributes_.Set(it->second, change.attributes);
+    Reveal(slot);
+    if (new_label) {
+      ++slots_[slot].labels;
+      by_label_.Insert(*change.label, slot);
+    }
+    attributes_.Set(slot, change.attributes);
   }
 }
 
@@ -104,16 +120,14 @@ void Catalog::Resolve(const std::vector<Hit>& hits, std::vector<std::string>* id
 
 std::optional<Label> Catalog::LabelOf(std::string_view item_id) const {
   const auto lock = ReadLock();
-  const auto it = by_id_.find(item_id);
-  if (it == by_id_.end() || IsHidden(it->second)) return std::nullopt;
-  return slots_[it->second].label;
+  const std::uint32_t slot = SlotOf(item_id);
+  return IsShown(slot) ? std::optional(slots_[slot].label) : std::nullopt;
 }
 
 std::optional<Label> Catalog::StoredLabelOf(std::string_view item_id) const {
   const auto lock = ReadLock();
-  const auto it = by_id_.find(item_id);
-  if (it == by_id_.end()) return std::nullopt;
-  return slots_[it->second].label;
+  const std::uint32_t slot = SlotOf(item_id);
+  return slot == SlotTable::kNone ? std::nullopt : std::optional(slots_[slot].label);
 }
 
 std::size_t Catalog::live() const {
@@ -130,8 +144,8 @@ std::vector<std::string> Catalog::LiveIds() const {
   const auto lock = ReadLock();
   std::vector<std::string> ids;
   ids.reserve(live_);
-  for (const auto& [id, slot] : by_id_) {
-    if (!IsHidden(slot)) ids.push_back(id);
+  for (std::uint32_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot].live && !IsHidden(slot)) ids.push_back(slots_[slot].id);
   }
   return ids;
 }
@@ -157,9 +171,9 @@ Result<Catalog::Selection> Catalog::Select(const Filter& filter, const std::vect
     selection.words_.insert(selection.words_.end(), matching.begin(), matching.end());
   }
   for (const std::string_view id : excluded_ids) {
-    const auto it = by_id_.find(id);
-    if (it == by_id_.end() || it->second / 64 >= selection.words_.size()) continue;
-    selection.words_[it->second / 64] &= ~(std::uint64_t{1} << (it->second % 64));
+    const std::uint32_t slot = SlotOf(id);
+    if (slot == SlotTable::kNone || slot / 64 >= selection.words_.size()) continue;
+    selection.words_[slot / 64] &= ~(std::uint64_t{1} << (slot % 64));
   }
   for (std::size_t w = 0; w < std::min(hidden_.size(), selection.words_.size()); ++w) {
     selection.words_[w] &= ~hidden_[w];
@@ -188,8 +202,8 @@ std::vector<bool> Catalog::Matching(const std::vector<std::string>& ids, const F
   matching.reserve(ids.size());
   const auto lock = ReadLock();
   for (const std::string& id : ids) {
-    const auto it = by_id_.find(id);
-    matching.push_back(it != by_id_.end() && !IsHidden(it->second) && attributes_.Matches(filter, it->second));
+    const std::uint32_t slot = SlotOf(id);
+    matching.push_back(IsShown(slot) && attributes_.Matches(filter, slot));
   }
   return matching;
 }
@@ -200,9 +214,8 @@ std::vector<std::vector<FilterValue>> Catalog::ValuesOf(const std::vector<std::s
   values.reserve(ids.size());
   const auto lock = ReadLock();
   for (const std::string& id : ids) {
-    const auto it = by_id_.find(id);
-    values.push_back(it == by_id_.end() || IsHidden(it->second) ? std::vector<FilterValue>()
-                                                                : attributes_.Values(key, it->second));
+    const std::uint32_t slot = SlotOf(id);
+    values.push_back(IsShown(slot) ? attributes_.Values(key, slot) : std::vector<FilterValue>());
   }
   return values;
 }

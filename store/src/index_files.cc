@@ -31,20 +31,22 @@ void IndexFiles::RemoveOthers(std::uint64_t tag) const {
   }
 }
 
-std::unique_ptr<Index> IndexFiles::Open(const std::function<Result<std::unique_ptr<Index>>(const std::string&)>& open) {
+Result<std::unique_ptr<Index>> IndexFiles::Open(
+    const std::function<Result<std::unique_ptr<Index>>(const std::string&)>& open,
+    const std::function<Result<std::unique_ptr<Index>>()>& make) const {
   const auto row = store_->IndexFile();
   if (!row.ok() || !*row) {
     RemoveOthers(0);
-    return nullptr;
+    return make();
   }
   RemoveOthers((*row)->tag);
   auto index = open(PathOf(store_->options().directory, (*row)->tag));
-  if (index.ok()) return std::move(*index);
+  if (index.ok()) return index;
   if (index.status().code() != Code::kNotFound) {
     LogWarning("store", "the index file cannot be used; the index is made from the stored vectors",
                {{"reason", index.status().ToString()}});
   }
-  return nullptr;
+  return make();
 }
 
 Result<std::uint64_t> IndexFiles::Save(const IndexCut& cut, std::uint64_t sequence,

@@ -13,6 +13,7 @@
 #include <system_error>
 
 #include "freshet/core/checksum.h"
+#include "freshet/core/descriptor.h"
 #include "freshet/core/strings.h"
 
 namespace freshet {
@@ -20,37 +21,7 @@ namespace {
 
 constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
 
-Status FromErrno(int error, const std::string& path, const char* step) {
-  const std::string message = StrCat(path, ": ", step, ": ", std::generic_category().message(error));
-  if (error == ENOENT || error == ENOTDIR) return NotFound(message);
-  if (error == ENOSPC || error == EDQUOT) return ResourceExhausted(message);
-  return IoError(message);
-}
-Status FromErrno(const std::string& path, const char* step) { return FromErrno(errno, path, step); }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  [[nodiscard]] int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
-
-Status WriteAll(int fd, const std::string& path, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return FromErrno(path, "write");
-    bytes.remove_prefix(static_cast<std::size_t>(n));
-  }
-  return Status::Ok();
-}
+Status FromErrno(const std::string& path, const char* step) { return freshet::FromErrno(errno, path, step); }
 
 Result<FileSum> ReadAll(const std::string& path, int to, const std::string& to_path, const Throttle& throttle) {
   const Descriptor from(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
@@ -113,7 +84,7 @@ Status RenamePath(const std::string& from, const std::string& to) {
 Status RemoveTree(const std::string& path) {
   std::error_code error;
   std::filesystem::remove_all(path, error);
-  return error ? FromErrno(error.value(), path, "remove") : Status::Ok();
+  return error ? freshet::FromErrno(error.value(), path, "remove") : Status::Ok();
 }
 
 Result<std::vector<std::string>> ListDirectory(const std::string& path) {
@@ -123,7 +94,7 @@ Result<std::vector<std::string>> ListDirectory(const std::string& path) {
   for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
     names.push_back(it->path().filename().string());
   }
-  if (error) return FromErrno(error.value(), path, "list");
+  if (error) return freshet::FromErrno(error.value(), path, "list");
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -307,6 +307,17 @@ StoreSizes RocksStore::Sizes() const {
   return sizes;
 }
 
+std::uint64_t RocksStore::EstimatedItems() const {
+  const std::shared_ptr<RocksHandle> handle = Current();
+  const auto of_items = [&](const char* property) {
+    std::uint64_t value = 0;
+    return handle->db()->GetIntProperty(handle->Of(kItems), property, &value) ? value : 0;
+  };
+  // An estimate that no table could hold is none.
+  return std::min(of_items("rocksdb.estimate-num-keys"),
+                  of_items("rocksdb.total-sst-files-size") + of_items("rocksdb.cur-size-all-mem-tables"));
+}
+
 Result<std::optional<IndexFileRow>> RocksStore::IndexFile() const {
   return GetRow<IndexFileRow>(kMeta, kIndexFileKey, &DecodeIndexFileRow);
 }

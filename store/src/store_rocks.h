@@ -93,6 +93,7 @@ class RocksStore final : public Store {
   Status BecomeRestored(const RestoredAs& as) override;
   [[nodiscard]] Result<StoreCheck> Check(const std::function<Status(double)>& progress) const override;
   [[nodiscard]] StoreSizes Sizes() const override;
+  [[nodiscard]] std::uint64_t EstimatedItems() const override;
   [[nodiscard]] Result<std::optional<IndexFileRow>> IndexFile() const override;
   Status PutIndexFile(const IndexFileRow& row) override;
 

@@ -62,15 +62,18 @@ struct Engine {
   Status Open(const StoreOptions& options, const HnswOptions& index, const SnapshotRepository* repository) {
     FRESHET_ASSIGN(OpenedStore opened, OpenOrRestore(options, repository, false, false, {}, {}));
     store = std::move(opened.store);
-    auto made = IndexFiles(store.get()).Open([&](const std::string& path) { return OpenHnswIndex(path, index); });
-    from_file = made != nullptr;
-    if (!made) {
-      FRESHET_ASSIGN(made, MakeHnswIndex(index));
-    }
     ApplierOptions apply;
     apply.outbox = false;
-    applier = std::make_unique<Applier>(apply, options, store.get(), std::move(made), &clock, &metrics);
-    return applier->Rebuild();
+    applier = std::make_unique<Applier>(apply, options, store.get(), &clock, &metrics);
+    from_file = true;
+    return applier->Rebuild([&] {
+      return IndexFiles(store.get())
+          .Open([&](const std::string& path) { return OpenHnswIndex(path, index); },
+                [&] {
+                  from_file = false;
+                  return MakeHnswIndex(index);
+                });
+    });
   }
 };
 

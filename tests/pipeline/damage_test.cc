@@ -54,15 +54,14 @@ Result<std::map<std::string, std::string>> ContentOf(const std::string& data, co
     *restored = opened.restored.has_value();
     HnswOptions index;
     index.dim = kDim;
-    auto made =
-        IndexFiles(opened.store.get()).Open([&](const std::string& path) { return OpenHnswIndex(path, index); });
-    if (!made) {
-      FRESHET_ASSIGN(made, MakeHnswIndex(index));
-    }
     SystemClock clock;
     Metrics metrics;
-    Applier applier(ApplierOptions{}, options, opened.store.get(), std::move(made), &clock, &metrics);
-    Status read = applier.Rebuild();
+    Applier applier(ApplierOptions{}, options, opened.store.get(), &clock, &metrics);
+    Status read = applier.Rebuild([&] {
+      return IndexFiles(opened.store.get())
+          .Open([&](const std::string& path) { return OpenHnswIndex(path, index); },
+                [&] { return MakeHnswIndex(index); });
+    });
     if (read.ok()) read = applier.Audit();
     content.clear();
     for (const std::string& id : applier.catalog().LiveIds()) {
@@ -130,10 +129,8 @@ class DamageTest : public ::testing::Test {
     Metrics metrics;
     HnswOptions index;
     index.dim = kDim;
-    auto made = MakeHnswIndex(index);
-    ASSERT_OK(made);
-    Applier applier(ApplierOptions{}, options, store->get(), std::move(*made), &clock, &metrics);
-    ASSERT_OK(applier.Rebuild());
+    Applier applier(ApplierOptions{}, options, store->get(), &clock, &metrics);
+    ASSERT_OK(applier.Rebuild([&] { return MakeHnswIndex(index); }));
     SnapshotOptions snapshots;
     snapshots.directory = dir_ / "snapshots";
     Snapshotter snapshotter(snapshots, {}, repository_.get(), store->get(), &applier, &clock, &metrics);

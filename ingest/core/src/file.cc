@@ -12,6 +12,7 @@
 #include <system_error>
 #include <vector>
 
+#include "freshet/core/descriptor.h"
 #include "freshet/core/strings.h"
 
 namespace freshet {
@@ -21,20 +22,6 @@ constexpr std::size_t kMaxLineBytes = std::size_t{16} << 20;
 using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
 
 std::string Errno() { return std::error_code(errno, std::generic_category()).message(); }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  [[nodiscard]] int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // Splits a stream of chunks into lines.
 class LineSplitter {
@@ -91,18 +78,16 @@ Result<std::string> ReadFile(const std::string& path, std::size_t max_bytes) {
 Status WriteFileAtomically(const std::string& path, std::string_view content) {
   const std::string temporary = path + ".tmp";
   const auto fail = [&](const char* step) {
-    Status status = IoError(StrCat(temporary, ": ", step, ": ", Errno()));
+    Status status = FromErrno(errno, temporary, step);
     ::unlink(temporary.c_str());
     return status;
   };
   {
     const Descriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     if (fd.get() < 0) return fail("open");
-    while (!content.empty()) {
-      const ssize_t n = ::write(fd.get(), content.data(), content.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) return fail("write");
-      content.remove_prefix(static_cast<std::size_t>(n));
+    if (Status written = WriteAll(fd.get(), temporary, content); !written.ok()) {
+      ::unlink(temporary.c_str());
+      return written;
     }
     if (::fsync(fd.get()) != 0) return fail("fsync");
   }
@@ -113,15 +98,17 @@ Status WriteFileAtomically(const std::string& path, std::string_view content) {
 
 Status SyncDirectory(const std::string& directory) {
   const Descriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (fd.get() < 0 || ::fsync(fd.get()) != 0) return IoError(StrCat(directory, ": fsync: ", Errno()));
+  if (fd.get() < 0 || ::fsync(fd.get()) != 0) return FromErrno(errno, directory, "fsync");
   return Status::Ok();
 }
 
 Status CreateDirectories(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
-  if (error) return IoError(StrCat(path, ": cannot create directory: ", error.message()));
-  return Status::Ok();
+  if (!error) return Status::Ok();
+  Status status = FromErrno(error.value(), path, "create directory");
+  // Something that is no directory is in the way; nothing is missing.
+  return status.code() == Code::kNotFound ? IoError(status.message()) : status;
 }
 
 bool FileExists(const std::string& path) {

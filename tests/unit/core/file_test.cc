@@ -73,7 +73,7 @@ TEST(FileTest, AFullDiskIsAnError) {
   const test::TempDir dir;
   const std::string path = dir / "a";
   std::filesystem::create_symlink("/dev/full", path + ".tmp");
-  EXPECT_EQ(WriteFileAtomically(path, "new").code(), Code::kIoError);
+  EXPECT_EQ(WriteFileAtomically(path, "new").code(), Code::kResourceExhausted);
   EXPECT_EQ(ReadFile(path).status().code(), Code::kNotFound);
 }
 

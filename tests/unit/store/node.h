@@ -22,9 +22,8 @@ struct Node {
     auto opened = Store::Open(store_options);
     EXPECT_OK(opened);
     store = std::move(*opened);
-    applier = std::make_unique<Applier>(options, store_options, store.get(), MakeFlatIndex(kDim, Metric::kCosine),
-                                        &clock, &metrics);
-    EXPECT_OK(applier->Rebuild());
+    applier = std::make_unique<Applier>(options, store_options, store.get(), &clock, &metrics);
+    EXPECT_OK(applier->Rebuild([] { return MakeFlatIndex(kDim, Metric::kCosine); }));
   }
   [[nodiscard]] std::vector<std::string> Ids() const {
     auto ids = applier->catalog().LiveIds();

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <thread>
 
 #include "freshet/store/applier.h"
 #include "freshet/store/changelog.h"
@@ -48,13 +49,14 @@ class PublisherTest : public ::testing::Test {
     auto opened = Store::Open(store_options_);
     EXPECT_OK(opened);
     store_ = std::move(*opened);
-    applier_ = std::make_unique<Applier>(ApplierOptions{}, store_options_, store_.get(),
-                                         MakeFlatIndex(2, Metric::kCosine), &clock_, &metrics_);
-    EXPECT_OK(applier_->Rebuild());
+    ApplierOptions options;
+    options.outbox_max_bytes = 4'000;
+    applier_ = std::make_unique<Applier>(options, store_options_, store_.get(), &clock_, &metrics_);
+    EXPECT_OK(applier_->Rebuild([] { return MakeFlatIndex(2, Metric::kCosine); }));
     publisher_ =
         std::make_unique<Publisher>(PublisherOptions{}, store_.get(), applier_.get(), &sink_, &clock_, &metrics_);
   }
-  void Put(const std::string& id) {
+  EncodedBatch BatchOf(const std::string& id) {
     EncodedBatch batch;
     batch.space_id = "s";
     batch.as_of_ms = 1000;
@@ -65,8 +67,9 @@ class PublisherTest : public ::testing::Test {
     batch.items[0].update.item_id = id;
     batch.items[0].update.vector = {1, 0};
     batch.items[0].position.offset = offset_++;
-    ASSERT_OK(applier_->Apply(std::move(batch)));
+    return batch;
   }
+  void Put(const std::string& id) { ASSERT_OK(applier_->Apply(BatchOf(id))); }
 
   test::TempDir dir_;
   SystemClock clock_;
@@ -100,6 +103,37 @@ TEST_F(PublisherTest, ABrokerThatIsAwayLosesNothing) {
   EXPECT_TRUE(test::WaitFor([&] { return sink_.count() == 2; }));
   publisher_->Stop(1000);
   EXPECT_EQ(store_->outbox_records(), 0U);
+}
+
+// However long it is away: the outbox stays within its bound, what would go above it waits in the log.
+TEST_F(PublisherTest, ABrokerThatIsAwayForLongHoldsTheStreamBack) {
+  sink_.corked = true;
+  BoundedQueue<EncodedBatch> queue(2, std::size_t{1} << 20);
+  applier_->Start(&queue, {});
+  publisher_->Start();
+  constexpr int kItems = 300;
+  std::atomic<int> pushed{0};
+  std::vector<std::string> ids;
+  for (int i = 0; i < kItems; ++i) ids.push_back("i" + std::to_string(i));
+  std::thread reading([&] {
+    for (const std::string& id : ids) {
+      if (!queue.Push(BatchOf(id), 1)) return;
+      ++pushed;
+    }
+  });
+  EXPECT_TRUE(test::WaitFor([&] { return store_->outbox_bytes() > 4'000 && queue.size() == 2; }));
+  const int sends = sink_.sends;
+  EXPECT_TRUE(test::WaitFor([&] { return sink_.sends > sends + 3; }));  // it goes on trying meanwhile
+  EXPECT_LT(store_->outbox_bytes(), 4'500U) << "one batch above the bound";
+  EXPECT_LT(pushed, kItems);
+  sink_.corked = false;
+  EXPECT_TRUE(test::WaitFor([&] { return sink_.count() == kItems; }));
+  reading.join();
+  queue.Close();
+  applier_->Join();
+  publisher_->Stop(1000);
+  EXPECT_TRUE(publisher_->drained());
+  EXPECT_EQ(sink_.keys, ids);
 }
 
 TEST_F(PublisherTest, StoppingWithoutABrokerKeepsTheOutboxForTheNextStart) {

@@ -29,12 +29,13 @@ struct OpenNode {
     auto opened = Store::Open(store_options);
     EXPECT_OK(opened);
     store = std::move(*opened);
-    auto index = IndexFiles(store.get()).Open([&](const std::string& path) {
-      return OpenFlatIndex(path, store_options.dim, store_options.metric);
-    });
-    if (!index) index = MakeFlatIndex(store_options.dim, store_options.metric);
-    applier = std::make_unique<Applier>(options, store_options, store.get(), std::move(index), &clock, &metrics);
-    EXPECT_OK(applier->Rebuild());
+    applier = std::make_unique<Applier>(options, store_options, store.get(), &clock, &metrics);
+    EXPECT_OK(applier->Rebuild([&] {
+      const auto [dim, metric] = std::pair(store_options.dim, store_options.metric);
+      return IndexFiles(store.get())
+          .Open([&](const std::string& path) { return OpenFlatIndex(path, dim, metric); },
+                [&] { return MakeFlatIndex(dim, metric); });
+    }));
   }
   explicit OpenNode(const std::string& directory) : OpenNode(OptionsAt(directory)) {}
   [[nodiscard]] std::vector<std::string> Ids() const {

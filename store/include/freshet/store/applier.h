@@ -47,17 +47,20 @@ struct ApplierOptions {
   std::uint64_t outbox_max_bytes = std::uint64_t{256} << 20;  // above it, applying waits for the publisher
 };
 
+using IndexSource = std::function<Result<std::unique_ptr<Index>>()>;
+
 class Applier final : public Replica, public KnownItems {
  public:
-  // `store` outlives the applier. `index` is empty, or comes from a file that the store names; Rebuild() makes it
-  // equal to the store.
-  Applier(const ApplierOptions& options, const StoreOptions& store_options, Store* store, std::unique_ptr<Index> index,
-          const Clock* clock, Metrics* metrics);
+  // `store` outlives the applier.
+  Applier(const ApplierOptions& options, const StoreOptions& store_options, Store* store, const Clock* clock,
+          Metrics* metrics);
   ~Applier() override;
 
   // Fills the catalog from the store, and reconciles the index with it: what the index has and the store has not gets
-  // a tombstone, what is missing is inserted from the stored vectors. `progress` gets 0..1.
-  Status Rebuild(const std::function<void(double)>& progress = {});
+  // a tombstone, what is missing is inserted from the stored vectors. `open_index` brings the index, empty or from a
+  // file that the store names (IndexFiles), on a thread of its own meanwhile. `progress` gets 0..1. Called once, before
+  // anything else.
+  Status Rebuild(const IndexSource& open_index, const std::function<void(double)>& progress = {});
 
   // Applies one batch on the calling thread. Idempotent: what the stored offsets already cover changes nothing.
   Status Apply(EncodedBatch batch);
@@ -148,15 +151,15 @@ class Applier final : public Replica, public KnownItems {
   Status TryReopen(const Status& reason);
   void WorkAtRest();
   void Run(BoundedQueue<EncodedBatch>* in, const std::function<void(const std::vector<PartitionProgress>&)>& on_stored);
-  void ReportAttributes();
+  void Report();
   [[nodiscard]] bool IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const;
 
   // Constant after construction:
   const ApplierOptions options_;
   const StoreOptions store_options_;
   Store* const store_;
-  const std::unique_ptr<Index> index_;
   const Clock* const clock_;
+  Metrics* const metrics_;
   Counter& applied_items_;
   Counter& applied_deletes_;
   Counter& applied_users_;
@@ -169,12 +172,11 @@ class Applier final : public Replica, public KnownItems {
   Gauge& hidden_items_;
   Gauge& blocked_gauge_;
   Counter& reopened_;
-  Gauge& attribute_bytes_;
-  Gauge& dropped_attributes_;
   Histogram& commit_seconds_;
   Histogram& visible_seconds_;
   Histogram& freshness_seconds_;
 
+  std::unique_ptr<Index> index_;  // since Rebuild()
   Catalog catalog_;
   Popularity popularity_;
   // Applying thread only, but progress_ is read under mu_ by StoredOffsets():
@@ -182,6 +184,7 @@ class Applier final : public Replica, public KnownItems {
   std::uint64_t next_label_ = 1;
   std::uint64_t next_sequence_ = 1;
   std::int64_t labels_forgotten_us_ = 0;
+  std::int64_t reported_us_ = 0;
   std::uint64_t rebuilt_items_ = 0;
 
   std::atomic<bool> stopping_{false};

@@ -17,9 +17,9 @@
 #include <shared_mutex>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
+#include "freshet/core/slot_table.h"
 #include "freshet/indexer/index.h"
 #include "freshet/store/attribute_index.h"
 #include "freshet/store/label_map.h"
@@ -36,6 +36,8 @@ class Catalog {
   };
   explicit Catalog(const AttributeIndexOptions& options = {}) : attributes_(options) {}
 
+  // Room for so many items, at once.
+  void Reserve(std::size_t items);
   // Makes all changes visible at once. An item may come with the label that it has: only its attributes change.
   void Apply(const std::vector<Change>& changes);
   // Items of other partitions are in no answer that begins later, as if they were deleted, until they are shown again.
@@ -95,10 +97,9 @@ class Catalog {
     bool live = false;
     std::int32_t partition = -1;
   };
-  struct Hash {
-    using is_transparent = void;
-    std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
-  };
+  // The slot of a live item, or SlotTable::kNone.
+  [[nodiscard]] std::uint32_t SlotOf(std::string_view item_id) const;
+  [[nodiscard]] bool IsShown(std::uint32_t slot) const { return slot != SlotTable::kNone && !IsHidden(slot); }
   [[nodiscard]] bool IsHidden(std::uint32_t slot) const {
     return slot / 64 < hidden_.size() && (hidden_[slot / 64] >> (slot % 64) & 1) != 0;
   }
@@ -114,7 +115,7 @@ class Catalog {
   // Guarded by mu_. Slots are stable: a label points to the slot of its item for as long as it is remembered.
   std::vector<Item> slots_;
   std::vector<std::uint32_t> free_slots_;
-  std::unordered_map<std::string, std::uint32_t, Hash, std::equal_to<>> by_id_;
+  SlotTable by_id_;
   LabelMap by_label_;
   AttributeIndex attributes_;                                // by slot
   std::vector<std::pair<Label, std::uint32_t>> newly_dead_;  // since the last ForgetDeadLabels()

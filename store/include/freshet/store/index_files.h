@@ -1,6 +1,6 @@
 // The index file in the data directory, so that a plain restart costs seconds.
 //
-// Place in the flow: written at a graceful stop and with each snapshot, opened before Applier::Rebuild(), which makes
+// Place in the flow: written at a graceful stop and with each snapshot, opened for Applier::Rebuild(), which makes
 // the index equal to the store whatever the file's age. A file is written, synced, and only then named in the store
 // (Store::PutIndexFile); what the store does not name is garbage. One thread at a time.
 #pragma once
@@ -23,10 +23,11 @@ class IndexFiles {
   // Where the file with this tag is, or would be.
   [[nodiscard]] static std::string PathOf(const std::string& data_dir, std::uint64_t tag);
 
-  // Opens what the store names with `open`; null where there is none or it cannot be used, which is logged: the index
-  // is then made from the stored vectors. Removes every other file.
-  [[nodiscard]] std::unique_ptr<Index> Open(
-      const std::function<Result<std::unique_ptr<Index>>(const std::string&)>& open);
+  // Opens what the store names with `open`. Where there is none or it cannot be used, which is logged, the index is
+  // what `make` makes, to be filled from the stored vectors. Removes every other file.
+  [[nodiscard]] Result<std::unique_ptr<Index>> Open(
+      const std::function<Result<std::unique_ptr<Index>>(const std::string&)>& open,
+      const std::function<Result<std::unique_ptr<Index>>()>& make) const;
 
   // Writes `cut`, which was taken when the store was at `sequence`, and names it; the one before goes. Returns its tag.
   // Errors: kResourceExhausted, kIoError; nothing has changed then.

@@ -26,9 +26,13 @@ class LabelMap {
 
   // Writer only. A label is inserted once.
   void Insert(Label label, Slot slot) {
-    if (2 * (table_->used + 1) > table_->buckets.size()) Rehash();
+    if (2 * (table_->used + 1) > table_->buckets.size()) Rehash(4 * (live_ + 1));
     table_->Insert(label, slot);
     ++live_;
+  }
+  // Writer only. Room for so many labels, at once.
+  void Reserve(std::size_t labels) {
+    if (2 * (labels + 1) > table_->buckets.size()) Rehash(2 * (labels + 1));
   }
   void Erase(Label label) {
     Bucket* bucket = table_->Find(label);
@@ -77,8 +81,8 @@ class LabelMap {
     std::size_t used = 0;  // erased ones too; writer only
   };
 
-  void Rehash() {
-    auto fresh = std::make_shared<Table>(std::bit_ceil(std::max(kMinBuckets, 4 * (live_ + 1))));
+  void Rehash(std::size_t buckets) {
+    auto fresh = std::make_shared<Table>(std::bit_ceil(std::max(kMinBuckets, buckets)));
     for (const Bucket& bucket : table_->buckets) {
       const Slot slot = bucket.slot.load(std::memory_order_relaxed);
       if (slot != kNone) fresh->Insert(bucket.label.load(std::memory_order_relaxed), slot);

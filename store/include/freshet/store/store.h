@@ -163,6 +163,8 @@ class Store {
   virtual Status ForEachShown(
       const std::function<Status(std::string_view item_id, const ItemRow& row, Attributes attributes)>& item) const = 0;
 
+  [[nodiscard]] virtual std::uint64_t EstimatedItems() const = 0;  // of the order of; to reserve room
+
   [[nodiscard]] virtual Result<std::map<TopicPartition, PartitionProgress>> Progress() const = 0;
   [[nodiscard]] virtual std::uint64_t epoch() const = 0;
   // Follower: rows of this epoch came with a snapshot of the engine and carry the engine's partitions; 0: none did.

@@ -32,6 +32,8 @@ class ManualClock final : public Clock {
     wall_ms_ += ms;
     monotonic_us_ += ms * 1000;
   }
+  // As an administrator or NTP sets it: monotonic time does not notice.
+  void SetWallMs(std::int64_t ms) { wall_ms_ = ms; }
 
  private:
   std::atomic<std::int64_t> wall_ms_;

@@ -14,12 +14,13 @@ namespace freshet {
 [[nodiscard]] Result<std::string> ReadFile(const std::string& path, std::size_t max_bytes = std::size_t{1} << 30);
 
 // Writes path.tmp, fsyncs, renames, fsyncs the directory: after a crash, the old content or the new, never a part.
-// Errors: kIoError (a full disk among them); path is then unchanged.
+// Errors: kResourceExhausted (a full disk), kNotFound (no such directory), kIoError; path is then unchanged.
 Status WriteFileAtomically(const std::string& path, std::string_view content);
 
-// Makes the names in a directory durable. Errors: kIoError.
+// Makes the names in a directory durable. Errors: kNotFound, kIoError.
 Status SyncDirectory(const std::string& directory);
 
+// Errors: kResourceExhausted, kIoError.
 Status CreateDirectories(const std::string& path);
 [[nodiscard]] bool FileExists(const std::string& path);
 

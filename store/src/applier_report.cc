@@ -1,0 +1,40 @@
+// What the Applier tells of the sizes of store, index and catalog, every few seconds while it applies.
+#include "freshet/store/applier.h"
+
+namespace freshet {
+
+void Applier::Report() {
+  const auto set = [this](const char* name, const char* help, double value, const MetricLabels& labels = {}) {
+    metrics_->GetGauge(name, help, labels).Set(value);
+  };
+  const auto ratio = [](std::uint64_t of, std::uint64_t to) {
+    return to == 0 ? 0 : static_cast<double>(of) / static_cast<double>(to);
+  };
+  const StoreSizes sizes = store_->Sizes();
+  set("freshet_store_table_bytes", "Tables of the store on disk", static_cast<double>(sizes.sst_bytes));
+  set("freshet_store_space_amplification_ratio", "Table bytes to what of them is live, as RocksDB estimates it",
+      ratio(sizes.sst_bytes, sizes.live_bytes));
+  set("freshet_store_write_amplification_ratio",
+      "Bytes written (log, flushes, compactions) to bytes committed, since start",
+      ratio(sizes.written_bytes, sizes.user_bytes));
+  set("freshet_outbox_bytes", "Changelog records that are not published yet",
+      static_cast<double>(store_->outbox_bytes()));
+
+  const AttributeIndexStats attributes = catalog_.attribute_stats();
+  set("freshet_attribute_index_bytes", "Memory of the filters' attribute index", static_cast<double>(attributes.bytes));
+  set("freshet_attribute_index_dropped_attributes", "Attributes that are not filterable because the index is full",
+      static_cast<double>(attributes.dropped_columns));
+
+  const IndexStats index = index_->Stats();
+  const char* const rows =
+      "Rows of the index, by state: live (fresh ones too), fresh (scanned until they are linked), dead";
+  set("freshet_index_rows", rows, static_cast<double>(index.live), {{"state", "live"}});
+  set("freshet_index_rows", rows, static_cast<double>(index.fresh), {{"state", "fresh"}});
+  set("freshet_index_rows", rows, static_cast<double>(index.tombstones), {{"state", "dead"}});
+  set("freshet_index_memory_bytes", "Memory of the index", static_cast<double>(index.memory_bytes));
+  set("freshet_index_rebuilds", "Rebuilds of the index since start", static_cast<double>(index.rebuilds));
+  set("freshet_index_consolidations", "Times the dead were taken out of the graph, since start",
+      static_cast<double>(index.consolidations));
+}
+
+}  // namespace freshet
