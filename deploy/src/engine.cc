@@ -93,6 +93,7 @@ SnapshotContext EngineImpl::Context() const {
   if (node_->package) {
     context.model = StrCat(node_->package->manifest().name, " ", node_->package->manifest().version);
     context.model_directory = config_.encoder.package;
+    context.model_files = node_->package->files();
   }
   if (!config_.changelog) return context;
   context.vectors_topic = config_.publisher.vectors_topic;

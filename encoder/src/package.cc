@@ -58,6 +58,9 @@ class Package final : public ModelPackage {
     Result<ModelManifest> manifest = ManifestFromYaml(yaml);
     if (!manifest.ok()) return manifest.status().Prefixed(directory_.string());
     manifest_ = std::move(*manifest);
+    files_ = manifest_.sha256;
+    files_[kManifestFile] = Sha256Hex(yaml);
+    files_[kManifestSumFile] = Sha256Hex(sum);
     FRESHET_TRY(ReadChecked(kItemTowerFile, kMaxTowerBytes).status());
     FRESHET_TRY(ReadChecked(kUserTowerFile, kMaxTowerBytes).status());
     FRESHET_ASSIGN(const std::string json, ReadChecked(kGoldensFile, kMaxGoldensBytes));
@@ -68,6 +71,7 @@ class Package final : public ModelPackage {
   }
 
   const ModelManifest& manifest() const override { return manifest_; }
+  const std::map<std::string, std::string>& files() const override { return files_; }
 
   Result<std::unique_ptr<ItemEncoder>> LoadItemEncoder() const override {
     FRESHET_ASSIGN(std::unique_ptr<Tower> tower, LoadTower(kItemTowerFile, manifest_.item));
@@ -126,6 +130,7 @@ class Package final : public ModelPackage {
   const fs::path directory_;
   const int threads_;
   ModelManifest manifest_;
+  std::map<std::string, std::string> files_;
   Goldens goldens_;
 };
 

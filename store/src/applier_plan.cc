@@ -218,7 +218,8 @@ Status Applier::PlanUser(const PartitionProgress& source, const UserChange& chan
   plan->record_timestamps_ms.push_back(change.record_timestamp_ms);
   const std::uint64_t sequence = is_engine() ? next_sequence_++ : change.sequence;
   if (is_engine() && options_.outbox) {
-    plan->commit.outbox.push_back({sequence, /*is_user_event=*/true, id, EncodeUserValue(change, source.partition.topic)});
+    plan->commit.outbox.push_back(
+        {sequence, /*is_user_event=*/true, id, EncodeUserValue(change, source.partition.topic)});
   }
   return Status::Ok();
 }

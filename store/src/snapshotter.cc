@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "directory_lock.h"
+#include "freshet/core/checksum.h"
 #include "freshet/core/file.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
@@ -263,20 +264,27 @@ Status Snapshotter::Cut(SnapshotManifest* manifest, std::unique_ptr<IndexCut>* i
   });
 }
 
-Status Snapshotter::Sources(const SnapshotManifest& manifest, std::vector<SnapshotSource>* sources) const {
+Status Snapshotter::Sources(std::vector<SnapshotSource>* sources) const {
   FRESHET_ASSIGN(const std::vector<std::string> tables, ListDirectory(staging_));
   for (const std::string& name : tables) {
     // Tables are never written again; the log is, by the one who restores it, but this copy is ours.
     sources->push_back({"store/" + name, staging_ + "/" + name, /*stable=*/true});
   }
-  if (manifest.model.empty() || context_.model_directory.empty()) return Status::Ok();
-  FRESHET_ASSIGN(const std::vector<std::string> model, ListDirectory(context_.model_directory));
-  for (const std::string& name : model) {
-    if (name.ends_with(".pt") || name.ends_with(".yaml")) {
-      sources->push_back({"model/" + name, context_.model_directory + "/" + name, /*stable=*/false});
-    }
+  for (const auto& [name, sha256] : context_.model_files) {
+    sources->push_back({"model/" + name, context_.model_directory + "/" + name, /*stable=*/false});
   }
   return Status::Ok();
+}
+
+// Nothing goes into a snapshot that is known to be wrong.
+Status Snapshotter::Check(const SnapshotSource& source) const {
+  if (source.name.ends_with(".sst")) return Store::CheckTable(source.path);
+  if (!source.name.starts_with("model/")) return Status::Ok();
+  const auto wanted = context_.model_files.find(source.name.substr(source.name.find('/') + 1));
+  FRESHET_ASSIGN(const std::string sha256, Sha256HexOfFile(source.path));
+  if (wanted != context_.model_files.end() && sha256 == wanted->second) return Status::Ok();
+  return FailedPrecondition(StrCat(
+      source.path, ": changed since it was loaded; put back the model that runs, or start again with the new one"));
 }
 
 Result<SnapshotManifest> Snapshotter::Take(const Throttle& throttle) {
@@ -312,7 +320,7 @@ Result<SnapshotManifest> Snapshotter::Take(const Throttle& throttle) {
     manifest.id = StrCat(MakeSnapshotId(manifest.created_ms, manifest.sequence), "-", i);
   }
   std::vector<SnapshotSource> sources;
-  FRESHET_TRY(Sources(manifest, &sources));
+  FRESHET_TRY(Sources(&sources));
   if (cut) {
     // At full speed: while it is written the graph takes nothing in. The rate is made up for afterwards.
     std::uint64_t bytes = 0;
@@ -326,11 +334,7 @@ Result<SnapshotManifest> Snapshotter::Take(const Throttle& throttle) {
     sources.push_back({"index", IndexFiles::PathOf(store_->options().directory, tag), /*stable=*/true});
   }
   FRESHET_TRY(repository_->Put(
-      &manifest, sources,
-      [](const SnapshotSource& source) {
-        return source.name.ends_with(".sst") ? Store::CheckTable(source.path) : Status::Ok();
-      },
-      throttle));
+      &manifest, sources, [this](const SnapshotSource& source) { return Check(source); }, throttle));
   FRESHET_ASSIGN(const std::vector<std::string> removed, Prune(repository_, options_.keep, clock_->WallMs()));
   if (!removed.empty()) LogInfo("snapshot", "removed old ones", {{"count", StrCat(removed.size())}});
   return manifest;

@@ -1,80 +1,15 @@
-// Repository, snapshotter and restore together: what is published is whole, what is damaged is refused by
-// name.
+// Repository and restore: what is published is whole, what is damaged is refused by name.
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
 
 #include "freshet/core/fault.h"
 #include "freshet/core/file.h"
-#include "freshet/store/restore.h"
-#include "freshet/store/snapshotter.h"
-#include "store_fixture.h"
+#include "snapshot_fixture.h"
 
 namespace freshet::test {
 namespace {
-
-using Ids = std::vector<std::string>;
-
-std::string Slurp(const std::string& path) { return *ReadFile(path); }
-void Spill(const std::string& path, const std::string& bytes) {
-  std::filesystem::remove(path);  // never through a hard link
-  std::ofstream(path, std::ios::binary) << bytes;
-}
-
-class SnapshotTest : public ::testing::Test {
- protected:
-  ~SnapshotTest() override { EXPECT_OK(ArmFaults("")); }
-  [[nodiscard]] std::string data() const { return dir_ / "data"; }
-  [[nodiscard]] std::string snapshots() const { return dir_ / "snapshots"; }
-  SnapshotContext Context() {
-    SnapshotContext context;
-    context.vectors_topic = "vectors";
-    context.user_events_topic = "user-events";
-    context.changelog_ends = []() -> Result<std::vector<PartitionProgress>> {
-      return std::vector<PartitionProgress>{{{"vectors", 0}, 5, 0, 0, 0, 0}, {{"user-events", 0}, 6, 0, 0, 0, 0}};
-    };
-    return context;
-  }
-  Result<SnapshotManifest> Take(OpenNode* node, std::size_t keep = 8) {
-    SnapshotOptions options;
-    options.directory = snapshots();
-    options.keep.max_count = keep;
-    Snapshotter snapshotter(options, Context(), repository_.get(), node->store.get(), node->applier.get(), &node->clock,
-                            &node->metrics);
-    node->clock.AdvanceMs(1000);
-    return snapshotter.Create(/*hurry=*/true);
-  }
-  // Two snapshots: with a and b, and with a, c and d.
-  void TakeTwo() {
-    OpenNode node(data());
-    ASSERT_OK(node.applier->Apply(Changes().Put("a").Put("b").Take()));
-    first_ = *Take(&node);
-    ASSERT_OK(node.applier->Apply(Changes(2).Put("c").Delete("b").Put("d", -1).Take()));
-    ASSERT_OK(node.applier->Apply(Changes(0, "interactions").Buy("u", "a").Take()));
-    second_ = *Take(&node);
-    newest_sequence_ = node.store->sequence();
-  }
-  void RestoreAndCompare(const Ids& expected) {
-    RestoreOptions options;
-    options.data_dir = dir_ / "restored";
-    const auto restored = RestoreSnapshot(*repository_, options);
-    ASSERT_OK(restored);
-    OpenNode node(dir_ / "restored");
-    EXPECT_EQ(node.Ids(), expected);
-    EXPECT_EQ(node.applier->rebuilt_items(), 0U);
-    EXPECT_OK(node.applier->Audit());
-    EXPECT_EQ(node.store->Check({})->differences, 0U);
-    EXPECT_GT(node.store->sequence(), newest_sequence_);
-  }
-
-  TempDir dir_;
-  std::unique_ptr<SnapshotRepository> repository_ = OpenLocalRepository(dir_ / "snapshots");
-  SnapshotManifest first_;
-  SnapshotManifest second_;
-  std::uint64_t newest_sequence_ = 0;
-};
 
 TEST_F(SnapshotTest, IsRestoredAsItWasWithoutBuildingAnything) {
   TakeTwo();
@@ -360,17 +295,6 @@ TEST_F(SnapshotTest, LinksThatLeadOutAreNotFollowed) {
   }
 }
 
-// Missing, read-only or a file: told, and the engine goes on.
-TEST_F(SnapshotTest, ATargetThatCannotBeWrittenIsTold) {
-  OpenNode node(data());
-  ASSERT_OK(node.applier->Apply(Changes().Put("a").Take()));
-  Spill(snapshots(), "a file");
-  EXPECT_FALSE(Take(&node).ok());
-  std::filesystem::remove(snapshots());
-  ASSERT_OK(node.applier->Apply(Changes(1).Put("b").Take()));
-  ASSERT_OK(Take(&node));
-}
-
 // Files are copied where they cannot be links: the snapshot and what is restored from it are the same.
 TEST_F(SnapshotTest, AnotherFileSystemGetsCopies) {
   struct stat here {};
@@ -390,56 +314,6 @@ TEST_F(SnapshotTest, AnotherFileSystemGetsCopies) {
   EXPECT_OK(repository_->Verify(second_, {}));
   RestoreAndCompare({"a", "c", "d"});
   std::filesystem::remove_all(other);
-}
-
-// A slow target does not hold up a stop, and leaves nothing behind.
-TEST_F(SnapshotTest, AStopEndsASlowSnapshot) {
-  OpenNode node(data());
-  ASSERT_OK(node.applier->Apply(Changes().Put("a").Take()));
-  SnapshotOptions options;
-  options.directory = snapshots();
-  options.interval_seconds = 0;
-  options.bytes_per_second = 100;
-  Snapshotter snapshotter(options, Context(), repository_.get(), node.store.get(), node.applier.get(), &node.clock,
-                          &node.metrics);
-  snapshotter.Start();
-  snapshotter.Request();
-  ASSERT_TRUE(WaitFor([&] { return FileExists(data() + "/checkpoint"); }));
-  snapshotter.Stop();
-  EXPECT_EQ(snapshotter.report().failed, 1U);
-  EXPECT_TRUE(repository_->List()->empty());
-  EXPECT_EQ(*repository_->CollectGarbage(), 0U);
-  EXPECT_FALSE(FileExists(data() + "/checkpoint"));
-  ASSERT_OK(Take(&node));
-}
-
-TEST_F(SnapshotTest, AreTakenAsTheyBecomeDueAndOnRequest) {
-  OpenNode node(data());
-  SnapshotOptions options;
-  options.directory = snapshots();
-  options.interval_seconds = 0;
-  options.records = 2;
-  Snapshotter snapshotter(options, Context(), repository_.get(), node.store.get(), node.applier.get(), &node.clock,
-                          &node.metrics);
-  snapshotter.Start();
-  BoundedQueue<EncodedBatch> queue(4, 1 << 20);
-  node.applier->Start(&queue, {});
-  ASSERT_TRUE(queue.Push(Changes(0).Put("a").Take(), 1));
-  ASSERT_TRUE(queue.Push(Changes(1).Put("b").Take(), 1));
-  ASSERT_TRUE(WaitFor([&] { return snapshotter.report().created == 1; }));
-  EXPECT_FALSE(snapshotter.IsBehind());
-  snapshotter.Request();
-  ASSERT_TRUE(WaitFor([&] { return snapshotter.report().created == 2; }));
-  const auto asked = AskForSnapshot(data(), std::chrono::seconds(30));
-  ASSERT_OK(asked);
-  EXPECT_EQ(*asked, snapshotter.report().last_id);
-  EXPECT_EQ(repository_->List()->size(), 3U);
-  ASSERT_OK(ArmFaults("snapshot.before_publish=error"));
-  EXPECT_EQ(AskForSnapshot(data(), std::chrono::seconds(30)).status().code(), Code::kUnavailable);
-  EXPECT_EQ(snapshotter.report().failed, 1U);
-  queue.Close();
-  node.applier->Join();
-  snapshotter.Stop();
 }
 
 }  // namespace

@@ -5,12 +5,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <numeric>
 
 #include "fault_env.h"
 #include "freshet/core/file.h"
+#include "freshet/store/snapshotter.h"
 #include "store_fixture.h"
 
 namespace freshet::test {
@@ -172,25 +175,50 @@ INSTANTIATE_TEST_SUITE_P(Failures, FailingDiskTest, ::testing::Values(Failure::k
 
 // On a real file system of 24 MiB, in a mount namespace of its own. RocksDB's default info log would abort the process
 // here (traps: Debian's build has assertions on). Returns the exit code.
-int FillASmallDisk(const std::string& mount_point) {
-  constexpr int kCannotMount = 77;
+constexpr int kCannotMount = 77;
+
+// In a process of its own, begun anew (RocksDB's threads do not survive a fork), on an empty disk of so many MiB of its
+// own: `work` gets a directory and that disk; what it returns other than 0 says where it failed.
+int OnASmallDisk(int mib, const std::function<int(const std::string& directory, const std::string& disk)>& work) {
+  const TempDir dir;
+  const std::string disk = dir / "disk";
   const bool root = ::geteuid() == 0;
-  if (::unshare(CLONE_NEWNS | (root ? 0 : CLONE_NEWUSER)) != 0) return kCannotMount;
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-      ::mount("none", mount_point.c_str(), "tmpfs", 0, "size=24m") != 0) {
+  if (!CreateDirectories(disk).ok()) return 1;
+  if (::unshare(CLONE_NEWNS | (root ? 0 : CLONE_NEWUSER)) != 0 ||
+      ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+      ::mount("none", disk.c_str(), "tmpfs", 0, ("size=" + std::to_string(mib) + "m").c_str()) != 0) {
     return kCannotMount;
   }
+  const int failed_at = work(dir.path(), disk);
+  ::umount2(disk.c_str(), MNT_DETACH);
+  return failed_at;
+}
+
+void InAChild(const std::function<int()>& work) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  int code = -1;
+  const auto ended = [&](int status) {
+    code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return code == 0 || code == kCannotMount;
+  };
+  EXPECT_EXIT(::_exit(work()), ended, "");
+  if (code == kCannotMount) GTEST_SKIP() << "a mount namespace is not allowed here; FailingDiskTest covers the rest";
+}
+
+void FillUp(const std::string& path) {
+  std::ofstream filler(path, std::ios::binary);
+  const std::string block(1 << 16, 'x');
+  while (filler.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
+  }
+}
+
+int FillASmallDisk(const std::string& mount_point) {
   OpenNode node(OptionsAt(mount_point + "/data"));
   BoundedQueue<EncodedBatch> queue(4, 1 << 20);
   node.applier->Start(&queue, {});
   if (!queue.Push(Changes(0).Put(Name(0)).Take(), 1)) return 2;
   if (!WaitFor([&] { return node.applier->sequence() == 1; })) return 3;
-  {
-    std::ofstream filler(mount_point + "/filler", std::ios::binary);
-    const std::string block(1 << 16, 'x');
-    while (filler.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
-    }
-  }
+  FillUp(mount_point + "/filler");
   int sent = 1;
   for (; node.applier->blocked().empty(); ++sent) {
     Changes changes(sent);
@@ -212,17 +240,78 @@ int FillASmallDisk(const std::string& mount_point) {
 }
 
 TEST(SmallDisk, FullIsNoAbortAndNoLoss) {
-  const TempDir dir;
-  const std::string mount_point = dir / "disk";
-  ASSERT_OK(CreateDirectories(mount_point));
-  const pid_t child = ::fork();
-  if (child == 0) ::_exit(FillASmallDisk(mount_point));
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status)) << "ended by signal " << WTERMSIG(status);
-  if (WEXITSTATUS(status) == 77)
-    GTEST_SKIP() << "a mount namespace is not allowed here; FailingDiskTest covers the rest";
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  InAChild([] { return OnASmallDisk(24, [](const auto&, const auto& disk) { return FillASmallDisk(disk); }); });
+}
+
+// The repository's disk has less and less room: a snapshot is there whole or not at all, and the engine goes on. Then
+// the disk is read-only.
+int SnapshotsOnASmallDisk(const std::string& data, const std::string& mount_point) {
+  OpenNode node(data);
+  for (int i = 0; i < 2'000; ++i) {
+    if (!node.applier->Apply(Changes(i).Put(Name(i)).Take()).ok()) return 2;
+  }
+  const auto repository = OpenLocalRepository(mount_point + "/snapshots");
+  SnapshotOptions options;
+  options.directory = repository->name();
+  options.keep.max_count = 100;
+  Snapshotter snapshotter(options, {}, repository.get(), node.store.get(), node.applier.get(), &node.clock,
+                          &node.metrics);
+  const auto whole = [&](std::size_t count) {
+    const auto entries = repository->List();
+    if (!entries.ok() || entries->size() != count) return false;
+    return std::all_of(entries->begin(), entries->end(), [&](const SnapshotEntry& entry) {
+      return entry.status.ok() && repository->Verify(entry.manifest, {}).ok();
+    });
+  };
+  std::size_t taken = 0;
+  std::size_t refused = 0;
+  for (std::uint64_t left = 48; left <= 48; left -= 4) {
+    // What the space check allows for is taken from it, so that the disk runs full underneath as well.
+    std::ofstream(mount_point + "/filler").close();
+    const std::uint64_t free = repository->free_bytes();
+    const std::uint64_t filler = free > (left << 20) ? free - (left << 20) : 0;
+    const std::string block(1 << 16, 'x');
+    std::ofstream file(mount_point + "/filler", std::ios::binary);
+    for (std::uint64_t at = 0; at < filler; at += block.size()) {
+      file.write(block.data(), static_cast<std::streamsize>(block.size())).flush();
+    }
+    node.clock.AdvanceMs(1'000);
+    const auto manifest = snapshotter.Create(/*hurry=*/true);
+    if (manifest.ok()) {
+      ++taken;
+    } else if (manifest.status().code() != Code::kResourceExhausted) {
+      return 3;
+    } else {
+      ++refused;
+    }
+    if (!whole(taken)) return 4;
+    if (!node.applier->Apply(Changes(2'000 + static_cast<int>(left)).Put("late").Take()).ok()) return 5;
+  }
+  if (taken == 0 || refused == 0) return 6;
+  // Past the check, the disk runs full while it is written.
+  ::unlink((mount_point + "/filler").c_str());
+  if (!repository->CollectGarbage().ok()) return 7;
+  const auto newest = (*repository->List())[0].manifest;
+  FillUp(mount_point + "/filler");
+  SnapshotManifest another = newest;
+  another.id = MakeSnapshotId(node.clock.WallMs() + 1'000, newest.sequence + 1);
+  const Status put = repository->Put(&another, {{"store/large", mount_point + "/filler", /*stable=*/false}}, {}, {});
+  if (put.code() != Code::kResourceExhausted) return 8;
+  ::unlink((mount_point + "/filler").c_str());
+  if (!repository->CollectGarbage().ok() || !whole(taken)) return 9;
+  if (::mount(nullptr, mount_point.c_str(), nullptr, MS_REMOUNT | MS_RDONLY, nullptr) != 0) return 10;
+  if (snapshotter.Create(/*hurry=*/true).ok() || !whole(taken)) return 11;
+  if (!node.applier->Apply(Changes(3'000).Put("last").Take()).ok()) return 12;
+  if (::mount(nullptr, mount_point.c_str(), nullptr, MS_REMOUNT, nullptr) != 0) return 13;
+  if (!snapshotter.Create(/*hurry=*/true).ok() || !whole(taken + 1)) return 14;
+  return ::testing::Test::HasFailure() ? 15 : 0;
+}
+
+TEST(SmallDisk, ASnapshotIsWholeOrNotThere) {
+  InAChild([] {
+    return OnASmallDisk(
+        64, [](const auto& directory, const auto& disk) { return SnapshotsOnASmallDisk(directory + "/data", disk); });
+  });
 }
 
 }  // namespace

@@ -42,6 +42,8 @@ class ModelPackage {
  public:
   virtual ~ModelPackage() = default;
   [[nodiscard]] virtual const ModelManifest& manifest() const = 0;
+  // All of its files, model.yaml too: name -> SHA-256, as they were when it was opened.
+  [[nodiscard]] virtual const std::map<std::string, std::string>& files() const = 0;
   // Each call loads its own copy of the tower and has run its goldens. Errors: kCorruption, kFailedPrecondition.
   [[nodiscard]] virtual Result<std::unique_ptr<ItemEncoder>> LoadItemEncoder() const = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<UserEncoder>> LoadUserEncoder() const = 0;

@@ -11,6 +11,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -39,8 +40,9 @@ struct SnapshotOptions {
 // What a snapshot says beside what store and applier know.
 struct SnapshotContext {
   std::string version;
-  std::string model;            // name and version of the package
-  std::string model_directory;  // its files go along; empty: none
+  std::string model;                               // name and version of the package
+  std::string model_directory;                     // where its files are, which go along; empty: none
+  std::map<std::string, std::string> model_files;  // name -> SHA-256, which it must still have
   std::string vectors_topic;
   std::string user_events_topic;
   // Ends of the changelog's partitions now: asked for before the cut, so that everything newer stands behind them.
@@ -84,8 +86,9 @@ class Snapshotter {
   void AnswerRequest();
   Result<SnapshotManifest> Take(const Throttle& throttle);
   Status CheckSpace() const;
+  Status Check(const SnapshotSource& source) const;
   Status Cut(SnapshotManifest* manifest, std::unique_ptr<IndexCut>* index);
-  Status Sources(const SnapshotManifest& manifest, std::vector<SnapshotSource>* sources) const;
+  Status Sources(std::vector<SnapshotSource>* sources) const;
 
   const SnapshotOptions options_;
   const SnapshotContext context_;
