@@ -1,6 +1,9 @@
 #include "freshet/store/restore.h"
 
 #include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <thread>
 
 #include "directory_lock.h"
 #include "freshet/core/clock.h"
@@ -18,6 +21,7 @@ namespace {
 constexpr char kRestoring[] = "restoring";
 constexpr char kDamaged[] = "damaged";
 constexpr char kLock[] = "freshet.lock";
+constexpr std::size_t kFetchThreads = 4;
 constexpr std::uint64_t kIndexTag = 1;  // never made by IndexFiles::Save() but for the odds of 2^-63
 
 // Of RocksDB's and ours, without what is about restoring itself.
@@ -103,29 +107,48 @@ class Restorer {
   Status RestoreOne(const SnapshotManifest& manifest) {
     FRESHET_TRY(RemoveTree(restoring_));
     FRESHET_TRY(CreateDirectories(restoring_ + "/index"));
+    FRESHET_TRY(FetchAll(manifest));
+    FRESHET_TRY(MakeReady(manifest, manifest.Find("index") != nullptr));
+    FRESHET_TRY(SyncDirectory(restoring_ + "/index"));
+    FRESHET_TRY(SyncDirectory(restoring_));
+    return MoveIntoPlace();
+  }
+
+  // A few files at a time: one reader waits for the disk, or for its own hashing, most of the time.
+  Status FetchAll(const SnapshotManifest& manifest) const {
+    std::atomic<std::size_t> next{0};
+    std::mutex mu;
     std::uint64_t done = 0;
-    const auto throttle = [&](std::uint64_t bytes) {
+    Status failed;
+    const auto progress = [&](std::uint64_t bytes) {
+      const std::lock_guard lock(mu);
       done += bytes;
       if (options_.progress) {
         options_.progress(static_cast<double>(done) / static_cast<double>(manifest.bytes() + 1));
       }
-      return Status::Ok();
+      return failed;
     };
-    bool has_index = false;
-    for (const SnapshotFile& file : manifest.files) {
-      if (file.name.starts_with("model/")) continue;
-      FRESHET_TRY(FaultPoint("restore.before_file"));
-      const bool table = file.name.ends_with(".sst");
-      const bool index = file.name == "index";
-      has_index = has_index || index;
-      const std::string path =
-          index ? IndexFiles::PathOf(restoring_, kIndexTag) : restoring_ + file.name.substr(file.name.find('/'));
-      FRESHET_TRY(repository_.Fetch(manifest, file, path, /*stable=*/table || index, throttle));
-    }
-    FRESHET_TRY(MakeReady(manifest, has_index));
-    FRESHET_TRY(SyncDirectory(restoring_ + "/index"));
-    FRESHET_TRY(SyncDirectory(restoring_));
-    return MoveIntoPlace();
+    const auto fetch_some = [&] {
+      for (std::size_t at = next++; at < manifest.files.size(); at = next++) {
+        const SnapshotFile& file = manifest.files[at];
+        if (file.name.starts_with("model/")) continue;
+        const bool table = file.name.ends_with(".sst");
+        const bool index = file.name == "index";
+        const std::string path =
+            index ? IndexFiles::PathOf(restoring_, kIndexTag) : restoring_ + file.name.substr(file.name.find('/'));
+        Status status = FaultPoint("restore.before_file");
+        if (status.ok()) status = repository_.Fetch(manifest, file, path, /*stable=*/table || index, progress);
+        if (status.ok()) continue;
+        const std::lock_guard lock(mu);
+        if (failed.ok()) failed = std::move(status);
+        next = manifest.files.size();
+      }
+    };
+    std::vector<std::thread> others;
+    for (std::size_t i = 1; i < std::min(kFetchThreads, manifest.files.size()); ++i) others.emplace_back(fetch_some);
+    fetch_some();
+    for (std::thread& other : others) other.join();
+    return failed;
   }
 
   Status MakeReady(const SnapshotManifest& manifest, bool has_index) {

@@ -1,14 +1,17 @@
 #include "bench.h"
 
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
 #include "freshet/core/json.h"
+#include "freshet/core/strings.h"
 
 namespace freshet::bench {
 namespace {
@@ -47,6 +50,14 @@ std::string Short(double value) {
 }
 
 }  // namespace
+
+Directory::Directory(const std::string& parent) : path(StrCat(parent, "/freshet-bench-", ::getpid())) {
+  std::filesystem::create_directories(path);
+}
+Directory::~Directory() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path, ignored);
+}
 
 std::string ToJson(const Report& report) {
   JsonWriter out;

@@ -31,6 +31,16 @@ struct Report {
   std::vector<Goal> goals;
 };
 
+// A directory of this process's own beneath `parent`, removed at the end.
+class Directory {
+ public:
+  explicit Directory(const std::string& parent);
+  ~Directory();
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
+  const std::string path;
+};
+
 [[nodiscard]] std::string ToJson(const Report& report);
 [[nodiscard]] std::string ToTable(const Report& report);
 

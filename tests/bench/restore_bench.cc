@@ -23,19 +23,6 @@
 namespace freshet::bench {
 namespace {
 
-struct Directory {
-  explicit Directory(const std::string& parent) : path(StrCat(parent, "/freshet-bench-", ::getpid())) {
-    std::filesystem::create_directories(path);
-  }
-  ~Directory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path, ignored);
-  }
-  Directory(const Directory&) = delete;
-  Directory& operator=(const Directory&) = delete;
-  const std::string path;
-};
-
 EncodedBatch BatchOf(const test::VectorSet& vectors, std::size_t begin, std::size_t end, std::size_t ids) {
   EncodedBatch batch;
   batch.space_id = "bench";

@@ -3,9 +3,7 @@
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
 #include <rocksdb/write_batch.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <memory>
 
 #include "freshet/core/bytes.h"
@@ -16,19 +14,6 @@
 
 namespace freshet::bench {
 namespace {
-
-struct Directory {
-  explicit Directory(const std::string& parent) : path(StrCat(parent, "/freshet-bench-", ::getpid())) {
-    std::filesystem::create_directories(path);
-  }
-  ~Directory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path, ignored);
-  }
-  Directory(const Directory&) = delete;
-  Directory& operator=(const Directory&) = delete;
-  const std::string path;
-};
 
 std::string IdOf(std::size_t i) { return StrCat("item-", 100'000'000 + i); }
 

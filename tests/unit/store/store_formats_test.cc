@@ -6,17 +6,24 @@
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/ingest/record_codec.h"
+#include "freshet/store/restore.h"
 #include "store_fixture.h"
 
 namespace freshet::test {
 namespace {
 
-TEST(StoreFormats, AStoreOfFormat1IsOpenedReadAndMigrated) {
-  const TempDir dir;
+void Unpack(const TempDir& dir, int format) {
   const std::string unpack =
-      StrCat("tar -C '", dir.path(), "' -xf '", SourceRoot(), "/tests/unit/store/data/format-1.tar.gz'");
+      StrCat("tar -C '", dir.path(), "' -xzf '", SourceRoot(), "/tests/unit/store/data/format-", format, ".tar.gz'");
   ASSERT_EQ(std::system(unpack.c_str()), 0);
-  for (int round = 0; round < 2; ++round) {  // as it was, and once it is of format 2
+}
+
+class StoreOfFormat : public ::testing::TestWithParam<int> {};
+
+TEST_P(StoreOfFormat, IsOpenedReadAndMigrated) {
+  const TempDir dir;
+  ASSERT_NO_FATAL_FAILURE(Unpack(dir, GetParam()));
+  for (int round = 0; round < 2; ++round) {  // as it was, and once it is of today's
     auto store = Store::OpenExisting(dir / "store");
     ASSERT_OK(store);
     EXPECT_EQ((*store)->options().space_id, "passthrough-8-cosine");
@@ -46,6 +53,44 @@ TEST(StoreFormats, AStoreOfFormat1IsOpenedReadAndMigrated) {
     }));
     EXPECT_EQ(items, 40U);
     EXPECT_EQ(users, 7U);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Released, StoreOfFormat, ::testing::Values(1, 2));
+
+// Its snapshot and its index file, too: manifest and index file are of version 1.
+TEST(StoreFormats, ASnapshotOfFormat2IsRestoredWithoutBuildingAnything) {
+  const TempDir dir;
+  ASSERT_NO_FATAL_FAILURE(Unpack(dir, 2));
+  const auto repository = OpenLocalRepository(dir / "snapshots");
+  const auto entries = repository->List();
+  ASSERT_OK(entries);
+  ASSERT_EQ(entries->size(), 1U);
+  ASSERT_OK((*entries)[0].status);
+  ASSERT_OK(repository->Verify((*entries)[0].manifest, {}));
+  RestoreOptions restore;
+  restore.data_dir = dir / "restored";
+  ASSERT_OK(RestoreSnapshot(*repository, restore));
+  for (const char* directory : {"store", "restored"}) {
+    SCOPED_TRACE(directory);
+    StoreOptions options = OptionsAt(dir / directory);
+    options.space_id = "passthrough-8-cosine";
+    options.dim = 8;
+    auto store = Store::Open(options);
+    ASSERT_OK(store);
+    HnswOptions index;
+    index.dim = 8;
+    SystemClock clock;
+    Metrics metrics;
+    Applier applier({}, options, store->get(), &clock, &metrics);
+    ASSERT_OK(applier.Rebuild([&] {
+      return IndexFiles(store->get())
+          .Open([&](const std::string& path) { return OpenHnswIndex(path, index); },
+                [&] { return MakeHnswIndex(index); });
+    }));
+    EXPECT_EQ(applier.rebuilt_items(), 0U) << "the file brought everything";
+    EXPECT_OK(applier.Audit());
+    EXPECT_EQ(applier.catalog().live(), 40U);
   }
 }
 
