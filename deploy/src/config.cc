@@ -191,16 +191,20 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
                                        {reader->Integer("max_batches", &config->queue_max_batches, 1, 10'000),
                                         reader->Integer("max_bytes", &config->queue_max_bytes, 1024)});
                      }});
-  fields->push_back({"index", [reader, config](const YamlNode& node) {
-                       reader->Mapping(
-                           node, "index",
-                           {reader->Integer("m", &config->index.m, 2, 128),
-                            reader->Integer("ef_construction", &config->index.ef_construction, 2, 4096),
-                            reader->Integer("capacity", &config->index.capacity, 64, 1'000'000'000),
-                            reader->Integer("max_fresh", &config->index.max_fresh, 1),
-                            reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.99),
-                            reader->Number("min_recall", &config->index.min_recall, 0, 0.99)});
-                     }});
+  fields->push_back(
+      {"index", [reader, config](const YamlNode& node) {
+         reader->Mapping(
+             node, "index",
+             {reader->Integer("m", &config->index.m, 2, 128),
+              reader->Integer("ef_construction", &config->index.ef_construction, 2, 4096),
+              reader->Choice("rerank", {"fp32", "fp16", "residual8"},
+                             [&](std::size_t choice) { config->index.rerank = static_cast<Rerank>(choice); }),
+              reader->Integer("link_threads", &config->index.link_threads, 1, 256),
+              reader->Integer("capacity", &config->index.capacity, 64, 1'000'000'000),
+              reader->Integer("max_fresh", &config->index.max_fresh, 1),
+              reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.99),
+              reader->Number("min_recall", &config->index.min_recall, 0, 0.99)});
+       }});
   fields->push_back(
       {"store", [reader, config](const YamlNode& node) {
          reader->Mapping(

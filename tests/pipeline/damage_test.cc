@@ -140,8 +140,9 @@ class DamageTest : public ::testing::Test {
       ASSERT_OK(manifest);
       ids_[i] = manifest->id;
     }
-    // In the log only: what a damaged log may not lose silently. A third snapshot of it holds the guard.
+    // In the log only, as a kill leaves it: what a damaged log may not lose silently. A third snapshot holds the guard.
     ASSERT_OK(applier.Apply(BatchOf(60, 70)));
+    std::filesystem::copy(dir_ / "data", dir_ / "killed", std::filesystem::copy_options::recursive);
     const auto last = snapshotter.Create(true);
     ASSERT_OK(last);
     ids_[2] = last->id;
@@ -185,11 +186,12 @@ TEST_F(DamageTest, OfAStoreIsRepairedOrHarmless) {
   const auto expected = ContentOf(dir_ / "data", repository_.get(), &restored);
   ASSERT_OK(expected);
   ASSERT_FALSE(restored);
-  const std::vector<std::string> files = FilesOf(dir_ / "data");
+  const std::vector<std::string> files = FilesOf(dir_ / "killed");
+  ASSERT_TRUE(std::any_of(files.begin(), files.end(), [](const std::string& file) { return KindOf(file) == "log"; }));
   for (int i = 0; i < tries_ / 4; ++i) {
     const std::string copy = dir_ / "copy";
     std::filesystem::remove_all(copy);
-    std::filesystem::copy(dir_ / "data", copy, std::filesystem::copy_options::recursive);
+    std::filesystem::copy(dir_ / "killed", copy, std::filesystem::copy_options::recursive);
     const std::string& file = files[random() % files.size()];
     Damage(copy + "/" + file, &random);
     const auto content = ContentOf(copy, repository_.get(), &restored);

@@ -1,7 +1,8 @@
 // A file system beneath RocksDB that forgets what was not synced, as a power loss does, and fails when told to.
 //
 // After LosePower() nothing more reaches the files; once the store is closed, DropUnsynced() cuts every file that was
-// written through this environment back to what was synced. Thread-safe.
+// written through this environment back to what was synced, and takes back names that were made or moved since their
+// directory was synced. (Names that were deleted stay deleted: coming back, they would harm less.) Thread-safe.
 #pragma once
 
 #include <rocksdb/env.h>
@@ -9,9 +10,12 @@
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <sstream>
 #include <string>
 
 namespace freshet::test {
@@ -30,14 +34,23 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
     countdown_ = n;
   }
   void LosePower() { dark_ = true; }
+  // At the n-th write or sync from now.
+  void LosePowerAfter(int n) { dark_countdown_ = n; }
   void DropUnsynced() {
     const std::lock_guard lock(mu_);
     for (const auto& [path, sizes] : files_) {
       if (std::filesystem::exists(path)) std::filesystem::resize_file(path, sizes.second);
     }
     files_.clear();
+    for (const auto& [path, before] : names_) {
+      std::filesystem::remove(path);
+      if (before) std::ofstream(path, std::ios::binary) << *before;
+      ++names_lost_;
+    }
+    names_.clear();
     dark_ = false;
   }
+  [[nodiscard]] int names_lost() const { return names_lost_; }
   [[nodiscard]] int syncs() const { return syncs_; }
 
   rocksdb::IOStatus NewWritableFile(const std::string& name, const rocksdb::FileOptions& options,
@@ -49,14 +62,25 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
     if (!status.ok()) return status;
     const std::lock_guard lock(mu_);
     files_[name] = {0, 0};
+    names_.try_emplace(name, std::nullopt);
     *result = std::make_unique<File>(this, name, std::move(file));
     return status;
   }
   rocksdb::IOStatus RenameFile(const std::string& from, const std::string& to, const rocksdb::IOOptions& options,
                                rocksdb::IODebugContext* dbg) override {
     if (auto status = Check(); !status.ok()) return status;
-    auto status = target()->RenameFile(from, to, options, dbg);
     const std::lock_guard lock(mu_);
+    std::optional<std::string> before;
+    if (std::filesystem::exists(to)) {
+      std::ostringstream bytes;
+      bytes << std::ifstream(to, std::ios::binary).rdbuf();
+      before = bytes.str();
+    }
+    auto status = target()->RenameFile(from, to, options, dbg);
+    if (status.ok()) {
+      names_.erase(from);
+      names_.try_emplace(to, std::move(before));
+    }
     if (const auto it = files_.find(from); status.ok() && it != files_.end()) {
       files_[to] = it->second;
       files_.erase(from);
@@ -68,7 +92,15 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
     if (dark_) return rocksdb::IOStatus::OK();
     const std::lock_guard lock(mu_);
     files_.erase(name);
+    names_.erase(name);
     return target()->DeleteFile(name, options, dbg);
+  }
+  rocksdb::IOStatus NewDirectory(const std::string& name, const rocksdb::IOOptions& options,
+                                 std::unique_ptr<rocksdb::FSDirectory>* result, rocksdb::IODebugContext* dbg) override {
+    std::unique_ptr<rocksdb::FSDirectory> directory;
+    auto status = target()->NewDirectory(name, options, &directory, dbg);
+    if (status.ok()) *result = std::make_unique<Directory>(this, name, std::move(directory));
+    return status;
   }
 
  private:
@@ -106,8 +138,30 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
     const std::string name_;
   };
 
+  class Directory final : public rocksdb::FSDirectoryWrapper {
+   public:
+    Directory(FaultFileSystem* fs, std::string name, std::unique_ptr<rocksdb::FSDirectory> directory)
+        : rocksdb::FSDirectoryWrapper(std::move(directory)), fs_(fs), name_(std::move(name)) {}
+    rocksdb::IOStatus Fsync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* dbg) override {
+      auto status = rocksdb::FSDirectoryWrapper::Fsync(options, dbg);
+      if (status.ok()) fs_->NamesSynced(name_);
+      return status;
+    }
+    rocksdb::IOStatus FsyncWithDirOptions(const rocksdb::IOOptions& options, rocksdb::IODebugContext* dbg,
+                                          const rocksdb::DirFsyncOptions& what) override {
+      auto status = rocksdb::FSDirectoryWrapper::FsyncWithDirOptions(options, dbg, what);
+      if (status.ok()) fs_->NamesSynced(name_);
+      return status;
+    }
+
+   private:
+    FaultFileSystem* const fs_;
+    const std::string name_;
+  };
+
   rocksdb::IOStatus Check() {
     if (countdown_ > 0 && --countdown_ == 0) failure_ = countdown_failure_.load();
+    if (dark_countdown_ > 0 && --dark_countdown_ == 0) dark_ = true;
     if (failure_ == Failure::kNoSpace) return rocksdb::IOStatus::NoSpace("injected");
     if (failure_ == Failure::kIoError) return rocksdb::IOStatus::IOError("injected");
     return rocksdb::IOStatus::OK();
@@ -115,6 +169,13 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   void Written(const std::string& name, std::size_t bytes) {
     const std::lock_guard lock(mu_);
     files_[name].first += bytes;
+  }
+  void NamesSynced(const std::string& directory) {
+    if (dark_) return;
+    const std::lock_guard lock(mu_);
+    std::erase_if(names_, [&](const auto& name) {
+      return std::filesystem::path(name.first).parent_path() == std::filesystem::path(directory + "/x").parent_path();
+    });
   }
   void Synced(const std::string& name) {
     if (dark_) return;
@@ -126,10 +187,14 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   std::atomic<Failure> failure_{Failure::kNone};
   std::atomic<Failure> countdown_failure_{Failure::kNone};
   std::atomic<int> countdown_{0};
+  std::atomic<int> dark_countdown_{0};
   std::atomic<bool> dark_{false};
   std::atomic<int> syncs_{0};
   std::mutex mu_;
   std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> files_;  // bytes written and synced
+  // Since their directory was synced: what the name held before; nothing: there was none.
+  std::map<std::string, std::optional<std::string>> names_;
+  int names_lost_ = 0;
 };
 
 // The environment, and the file system in it.
