@@ -163,12 +163,18 @@ Result<Report> RunRestoreBench(const StoreBenchOptions& asked) {
     Engine engine;
     FRESHET_TRY(engine.Open(store, index, nullptr));
     const double build_from = Seconds();
+    const double build_cpu_from = ProcessCpuSeconds();
     for (std::size_t at = 0; at < options.vectors; at += options.batch) {
       FRESHET_TRY(
           engine.applier->Apply(BatchOf(vectors, at, std::min(options.vectors, at + options.batch), options.vectors)));
     }
     FRESHET_TRY(const_cast<Index&>(engine.applier->index()).Settle());
-    report.rows.push_back({"streamed in and linked", false, params, {{"seconds", Seconds() - build_from}}});
+    report.rows.push_back(
+        {"streamed in and linked",
+         false,
+         params,
+         {{"seconds", Seconds() - build_from},
+          {"cpu_us_per_vector", (ProcessCpuSeconds() - build_cpu_from) * 1e6 / static_cast<double>(options.vectors)}}});
 
     // One search thread, a writer at a few thousand updates a second, and the snapshot beside them.
     Snapshotter snapshotter(snapshot_options, {}, repository.get(), engine.store.get(), engine.applier.get(),
@@ -214,14 +220,17 @@ Result<Report> RunRestoreBench(const StoreBenchOptions& asked) {
           {"bytes_per_vector", static_cast<double>(manifest->bytes()) / static_cast<double>(options.vectors)}}});
   }
   std::vector<double> warm;
+  std::vector<double> warm_cpu;
   bool from_file = false;
   std::uint64_t inserted = 0;
   for (std::size_t round = 0; round < options.rounds; ++round) {
     store.directory = StrCat(directory.path, "/restored-", round);
     const double from = Seconds();
+    const double cpu_from = ProcessCpuSeconds();
     Engine engine;
     FRESHET_TRY(engine.Open(store, index, repository.get()));
     warm.push_back(Seconds() - from);
+    warm_cpu.push_back(ProcessCpuSeconds() - cpu_from);
     from_file = engine.from_file;
     inserted = engine.applier->rebuilt_items();
     FRESHET_TRY(engine.applier->Audit());
@@ -234,6 +243,7 @@ Result<Report> RunRestoreBench(const StoreBenchOptions& asked) {
                          params,
                          {{"seconds", Median(warm)},
                           {"slowest", *std::max_element(warm.begin(), warm.end())},
+                          {"cpu_us_per_vector", Median(warm_cpu) * 1e6 / static_cast<double>(options.vectors)},
                           {"index_from_file", from_file ? 1.0 : 0.0},
                           {"inserted", static_cast<double>(inserted)}}});
   if (DropCaches()) {
