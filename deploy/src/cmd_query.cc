@@ -18,6 +18,7 @@ namespace freshet {
 namespace {
 
 constexpr std::size_t kMaxVectorFileBytes = std::size_t{1} << 20;
+constexpr std::size_t kMaxTokenFileBytes = 1 << 16;
 
 struct QueryArguments {
   std::string user;
@@ -28,6 +29,7 @@ struct QueryArguments {
   std::string vector_file;
   bool explain = false;
   std::string address = "127.0.0.1:8081";
+  std::string token_file;
   std::size_t k = 10;
   bool exclude_seen = false;
   std::vector<std::string> exclude;
@@ -152,6 +154,8 @@ Status ProblemOf(const HttpReply& reply) {
   switch (reply.status) {
     case 400:
       return InvalidArgument(message);
+    case 401:
+      return FailedPrecondition(message);
     case 404:
       return NotFound(message);
     case 429:
@@ -167,7 +171,13 @@ Status ProblemOf(const HttpReply& reply) {
 
 Status RunQuery(const QueryArguments& arguments) {
   FRESHET_ASSIGN(const std::string body, RequestBody(arguments));
-  FRESHET_ASSIGN(const HttpReply reply, HttpCall(arguments.address, "POST", "/v1/recall", body, arguments.timeout_ms));
+  std::string token;
+  if (!arguments.token_file.empty()) {
+    FRESHET_ASSIGN(const std::string text, ReadFile(arguments.token_file, kMaxTokenFileBytes));
+    token = Trim(text.substr(0, text.find('\n')));
+  }
+  FRESHET_ASSIGN(const HttpReply reply,
+                 HttpCall(arguments.address, "POST", "/v1/recall", body, arguments.timeout_ms, token));
   if (reply.status != 200) return ProblemOf(reply);
   if (arguments.json) {
     std::printf("%s\n", reply.body.c_str());
@@ -195,6 +205,7 @@ void AddQueryCommand(CLI::App* app, CommandRunner* run) {
   about->add_option("--vector-file", arguments->vector_file, "The vector in this file: a JSON array of numbers");
   about->require_option(1);
   command->add_option("--address", arguments->address, "host:port of the sidecar")->capture_default_str();
+  command->add_option("--token-file", arguments->token_file, "Its first line is sent as a bearer token");
   command->add_option("--k", arguments->k, "How many items")->capture_default_str()->check(CLI::Range(1, 1000));
   command->add_flag("--exclude-seen", arguments->exclude_seen, "Leave out what the user has seen");
   command->add_option("--exclude", arguments->exclude, "Leave out these items");

@@ -262,9 +262,20 @@ void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* field
                        reader->Mapping(
                            node, "query",
                            {reader->Text("listen", &config->http.listen),
+                            reader->Text("token_file", &config->http.token_file),
                             reader->Integer("threads", &config->http.threads, 1, 256),
-                            reader->Integer("max_connections", &config->http.max_connections, 1, 1'000'000),
+                            reader->Integer("max_connections", &config->http.max_connections, 1, 65'536),
+                            reader->Integer("header_timeout_ms", &config->http.header_timeout_ms, 1, 600'000),
+                            reader->Integer("idle_timeout_ms", &config->http.idle_timeout_ms, 1, 3'600'000),
                             reader->Integer("request_timeout_ms", &config->http.request_timeout_ms, 1, 30'000)});
+                     }});
+  fields->push_back({"admin", [reader, config](const YamlNode& node) {
+                       HttpOptions& admin = config->admin.emplace();
+                       admin.threads = 1;
+                       admin.max_connections = 32;
+                       reader->Mapping(
+                           node, "admin",
+                           {reader->Text("listen", &admin.listen), reader->Text("token_file", &admin.token_file)});
                      }});
   fields->push_back({"ready", [reader, config](const YamlNode& node) {
                        reader->Mapping(node, "ready",
@@ -334,7 +345,8 @@ Result<Config> ParseConfig(const std::string& text, const std::string& name,
   if (!config.encoder.passthrough && config.encoder.package.empty() && reader.errors().empty()) {
     reader.Error(1, "`encoder.package` must name a model package (or `encoder.kind: passthrough`)");
   }
-  for (const Status& status : {config.ingest.Validate(), config.publisher.Validate(), config.http.Validate()}) {
+  for (const Status& status : {config.ingest.Validate(), config.publisher.Validate(), config.http.Validate(),
+                               config.admin ? config.admin->Validate().Prefixed("admin") : Status::Ok()}) {
     if (!status.ok()) reader.Error(1, status.message());
   }
   if (!reader.errors().empty()) {

@@ -217,7 +217,7 @@ Status EngineImpl::Stop() {
       LogWarning("changelog", "stopped before all was published; the next start continues");
     }
   }
-  if (node_->http) node_->http->Stop();
+  node_->StopServing();
   const Status first_failure = status();
   started_ = false;
   if (node_->snapshotter && config_.snapshots.at_stop && first_failure.ok() && node_->snapshotter->IsBehind()) {

@@ -153,7 +153,6 @@ void Node::StopAuditing() {
 
 Status Node::Serve(const Config& config, const std::string& role, const std::function<Status()>& status,
                    const std::atomic<bool>* stopping) {
-  if (!config.serve) return Status::Ok();
   const auto ready = [this, status, stopping, max_lag_ms = std::int64_t{config.max_lag_seconds} * 1000] {
     std::vector<std::string> reasons;
     if (const Status now = status(); !now.ok()) reasons.push_back(now.ToString());
@@ -168,13 +167,25 @@ Status Node::Serve(const Config& config, const std::string& role, const std::fun
     }
     return reasons;
   };
-  SnapshotRequest snapshot;
-  if (snapshotter) snapshot = [this] { snapshotter->Request(); };
-  http = MakeHttpServer(
-      config.http, recall.get(), &metrics, ready, [this, role] { return StatusJson(role); }, std::move(snapshot));
-  FRESHET_TRY(http->Start());
-  LogInfo("query", "listening", {{"address", http->address()}});
+  const auto report = [this, role] { return StatusJson(role); };
+  if (config.serve) {
+    http = MakeHttpServer(config.http, recall.get(), &metrics, ready, report);
+    FRESHET_TRY(http->Start());
+    LogInfo("query", "listening", {{"address", http->address()}});
+  }
+  if (config.admin) {
+    SnapshotRequest snapshot;
+    if (snapshotter) snapshot = [this] { snapshotter->Request(); };
+    admin = MakeHttpServer(*config.admin, nullptr, &metrics, ready, report, std::move(snapshot));
+    FRESHET_TRY(admin->Start().Prefixed("admin"));
+    LogInfo("admin", "listening", {{"address", admin->address()}});
+  }
   return Status::Ok();
+}
+
+void Node::StopServing() {
+  if (http) http->Stop();
+  if (admin) admin->Stop();
 }
 
 Status Node::Close() {
@@ -200,6 +211,7 @@ std::string Node::StatusJson(const std::string& role) {
   JsonWriter out;
   out.BeginObject();
   out.Key("role").String(role).Key("version").String(FRESHET_VERSION);
+  if (admin) out.Key("admin_address").String(admin->address());
   out.Key("items_live").Uint(applier->catalog().live()).Key("users").Uint(applier->user_count());
   out.Key("sequence").Uint(applier->sequence()).Key("as_of_ms").Int(applier->as_of_ms());
   out.Key("lag_records")

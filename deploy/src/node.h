@@ -42,6 +42,7 @@ struct Node {
   std::unique_ptr<Applier> applier;
   std::unique_ptr<RecallService> recall;
   std::unique_ptr<HttpServer> http;          // null unless configured
+  std::unique_ptr<HttpServer> admin;         // null unless configured
   std::unique_ptr<Snapshotter> snapshotter;  // engine, with a repository
   std::string restored;                      // the snapshot that this start began from; empty: none
   double open_seconds = 0;
@@ -52,10 +53,11 @@ struct Node {
                                             const std::function<Status()>& log_is_complete,
                                             const std::function<void(double)>& rebuild_progress);
 
-  // Starts HTTP where configured. `status` tells of a stage that has stopped, `stopping` of an end under way: both are
+  // Starts HTTP where configured: the door, and the one for administration. `status` tells of a stage that has stopped, `stopping` of an end under way: both are
   // reasons not to be ready.
   Status Serve(const Config& config, const std::string& role, const std::function<Status()>& status,
                const std::atomic<bool>* stopping);
+  void StopServing();
   // Compares index and store now and then, until StopAuditing().
   void StartAuditing(int interval_seconds);
   void StopAuditing();

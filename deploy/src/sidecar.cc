@@ -59,7 +59,7 @@ class SidecarImpl final : public Sidecar {
     node_->StopAuditing();
     follow_->Stop();
     node_->applier->Join();
-    if (node_->http) node_->http->Stop();
+    node_->StopServing();
     const Status first_failure = status();
     started_ = false;
     FRESHET_TRY(node_->Close());

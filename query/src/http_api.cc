@@ -16,9 +16,9 @@ namespace {
 constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kItems = "/v1/items/";
 constexpr std::string_view kUsers = "/v1/users/";
-constexpr std::array<const char*, 12> kRouteNames = {
-    "/v1/recall", "/v1/recall:batch", "/v1/score", "/v1/status",    "/v1/items/{id}",      "/v1/users/{id}",
-    "/livez",     "/readyz",          "/metrics",  "/openapi.yaml", "/v1/admin/snapshots", "other"};
+constexpr std::array<const char*, 13> kRouteNames = {
+    "/v1/recall", "/v1/recall:batch", "/v1/score", "/v1/status",    "/v1/items/{id}",      "/v1/users/{id}", "/livez",
+    "/startupz",  "/readyz",          "/metrics",  "/openapi.yaml", "/v1/admin/snapshots", "other"};
 constexpr std::size_t kMaxBatch = 128;
 
 HttpAnswer JsonAnswer(int status, std::string body) { return {status, std::string(kJson), std::move(body), "", 0}; }
@@ -123,13 +123,20 @@ HttpApi::HttpApi(const HttpOptions& options, const RecallService* service, Metri
   }
 }
 
-HttpAnswer HttpApi::Handle(std::string_view method, std::string_view target, std::string_view body) {
+HttpAnswer HttpApi::Handle(std::string_view method, std::string_view target, std::string_view body,
+                           std::string_view authorization) {
   const std::int64_t start_us = clock_.MonotonicUs();
   const std::string_view path = target.substr(0, target.find('?'));
   const Route route = RouteOf(path);
   HttpAnswer answer;
   try {
-    answer = Dispatch(route, method, path, body);
+    const bool probe = route == kLive || route == kStarted || route == kReady;
+    if (probe || !tokens_ || tokens_->Allows(authorization)) {
+      answer = Dispatch(route, method, path, body);
+    } else {
+      answer = ProblemAnswer(401, "unauthorized", "A token is wanted", "send `Authorization: Bearer TOKEN`");
+      answer.authenticate = true;
+    }
   } catch (const std::exception& error) {
     answer = ProblemAnswer(Internal(StrCat("unexpected: ", error.what())));
   }
@@ -141,15 +148,17 @@ HttpAnswer HttpApi::Handle(std::string_view method, std::string_view target, std
 void HttpApi::CountUnrouted(int status) { Count(kOther, status); }
 
 HttpApi::Route HttpApi::RouteOf(std::string_view path) const {
-  if (path == "/v1/recall") return kRecall;
-  if (path == "/v1/recall:batch") return kBatch;
-  if (path == "/v1/score") return kScore;
   if (path == "/v1/status") return kStatus;
   if (path == "/openapi.yaml") return kOpenApi;
   if (path == "/livez") return kLive;
+  if (path == "/startupz") return kStarted;
   if (path == "/readyz") return kReady;
   if (path == "/metrics") return kMetrics;
   if (path == "/v1/admin/snapshots" && snapshot_) return kSnapshots;
+  if (service_ == nullptr) return kOther;
+  if (path == "/v1/recall") return kRecall;
+  if (path == "/v1/recall:batch") return kBatch;
+  if (path == "/v1/score") return kScore;
   if (path.starts_with(kItems) && path.find('/', kItems.size()) == std::string_view::npos) return kItem;
   if (path.starts_with(kUsers) && path.find('/', kUsers.size()) == std::string_view::npos) return kUser;
   return kOther;
@@ -183,8 +192,9 @@ HttpAnswer HttpApi::Dispatch(Route route, std::string_view method, std::string_v
       return {200, "application/yaml", std::string(kOpenApiYaml), "", 0};
     case kLive:
       return JsonAnswer(200, R"({"live":true})");
+    case kStarted:
     case kReady:
-      return Ready();
+      return Ready(route);
     case kMetrics:
       return {200, "text/plain; version=0.0.4; charset=utf-8", metrics_->Text(), "", 0};
     case kSnapshots:
@@ -258,10 +268,13 @@ HttpAnswer HttpApi::User(std::string_view encoded_id) {
   return JsonAnswer(200, UserViewToJson(*user));
 }
 
-HttpAnswer HttpApi::Ready() {
-  const std::vector<std::string> reasons = ready_ ? ready_() : std::vector<std::string>();
+// Started is who was ready once: an orchestrator waits for that before it looks at the other two.
+HttpAnswer HttpApi::Ready(Route route) {
+  std::vector<std::string> reasons;
+  if (ready_ && (route == kReady || !started_)) reasons = ready_();
+  if (reasons.empty()) started_ = true;
   JsonWriter out;
-  out.BeginObject().Key("ready").Bool(reasons.empty());
+  out.BeginObject().Key(route == kStarted ? "started" : "ready").Bool(reasons.empty());
   if (!reasons.empty()) {
     out.Key("reasons").BeginArray();
     for (const std::string& reason : reasons) out.String(reason);

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <atomic>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -14,6 +15,7 @@
 #include "freshet/core/status.h"
 #include "freshet/query/http_server.h"
 #include "freshet/query/recall_service.h"
+#include "http_tokens.h"
 
 namespace freshet {
 
@@ -23,6 +25,7 @@ struct HttpAnswer {
   std::string body;
   std::string allow;            // for a 405
   int retry_after_seconds = 0;  // for a 429; 0: not sent
+  bool authenticate = false;    // for a 401: how
 };
 
 // RFC 9457: {"type": "urn:freshet:problem:<name>", "title", "status", "detail"?, "pointer"?}
@@ -37,7 +40,11 @@ class HttpApi {
   HttpApi(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
           StatusReport report, SnapshotRequest snapshot = {});
 
-  [[nodiscard]] HttpAnswer Handle(std::string_view method, std::string_view target, std::string_view body);
+  // Before the first request: only who brings one of these is answered.
+  void Demand(HttpTokens tokens) { tokens_ = std::move(tokens); }
+  // `authorization`: the header of that name.
+  [[nodiscard]] HttpAnswer Handle(std::string_view method, std::string_view target, std::string_view body,
+                                  std::string_view authorization = "");
   // Counts an answer that was given before a route was known: malformed HTTP, exceeded bounds.
   void CountUnrouted(int status);
 
@@ -50,6 +57,7 @@ class HttpApi {
     kItem,
     kUser,
     kLive,
+    kStarted,
     kReady,
     kMetrics,
     kOpenApi,
@@ -65,7 +73,7 @@ class HttpApi {
   HttpAnswer Score(std::string_view body);
   HttpAnswer Item(std::string_view encoded_id);
   HttpAnswer User(std::string_view encoded_id);
-  HttpAnswer Ready();
+  HttpAnswer Ready(Route route);
   [[nodiscard]] Route RouteOf(std::string_view path) const;
   void Count(Route route, int status);
 
@@ -76,9 +84,12 @@ class HttpApi {
   const StatusReport report_;
   const SnapshotRequest snapshot_;
   const SystemClock clock_;
+  std::optional<HttpTokens> tokens_;
+  std::atomic<bool> started_{false};  // it was ready once
   std::array<Histogram*, kRoutes> seconds_{};
   // Looked up once for each pair: the registry is behind a lock.
-  static constexpr std::array<int, 14> kCodes = {200, 202, 400, 404, 405, 408, 413, 429, 431, 500, 501, 503, 504, 0};
+  static constexpr std::array<int, 15> kCodes = {200, 202, 400, 401, 404, 405, 408, 413,
+                                                 429, 431, 500, 501, 503, 504, 0};
   std::array<std::array<std::atomic<Counter*>, kCodes.size()>, kRoutes> requests_{};
 };
 

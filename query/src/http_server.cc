@@ -43,6 +43,10 @@ class BeastHttpServer final : public HttpServer {
 
   Status Start() override {
     FRESHET_TRY(options_.Validate());
+    if (!options_.token_file.empty()) {
+      FRESHET_ASSIGN(HttpTokens tokens, HttpTokens::Load(options_.token_file));
+      api_.Demand(std::move(tokens));
+    }
     if (!threads_.empty() || sessions_.stopping) return FailedPrecondition("an HTTP server starts once");
     try {
       FRESHET_TRY(Listen(*ParseEndpoint(options_.listen)));
@@ -157,11 +161,11 @@ Status HttpOptions::Validate() const {
   const auto endpoint = ParseEndpoint(listen);
   if (!endpoint)
     return ConfigError(StrCat("listen: `", listen, "` is not host:port with a numeric host, as 127.0.0.1:8081"));
-  if (!endpoint->address().is_loopback()) {
-    return ConfigError(
-        StrCat("listen: `", listen,
-               "` is not a loopback address. Whoever reaches this port reads the whole "
-               "catalogue and any user's history, and there is no authentication: use 127.0.0.1 or [::1]"));
+  if (!endpoint->address().is_loopback() && token_file.empty()) {
+    return ConfigError(StrCat(
+        "listen: `", listen,
+        "` is not a loopback address. Whoever reaches this port reads the whole catalogue and any user's history: "
+        "use 127.0.0.1 or [::1], or set token_file"));
   }
   if (threads < 1 || threads > 256) return ConfigError("threads: must be between 1 and 256");
   if (max_connections < 1 || max_connections > 65'536)

@@ -120,7 +120,8 @@ void HttpSession::OnRequest(ErrorCode error) {
   if (error) return Fail(error);
   const auto& request = parser_->get();
   const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
-  HttpAnswer answer = sessions_->api->Handle(view(request.method_string()), view(request.target()), request.body());
+  HttpAnswer answer = sessions_->api->Handle(view(request.method_string()), view(request.target()), request.body(),
+                                             view(request[http::field::authorization]));
   Write(std::move(answer), request.keep_alive() && !sessions_->stopping, request.method() == http::verb::head);
 }
 
@@ -148,6 +149,7 @@ void HttpSession::Write(HttpAnswer answer, bool keep_alive, bool head) {
   const auto fill = [&](auto& response) {
     response.set(http::field::content_type, answer.content_type);
     if (!answer.allow.empty()) response.set(http::field::allow, answer.allow);
+    if (answer.authenticate) response.set(http::field::www_authenticate, "Bearer");
     if (answer.retry_after_seconds > 0)
       response.set(http::field::retry_after, std::to_string(answer.retry_after_seconds));
     response.keep_alive(keep_alive);

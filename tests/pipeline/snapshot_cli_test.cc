@@ -27,8 +27,9 @@ class SnapshotCliTest : public ::testing::Test {
     ASSERT_OK(producer);
     producer_ = std::move(*producer);
     const std::string snapshots = StrCat("snapshots: {directory: ", S(), ", interval_seconds: 0}\n");
-    engine_ = std::make_unique<Service>("run", dir_ / "engine",
-                                        EngineYaml(kafka.bootstrap_servers, dir_ / "engine/data") + snapshots);
+    engine_ = std::make_unique<Service>(
+        "run", dir_ / "engine",
+        EngineYaml(kafka.bootstrap_servers, dir_ / "engine/data") + snapshots + "admin: {listen: \"127.0.0.1:0\"}\n");
     sidecar_ = std::make_unique<Service>("sidecar", dir_ / "sidecar",
                                          SidecarYaml(kafka.bootstrap_servers, dir_ / "sidecar/data") + snapshots);
   }
@@ -90,7 +91,11 @@ TEST_F(SnapshotCliTest, EveryCommandDoesWhatThePageSays) {
   Put(20, 30);
   ASSERT_TRUE(WaitForItems(*engine_, 30));
   const std::string address(Trim(*ReadFile(dir_ / "engine/address")));
-  const auto asked = HttpCall(address, "POST", "/v1/admin/snapshots", "", 2'000);
+  const auto status = HttpCall(address, "GET", "/v1/status", "", 2'000);
+  ASSERT_OK(status);
+  const std::string admin(JsonText(*JsonFind(**ParseJson(status->body), "admin_address")));
+  EXPECT_EQ(HttpCall(address, "POST", "/v1/admin/snapshots", "", 2'000)->status, 404);
+  const auto asked = HttpCall(admin, "POST", "/v1/admin/snapshots", "", 2'000);
   ASSERT_OK(asked);
   EXPECT_EQ(asked->status, 202);
   const auto repository_size = [&] {

@@ -79,6 +79,7 @@ struct Config {
 
   bool serve = false;  // a `query:` section is there
   HttpOptions http;
+  std::optional<HttpOptions> admin;  // an `admin:` section is there
   int max_lag_seconds = 10;
 
   Config();

@@ -1,4 +1,4 @@
-// HTTP/1.1 on loopback: POST /v1/recall, GET /v1/status, /v1/items/{id}, /livez, /readyz, /metrics.
+// HTTP/1.1: what openapi.yaml describes.
 //
 // Place in the flow: the door of engine and sidecar. Boost.Beast is named in http_server.cc and http_client.cc only.
 // Bounds come before parsing (headers 16 KiB, body 1 MiB, connections, deadlines for header and request); errors are
@@ -20,7 +20,10 @@
 namespace freshet {
 
 struct HttpOptions {
-  std::string listen = "127.0.0.1:0";  // host:port; port 0: any free one. Other than loopback is refused
+  std::string listen = "127.0.0.1:0";  // host:port; port 0: any free one. Other than loopback only with tokens
+  // Of the bearer tokens, one a line; readable by its owner alone. Then every request but those of /livez, /startupz
+  // and /readyz needs one. Empty: none is asked for.
+  std::string token_file;
   int threads = 2;
   std::size_t max_connections = 1024;
   int header_timeout_ms = 5'000;   // from a request's first byte (of a connection's first request: from the accept)
@@ -33,7 +36,7 @@ struct HttpOptions {
 using ReadyCheck = std::function<std::vector<std::string>()>;
 // One JSON object, for /v1/status.
 using StatusReport = std::function<std::string()>;
-// POST /v1/admin/snapshots: starts a snapshot, returns at once. Null: there is no such path here.
+// POST /v1/admin/snapshots: starts a snapshot, returns at once. Null: there are no admin paths here.
 using SnapshotRequest = std::function<void()>;
 
 class HttpServer {
@@ -44,6 +47,7 @@ class HttpServer {
   [[nodiscard]] virtual std::string address() const = 0;  // "127.0.0.1:34567", after Start()
 };
 
+// `service` null: a server without recalls, items and users, for the admin paths.
 [[nodiscard]] std::unique_ptr<HttpServer> MakeHttpServer(const HttpOptions& options, const RecallService* service,
                                                          Metrics* metrics, ReadyCheck ready, StatusReport report,
                                                          SnapshotRequest snapshot = {});
