@@ -1,6 +1,13 @@
 # What we build on. `deploy/setup` installs it on Debian 12; elsewhere each find_* says what is missing.
 find_package(PkgConfig REQUIRED)
+# Targets that whoever links the index sees too, wherever they add it.
+set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
 find_package(Threads REQUIRED)
+set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL OFF)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET GLOBAL libxxhash)
+if(FRESHET_COMPONENTS STREQUAL "indexer")
+  return()
+endif()
 find_package(Boost 1.81 REQUIRED)
 find_package(GTest REQUIRED)
 find_package(OpenSSL REQUIRED)
@@ -11,7 +18,6 @@ find_package(CLI11 REQUIRED)
 pkg_check_modules(RDKAFKA REQUIRED IMPORTED_TARGET rdkafka)
 pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
 pkg_check_modules(PROTOBUF REQUIRED IMPORTED_TARGET protobuf)
-pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 
 # Debian's RocksDB exports targets that want gflags, which the library itself does not.

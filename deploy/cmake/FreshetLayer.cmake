@@ -9,5 +9,6 @@ function(freshet_layer name)
   list(TRANSFORM L_HEADERS PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/include/freshet/)
   target_sources(${name} PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_CURRENT_SOURCE_DIR}/include FILES ${L_HEADERS})
   target_link_libraries(${name} PUBLIC ${L_LEFT} ${L_PUBLIC} PRIVATE freshet_warnings ${L_PRIVATE})
+  target_compile_features(${name} PUBLIC cxx_std_20)  # the headers need it, in whosever project
   set_target_properties(${name} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
 endfunction()

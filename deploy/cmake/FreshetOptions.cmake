@@ -1,5 +1,9 @@
 # Compiler settings that hold for every target of ours.
-option(FRESHET_BUILD_TESTS "Build the tests" ON)
+option(FRESHET_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+set(FRESHET_COMPONENTS all CACHE STRING "all, or indexer: the index and what it needs, see indexer/README.md")
+if(NOT FRESHET_COMPONENTS MATCHES "^(all|indexer)$")
+  message(FATAL_ERROR "FRESHET_COMPONENTS is `${FRESHET_COMPONENTS}`; it may be all or indexer")
+endif()
 set(FRESHET_SANITIZER "" CACHE STRING "address (with undefined) or thread; empty for none")
 
 set(CMAKE_CXX_STANDARD 20)
@@ -7,7 +11,9 @@ set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
-set_property(GLOBAL PROPERTY GLOBAL_DEPENDS_NO_CYCLES ON)
+if(PROJECT_IS_TOP_LEVEL)
+  set_property(GLOBAL PROPERTY GLOBAL_DEPENDS_NO_CYCLES ON)
+endif()
 
 # Any x86-64-v2 machine runs what is built here; wider instructions are chosen at run time.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
@@ -41,7 +47,9 @@ if(FRESHET_FUZZ)
 endif()
 
 add_library(freshet_warnings INTERFACE)
-target_compile_options(freshet_warnings INTERFACE -Wall -Wextra -Wshadow -Wconversion -Werror)
+# In the project of another, whose compiler may know more warnings, they are no errors.
+target_compile_options(freshet_warnings INTERFACE -Wall -Wextra -Wshadow -Wconversion
+                                                  $<$<BOOL:${PROJECT_IS_TOP_LEVEL}>:-Werror>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # GCC bug 105651: `"text" + std::string` is reported as an overlapping memcpy.
   target_compile_options(freshet_warnings INTERFACE -Wno-restrict)

@@ -5,8 +5,8 @@
 #include <optional>
 #include <string>
 
+#include "freshet/core/metric.h"
 #include "freshet/core/status.h"
-#include "freshet/encoder/encoder.h"
 
 namespace freshet {
 

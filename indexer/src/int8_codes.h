@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <span>
 
-#include "freshet/encoder/encoder.h"
+#include "freshet/core/metric.h"
 
 namespace freshet {
 

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <span>
 
-#include "freshet/encoder/encoder.h"
+#include "freshet/core/metric.h"
 #include "freshet/indexer/index.h"
 #include "int8_codes.h"
 

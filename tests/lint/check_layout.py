@@ -13,6 +13,7 @@ LAYERS = ["core", "ingest", "encoder", "indexer", "store", "query", "deploy"]  #
 FOLDERS = ["ingest", "encoder", "indexer", "store", "query", "deploy", "tests"]
 TOP_LEVEL = set(FOLDERS) | {"CMakeLists.txt", "README.md", "LICENSE"}
 LONG_FILE = 450
+ALONE = {"indexer": ["core", "indexer"]}  # what can be taken alone, and all that it includes
 
 # Third-party headers: pattern of the include -> the only files that may have it (tests: see TEST_ADAPTERS).
 ADAPTERS = [
@@ -73,6 +74,8 @@ def check_include(path, kind, target):
             yield f'"{target}": there is no layer {other}'
         elif LAYERS.index(other) > LAYERS.index(layer):
             yield f'"{target}": {layer} may not include {other}, which is to its right'
+        elif other not in ALONE.get(layer, LAYERS):
+            yield f'"{target}": {layer} is taken alone and may not include {other}'
     if match and kind == "<":
         yield f"<{target}>: our own headers are included with quotes"
     for pattern, place in ADAPTERS:

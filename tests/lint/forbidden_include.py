@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Proves that an include to the right does not compile, by planting one.
+"""Proves that an include that the layers forbid does not compile, by planting one.
 
 For each layer, a source that includes one header is compiled with the very command line of one of that layer's own
-sources. A header of its own layer or of one to its left must compile; a header of a layer to its right must not, for
-the reason that it is not found.
+sources. A header of its own layer or of one that it may include must compile; any other must not, for the reason that it is
+not found.
 
   forbidden_include.py BUILD_DIR
 """
@@ -17,6 +17,7 @@ import sys
 import tempfile
 
 LAYERS = ["core", "ingest", "encoder", "indexer", "store", "query", "deploy"]  # data walks this way
+SEES = {"indexer": ["core", "indexer"]}  # it can be taken alone; the others see all to their left
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 
 
@@ -73,20 +74,21 @@ def main():
     refused = accepted = 0
     for place, layer in enumerate(LAYERS):
         command, directory = command_of(layer, entries)
-        for other_place, other in enumerate(LAYERS):
-            for header in headers(other) if other_place > place else headers(other)[:1]:
+        seen = SEES.get(layer, LAYERS[: place + 1])
+        for other in LAYERS:
+            for header in headers(other)[:1] if other in seen else headers(other):
                 compiled, messages = compile_with(command, directory, header)
-                if other_place <= place:
+                if other in seen:
                     accepted += 1
                     if not compiled:
                         wrong.append(f"{layer} must be able to include {header}:\n{messages}")
                 else:
                     refused += 1
                     if compiled:
-                        wrong.append(f"{layer} compiles with {header}, which is to its right")
+                        wrong.append(f"{layer} compiles with {header}, which it may not include")
                     elif not re.search(re.escape(header) + "(: No such file or directory|' file not found)", messages):
                         wrong.append(f"{layer} with {header} fails, but not because it is not found:\n{messages}")
-    print("\n".join(wrong) if wrong else f"{refused} includes to the right refused, {accepted} others compiled")
+    print("\n".join(wrong) if wrong else f"{refused} forbidden includes refused, {accepted} others compiled")
     return 1 if wrong or refused == 0 or accepted == 0 else 0
 
 

@@ -1,4 +1,3 @@
-#include <cmath>
 #include <limits>
 
 #include "freshet/encoder/encoder.h"
@@ -35,14 +34,6 @@ TEST(PassthroughTest, NormalisesForCosineAndOnlyThen) {
   EXPECT_FLOAT_EQ(out[0], 3);
 }
 
-TEST(PassthroughTest, NormalisesTheSmallestAndTheLargestFloats) {
-  for (const float x : {std::numeric_limits<float>::denorm_min(), std::numeric_limits<float>::max()}) {
-    std::vector<float> vector = {x, 0};
-    ASSERT_OK(PrepareVector(Metric::kCosine, 2, vector));
-    EXPECT_FLOAT_EQ(vector[0], 1);
-  }
-}
-
 TEST(PassthroughTest, RefusesWhatCannotBeCompared) {
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -52,15 +43,6 @@ TEST(PassthroughTest, RefusesWhatCannotBeCompared) {
        std::vector<std::vector<float>>{{}, {1}, {1, 2, 3}, {0, 0}, {1, kNan}, {kInfinity, 1}, {3e38F, 3e38F}}) {
     EXPECT_EQ(EncodeOne(encoder.get(), ItemWith(bad), &out).code(), Code::kInvalidArgument) << bad.size();
   }
-}
-
-TEST(PassthroughTest, MetricNamesRoundTrip) {
-  for (const Metric metric : {Metric::kCosine, Metric::kInnerProduct, Metric::kL2}) {
-    const Result<Metric> parsed = ParseMetric(MetricName(metric));
-    ASSERT_OK(parsed);
-    EXPECT_EQ(*parsed, metric);
-  }
-  EXPECT_EQ(ParseMetric("euclid").status().code(), Code::kConfig);
 }
 
 }  // namespace

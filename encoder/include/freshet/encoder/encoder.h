@@ -11,14 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "freshet/core/metric.h"
 #include "freshet/core/status.h"
 #include "freshet/ingest/event.h"
 
 namespace freshet {
-
-enum class Metric { kCosine, kInnerProduct, kL2 };
-[[nodiscard]] const char* MetricName(Metric metric);  // "cosine", "ip", "l2"
-[[nodiscard]] Result<Metric> ParseMetric(std::string_view name);
 
 class ItemEncoder {
  public:
@@ -60,8 +57,5 @@ class UserEncoder {
 // For people who bring their own embeddings: checks dimension, finiteness and non-zero length, and passes on
 // (normalised for cosine). space_id is `passthrough-<dim>-<metric>` unless given.
 [[nodiscard]] std::unique_ptr<ItemEncoder> MakePassthroughEncoder(int dim, Metric metric, std::string space_id = "");
-
-// Checks a vector and normalises it for cosine. Errors: kInvalidArgument (dimension, NaN, infinity, zero length).
-Status PrepareVector(Metric metric, int dim, std::span<float> vector);
 
 }  // namespace freshet

@@ -16,9 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "freshet/core/metrics.h"
+#include "freshet/core/metric.h"
 #include "freshet/core/status.h"
-#include "freshet/encoder/encoder.h"
 
 namespace freshet {
 
