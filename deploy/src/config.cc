@@ -202,6 +202,7 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
               reader->Integer("link_threads", &config->index.link_threads, 1, 256),
               reader->Integer("capacity", &config->index.capacity, 64, 1'000'000'000),
               reader->Integer("max_fresh", &config->index.max_fresh, 1),
+              reader->Text("rerank_directory", &config->index.rerank_directory),
               reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.99),
               reader->Number("min_recall", &config->index.min_recall, 0, 0.99)});
        }});

@@ -70,14 +70,15 @@ std::uint32_t Descend(const CodeRows& rows, const UpperLevel& level, const std::
 
 std::size_t ExpandOf(std::size_t width) { return width < 32 ? 1 : width < 128 ? 2 : 4; }
 
-bool GraphView::Begin(const std::int8_t* query, CodeHead head, std::size_t width, GraphWalk* walk) const {
+bool GraphView::Begin(const std::int8_t* query, CodeHead head, std::size_t width, bool widenable,
+                      GraphWalk* walk) const {
   if (entry.upper == kNoSlot) return false;
   std::uint32_t at = entry.upper;
   UpperLevel level = upper;
   for (level.level = entry.level; level.level > 0; --level.level) {
     at = Descend(rows, level, query, head, at, upper_nodes);
   }
-  walk->Begin(rows, base, query, head, upper.SlotOf(at), nodes, width, ExpandOf(width));
+  walk->Begin(rows, base, query, head, upper.SlotOf(at), nodes, width, ExpandOf(width), widenable);
   return true;
 }
 

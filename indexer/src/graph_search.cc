@@ -11,21 +11,27 @@ namespace {
 // A graph search jumps about in memory, a scan does not: beyond this share of the live rows the scan is cheaper.
 constexpr std::size_t kScanFactor = 16;
 constexpr std::size_t kFilterSamples = 128;
+constexpr std::size_t kFirstSamples = 32;
 constexpr std::size_t kRescoredAtLeast = 32;
+constexpr double kWiden = 0.5;        // of a search that came short, at most
 constexpr std::size_t kTogether = 8;  // queries of a batch
 
 // About how many of the graph's nodes may be returned, from a sample.
 double MatchingShare(const SearchView& view, const LabelFilter* filter) {
   if (filter == nullptr && view.dead_count == 0) return 1;
-  const std::size_t samples = std::min(view.used, kFilterSamples);
   std::size_t nodes = 0;
   std::size_t matching = 0;
-  for (std::size_t i = 0; i < samples; ++i) {
-    const std::size_t slot = i * view.used / samples;
-    if (!view.IsNode(slot)) continue;
-    ++nodes;
-    if (!view.IsDead(slot) && (filter == nullptr || filter->Allows(view.labels[slot]))) ++matching;
-  }
+  const auto look = [&](std::size_t samples) {
+    for (std::size_t i = 0; i < samples; ++i) {
+      const std::size_t slot = i * view.used / samples;
+      if (!view.IsNode(slot)) continue;
+      ++nodes;
+      if (!view.IsDead(slot) && (filter == nullptr || filter->Allows(view.labels[slot]))) ++matching;
+    }
+  };
+  // Where nearly all of a few match, more of them would only cost: a search that comes short goes on.
+  look(std::min(view.used, kFirstSamples));
+  if (4 * matching < 3 * nodes) look(std::min(view.used, kFilterSamples));
   return static_cast<double>(matching) / static_cast<double>(std::max<std::size_t>(nodes, 1));
 }
 
@@ -47,37 +53,66 @@ class Asking {
     options_ = &options;
     const std::size_t wanted =
         options.ef > 0 ? std::max(options.ef, options.k) : std::max(options.k + options.k / 2, std::size_t{64});
-    width_ = static_cast<double>(wanted) / std::max(share, 1e-9);
+    const double width = static_cast<double>(wanted) / std::max(share, 1e-9);
     // The codes put nearly everything in its place: a few more than k are enough to score exactly.
     rescored_ = std::min(wanted, options.k + std::max(options.k / 4, kRescoredAtLeast));
     const Int8Codes& codes = *view.graph.rows.codes;
     codes_.resize(codes.row_bytes());
     head_ = codes.Encode(query, codes_.data(), nullptr);
-    return Walk();
+    seen_ = matched_ = 0;
+    if (IsScanCheaper(width)) return false;
+    const bool widenable = options.filter != nullptr || view.dead_count > 0;
+    return view.graph.Begin(codes_.data(), head_, static_cast<std::size_t>(width), widenable, &walk_);
   }
   // One round of the walk; false when it is over.
   bool Step() { return walk_.Step(view_->graph.base); }
-  // After the walk: false when it came short and walks again, wider; `scan` when that would cost more than a scan.
+  // After the walk: false when it came short and goes on, wider; `scan` when that would cost more than a scan.
   bool Collect(bool* scan) {
     matching_.clear();
     const SearchView& view = *view_;
-    for (std::size_t i = 0; i < walk_.size() && matching_.size() < rescored_; ++i) {
+    const std::size_t size = walk_.size();
+    constexpr std::size_t kAhead = 8;
+    // The k-th that may be returned is about the `reach`-th of all at the furthest: the codes misplace more where what
+    // is before it is more, dead and excluded ones too.
+    std::size_t reach = 0;
+    std::size_t needed = 0;  // of them, at least
+    std::size_t i = 0;
+    for (; i < size && (matching_.size() < rescored_ || i < reach); ++i) {
+      if (i + kAhead < size) {
+        const std::uint32_t ahead = NodeOf(walk_.pool()[i + kAhead]);
+        __builtin_prefetch(view.next_same + ahead);
+        if (options_->filter != nullptr) __builtin_prefetch(view.labels + ahead);
+      }
       for (std::uint32_t slot = NodeOf(walk_.pool()[i]); slot != kNoSlot; slot = view.NextSame(slot)) {
         if (view.IsDead(slot)) continue;
         if (options_->filter == nullptr || options_->filter->Allows(view.labels[slot])) matching_.push_back(slot);
       }
+      if (reach == 0 && matching_.size() >= options_->k) {
+        reach = i + 1 + std::min((i + 1) / 4, (i + 1) * (rescored_ - options_->k) / options_->k);
+        needed = (i + 1 + reach) / 2;
+      }
     }
-    // Dead or excluded ones gather where the query looks: then the search widens.
-    if (matching_.size() >= options_->k + (rescored_ - options_->k) / 2) return true;
-    width_ *= 2;
-    *scan = !Walk();
+    furthest_ = i > 0 && matching_.size() >= rescored_ ? walk_.pool()[i - 1] | 1 : ~std::uint64_t{0};
+    const std::size_t enough = options_->k + (rescored_ - options_->k) / 2;
+    if (matching_.size() >= enough && (size >= needed || size < walk_.width())) return true;
+    // Dead or excluded ones gather where the query looks: then the search goes on, to where about enough should be by
+    // what was met last. Where nothing is left to be met, what is missing cannot be reached.
+    const std::size_t met = matching_.size() - std::min(matching_.size(), matched_);
+    const double missing = matching_.size() < enough ? static_cast<double>(enough - matching_.size()) : 0;
+    const double more = missing == 0 ? static_cast<double>(needed - size)
+                        : met == 0   ? static_cast<double>(size)
+                                     : missing * static_cast<double>(size - seen_) / static_cast<double>(met);
+    const double width = static_cast<double>(walk_.width()) + std::clamp(more, 0.125 * static_cast<double>(size) + 1,
+                                                                         kWiden * static_cast<double>(size) + 1);
+    seen_ = size;
+    matched_ = matching_.size();
+    *scan = size < walk_.width() || IsScanCheaper(width) || (options_->filter == nullptr && view.dead_count == 0);
+    if (!*scan) walk_.Widen(static_cast<std::size_t>(width));
     return *scan;
   }
+  // `fresh` by their codes first, so that only those are scored exactly that the graph would have brought up too.
   std::vector<Hit> Finish(const std::vector<std::uint32_t>& fresh) {
-    if (!fresh.empty()) {
-      std::erase_if(matching_,
-                    [&](std::uint32_t slot) { return std::binary_search(fresh.begin(), fresh.end(), slot); });
-    }
+    if (!fresh.empty()) AddFresh(fresh);
     const SearchView& view = *view_;
     constexpr std::size_t kAhead = 8;
     for (std::size_t i = 0; i < std::min(kAhead, matching_.size()); ++i) Prefetch(matching_[i]);
@@ -89,18 +124,44 @@ class Asking {
     }
     TopK top(*options_);
     top.Fill(std::move(hits));
-    for (const std::uint32_t slot : fresh) {
-      if (!view.IsDead(slot)) top.Offer(view.labels[slot], view.Score(query_, slot));
-    }
     return top.Take();
   }
 
  private:
-  bool Walk() {
+  [[nodiscard]] bool IsScanCheaper(double width) const {
+    return width * kScanFactor > static_cast<double>(view_->used - view_->dead_count);
+  }
+  // The best of the fresh rows into matching_, each slot once: one may have been linked meanwhile.
+  void AddFresh(const std::vector<std::uint32_t>& fresh) {
+    constexpr std::size_t kPiece = 64;
     const SearchView& view = *view_;
-    const auto live = static_cast<double>(view.used - view.dead_count);
-    if (width_ * kScanFactor > live) return false;
-    return view.graph.Begin(codes_.data(), head_, static_cast<std::size_t>(width_), &walk_);
+    const CodeRows& rows = view.graph.rows;
+    const std::size_t row_bytes = rows.codes->row_bytes();
+    keys_.clear();
+    for (std::size_t begin = 0; begin < fresh.size(); begin += kPiece) {
+      const std::size_t count = std::min(kPiece, fresh.size() - begin);
+      std::array<std::int32_t, kPiece> dots;
+      rows.codes->Dots(codes_.data(), rows.rows, fresh.data() + begin, count, dots.data());
+      const std::size_t end = std::min(begin + 2 * kPiece, fresh.size());
+      for (std::size_t i = begin + count; i < end; ++i) {
+        const std::int8_t* row = rows.rows + std::size_t{fresh[i]} * row_bytes;
+        for (std::size_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(row + at);
+        __builtin_prefetch(rows.heads + fresh[i]);
+      }
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::uint32_t slot = fresh[begin + i];
+        const std::uint64_t key = CandidateKey(rows.codes->Distance(dots[i], head_, rows.heads[slot]), slot);
+        if (key > furthest_ || view.IsDead(slot)) continue;
+        if (options_->filter == nullptr || options_->filter->Allows(view.labels[slot])) keys_.push_back(key);
+      }
+    }
+    if (keys_.size() > rescored_) {
+      std::nth_element(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(rescored_), keys_.end());
+      keys_.resize(rescored_);
+    }
+    for (const std::uint64_t key : keys_) matching_.push_back(NodeOf(key));
+    std::sort(matching_.begin(), matching_.end());
+    matching_.erase(std::unique(matching_.begin(), matching_.end()), matching_.end());
   }
   void Prefetch(std::size_t slot) const {
     const std::size_t row_bytes = view_->reranker->row_bytes();
@@ -112,12 +173,15 @@ class Asking {
   const SearchView* view_ = nullptr;
   const float* query_ = nullptr;
   const SearchOptions* options_ = nullptr;
-  double width_ = 0;
   std::size_t rescored_ = 0;
   std::vector<std::int8_t> codes_;
   CodeHead head_;
   GraphWalk walk_;
   std::vector<std::uint32_t> matching_;
+  std::uint64_t furthest_ = 0;  // a fresh row beyond this candidate is none; no bound while there are too few
+  std::vector<std::uint64_t> keys_;
+  std::size_t seen_ = 0;     // of the walk's pool, when it was last too narrow
+  std::size_t matched_ = 0;  // and of them, those that may be returned
 };
 
 }  // namespace

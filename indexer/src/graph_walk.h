@@ -62,16 +62,19 @@ inline float DistanceOf(std::uint64_t key) {
 
 class GraphWalk {
  public:
-  // From `entry`, for the `width` nearest. `nodes` is above every node there is now; `expand` candidates at once.
+  // From `entry`, for the `width` nearest. `nodes` is above every node there is now; `expand` candidates at once. A
+  // `widenable` one keeps what it has no room for.
   template <typename Level>
   void Begin(const CodeRows& rows, const Level& level, const std::int8_t* query, CodeHead head, std::uint32_t entry,
-             std::size_t nodes, std::size_t width, std::size_t expand) {
+             std::size_t nodes, std::size_t width, std::size_t expand, bool widenable = false) {
     rows_ = rows;
     query_ = query;
     head_ = head;
     nodes_ = nodes;
     width_ = width;
     expand_ = expand;
+    widenable_ = widenable;
+    spare_.clear();
     for (const std::uint32_t word : touched_) visited_[word] = 0;
     touched_.clear();
     if (visited_.size() * 64 < nodes) visited_.resize((nodes + 63) / 64);
@@ -91,6 +94,20 @@ class GraphWalk {
     pool_[0] = CandidateKey(rows.codes->Distance(dot, head, rows.heads[slot]), entry);
     size_ = 1;
     Visit(entry);
+  }
+
+  // Goes on with room for `width`, as if it had begun with that. REQUIRES: widenable; it is over.
+  void Widen(std::size_t width) {
+    if (pool_.size() < width + 1) pool_.resize(width + 1);
+    // All that is spare is further than all of the pool.
+    const std::size_t most = std::min(width - size_, spare_.size());
+    const auto end = spare_.begin() + static_cast<std::ptrdiff_t>(most);
+    if (most < spare_.size()) std::nth_element(spare_.begin(), end, spare_.end());
+    std::sort(spare_.begin(), end);
+    std::copy(spare_.begin(), end, pool_.begin() + static_cast<std::ptrdiff_t>(size_));
+    spare_.erase(spare_.begin(), end);
+    size_ += most;
+    width_ = width;
   }
 
   // One round; false when the walk is over.
@@ -128,6 +145,7 @@ class GraphWalk {
   // Sorted, nearest first; the lowest bit of a key is set.
   [[nodiscard]] const std::uint64_t* pool() const { return pool_.data(); }
   [[nodiscard]] std::size_t size() const { return size_; }
+  [[nodiscard]] std::size_t width() const { return width_; }
 
  private:
   static constexpr std::size_t kMaxExpand = 8;
@@ -151,6 +169,7 @@ class GraphWalk {
     for (std::size_t i = 0; i < fresh_count_; ++i) {
       const float distance = rows_.codes->Distance(dots_[i], head_, rows_.heads[slots_[i]]);
       keys_[better] = CandidateKey(distance, fresh_[i]);
+      if (widenable_ && keys_[better] >= worst) spare_.push_back(keys_[better]);
       better += keys_[better] < worst ? 1 : 0;
     }
     fresh_count_ = 0;
@@ -181,8 +200,10 @@ class GraphWalk {
     for (std::size_t drop = size_ + count - total; drop > 0; --drop) {
       if (add == 0 || (old > 0 && pool[old - 1] > keys_[add - 1])) {
         --old;
+        if (widenable_) spare_.push_back(pool[old]);
       } else {
         --add;
+        if (widenable_) spare_.push_back(keys_[add]);
       }
     }
     size_ = total;
@@ -214,11 +235,13 @@ class GraphWalk {
   std::size_t nodes_ = 0;
   std::size_t width_ = 0;
   std::size_t expand_ = 1;
+  bool widenable_ = false;
   std::vector<std::uint64_t> visited_;  // one bit a node, so that a million nodes fit into the processor's cache
   std::vector<std::uint32_t> touched_;  // the words of visited_ to clear afterwards
   std::vector<std::uint64_t> pool_;     // the best so far, sorted
   std::size_t size_ = 0;
-  std::size_t next_ = 0;  // before it, everything was expanded
+  std::size_t next_ = 0;              // before it, everything was expanded
+  std::vector<std::uint64_t> spare_;  // what was met and is further than the pool
   const std::uint32_t* lists_[kMaxExpand] = {};
   std::vector<std::uint32_t> fresh_;  // nodes that were not seen before, and their slots
   std::vector<std::uint32_t> slots_;

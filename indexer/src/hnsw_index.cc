@@ -7,11 +7,12 @@ namespace freshet {
 namespace {
 
 // Fresh rows first: what the worker links meanwhile is in the graph by the time that is looked at.
-std::vector<std::uint32_t> FreshOf(const Segment& segment) {
-  std::vector<std::uint32_t> fresh;
+const std::vector<std::uint32_t>& FreshOf(const Segment& segment) {
+  thread_local std::vector<std::uint32_t> fresh;
+  fresh.clear();
+  const std::uint64_t begin = segment.fresh_begin();
   const std::uint64_t end = segment.fresh_end();
-  for (std::uint64_t number = segment.fresh_begin(); number < end; ++number) fresh.push_back(segment.Fresh(number));
-  std::sort(fresh.begin(), fresh.end());
+  for (std::uint64_t number = begin; number < end; ++number) fresh.push_back(segment.Fresh(number));
   return fresh;
 }
 
@@ -21,6 +22,8 @@ Status Guarded(const char* what, const std::function<void()>& function) {
   try {
     function();
     return Status::Ok();
+  } catch (const ScratchError& e) {
+    return e.status();
   } catch (const std::bad_alloc&) {
     return ResourceExhausted(StrCat("no memory ", what));
   } catch (const std::exception& e) {
@@ -51,14 +54,17 @@ Status HnswIndex::Insert(std::span<const Label> labels, std::span<const float> v
       status = Guarded("for a row of the index", [&] {
         if (const auto known = segment_->SlotOf(labels[done])) segment_->MarkDead(*known);
         auto slot = static_cast<std::uint32_t>(segment_->used());
-        if (!free_.empty()) {
+        const bool again = !free_.empty();
+        if (again) {
           slot = free_.back();
-          free_.pop_back();
         } else if (slot == segment_->capacity()) {
           throw std::bad_alloc();
         }
+        // What may fail comes first: a row is there whole or not at all.
+        if (rebuilding_ && added_.size() == added_.capacity()) added_.reserve(2 * added_.size() + 64);
         segment_->Put(slot, labels[done], vectors.data() + done * static_cast<std::size_t>(options_.dim));
         segment_->PushFresh(slot);
+        if (again) free_.pop_back();
         if (rebuilding_) added_.push_back(slot);
       });
       if (!status.ok()) break;
@@ -115,7 +121,7 @@ Result<std::vector<Hit>> HnswIndex::Search(std::span<const float> query, const S
   FRESHET_TRY(Guarded("to search", [&] {
     const std::shared_ptr<const Segment> segment = Current();
     const ReadEpoch::Reader reader(segment->epoch());
-    const std::vector<std::uint32_t> fresh = FreshOf(*segment);
+    const std::vector<std::uint32_t>& fresh = FreshOf(*segment);
     hits = SearchGraph(segment->View(), fresh, query.data(), options);
   }));
   return hits;
@@ -130,7 +136,7 @@ Result<std::vector<std::vector<Hit>>> HnswIndex::SearchMany(std::span<const floa
   FRESHET_TRY(Guarded("to search", [&] {
     const std::shared_ptr<const Segment> segment = Current();
     const ReadEpoch::Reader reader(segment->epoch());
-    const std::vector<std::uint32_t> fresh = FreshOf(*segment);
+    const std::vector<std::uint32_t>& fresh = FreshOf(*segment);
     answers = SearchGraphMany(segment->View(), fresh, queries, dim, options);
   }));
   return answers;

@@ -22,7 +22,6 @@ class MappedIndex final : public Index {
     for (const std::uint32_t slot : file_->Items<std::uint32_t>(IndexSection::kFresh)) {
       if (slot < header.rows) fresh_.push_back(slot);
     }
-    std::sort(fresh_.begin(), fresh_.end());
     view_.graph.rows = {&codes_, file_->Items<std::int8_t>(IndexSection::kCodes).data(),
                         file_->Items<CodeHead>(IndexSection::kHeads).data()};
     view_.graph.base = {file_->Items<std::uint32_t>(IndexSection::kLinks).data(), 2 * header.m};

@@ -48,7 +48,7 @@ struct SearchView {
   }
 };
 
-// Best first. `fresh` are the rows that are scanned beside the graph, sorted.
+// Best first. `fresh` are the rows that are scanned beside the graph; some may be in it too.
 [[nodiscard]] std::vector<Hit> SearchGraph(const SearchView& view, const std::vector<std::uint32_t>& fresh,
                                            const float* query, const SearchOptions& options);
 // The same for `queries` rows of `dim` floats, of which several are under way at once, so that one computes while the

@@ -21,6 +21,7 @@
 #include "graph.h"
 #include "read_epoch.h"
 #include "rerank.h"
+#include "rerank_rows.h"
 #include "search_view.h"
 
 namespace freshet {
@@ -33,7 +34,7 @@ class Segment {
         capacity_(options.capacity),
         code_rows_(capacity_ * codes_.row_bytes()),
         heads_(capacity_),
-        rerank_rows_(capacity_ * reranker_.row_bytes()),
+        rerank_rows_(capacity_ * reranker_.row_bytes(), options.rerank_directory),
         labels_(capacity_),
         dead_((capacity_ + 63) / 64),
         next_same_(capacity_),
@@ -84,8 +85,8 @@ class Segment {
     return view;
   }
   [[nodiscard]] std::size_t memory_bytes() const {
-    const std::size_t row =
-        codes_.row_bytes() + reranker_.row_bytes() + sizeof(CodeHead) + sizeof(Label) + sizeof(std::uint32_t);
+    const std::size_t row = codes_.row_bytes() + (rerank_rows_.in_file() ? 0 : reranker_.row_bytes()) +
+                            sizeof(CodeHead) + sizeof(Label) + sizeof(std::uint32_t);
     return used() * row + used() / 8 + graph_.memory_bytes(used()) + label_table_bytes_ + vector_table_bytes_;
   }
 
@@ -97,6 +98,7 @@ class Segment {
 
   // REQUIRES: `slot` is free, or used() and below capacity(). The row is live when this returns.
   void Put(std::uint32_t slot, Label label, const float* vector) {
+    rerank_rows_.Reserve((std::size_t{slot} + 1) * reranker_.row_bytes());
     std::byte* rerank = rerank_rows_.get() + std::size_t{slot} * reranker_.row_bytes();
     heads_[slot] =
         codes_.Encode(vector, code_rows_.get() + std::size_t{slot} * codes_.row_bytes(),
@@ -107,6 +109,7 @@ class Segment {
   // The same for a row that is coded already, of another segment or a file.
   void PutRow(std::uint32_t slot, Label label, const void* codes, CodeHead head, const void* rerank,
               bool dead = false) {
+    rerank_rows_.Reserve((std::size_t{slot} + 1) * reranker_.row_bytes());
     std::memcpy(code_rows_.get() + std::size_t{slot} * codes_.row_bytes(), codes, codes_.row_bytes());
     std::memcpy(rerank_rows_.get() + std::size_t{slot} * reranker_.row_bytes(), rerank, reranker_.row_bytes());
     heads_[slot] = head;
@@ -130,7 +133,7 @@ class Segment {
   // REQUIRES: fewer than max_fresh are.
   void PushFresh(std::uint32_t slot) {
     const std::uint64_t end = fresh_end_.load(std::memory_order_relaxed);
-    std::atomic_ref(fresh_[end & fresh_mask_]).store(slot, std::memory_order_relaxed);
+    std::atomic_ref(fresh_[end & fresh_mask_]).store(slot, std::memory_order_release);
     fresh_end_.store(end + 1, std::memory_order_release);
   }
 
@@ -201,8 +204,11 @@ class Segment {
     return words;
   }
   [[nodiscard]] std::uint64_t VectorHash(std::uint32_t slot) const {
-    const std::uint64_t codes = Xxh3({reinterpret_cast<const char*>(CodesOf(slot)), codes_.row_bytes()});
-    return Xxh3({reinterpret_cast<const char*>(RerankRow(slot)), reranker_.row_bytes()}, codes);
+    // Not of the re-rank row, which may be in a file: the norm, of the floats, tells vectors of the same codes apart.
+    std::uint64_t head = 0;
+    static_assert(sizeof(head) == sizeof(CodeHead));
+    std::memcpy(&head, &heads_[slot], sizeof(head));
+    return Xxh3({reinterpret_cast<const char*>(CodesOf(slot)), codes_.row_bytes()}, head);
   }
   [[nodiscard]] bool SameVector(std::uint32_t a, std::uint32_t b) const {
     return std::memcmp(&heads_[a], &heads_[b], sizeof(CodeHead)) == 0 &&
@@ -215,7 +221,7 @@ class Segment {
   const std::size_t capacity_;
   Buffer<std::int8_t> code_rows_;
   Buffer<CodeHead> heads_;
-  Buffer<std::byte> rerank_rows_;
+  RerankRows rerank_rows_;
   Buffer<Label> labels_;
   Buffer<std::uint64_t> dead_;       // a bitmap by slot; free slots are dead
   Buffer<std::uint32_t> next_same_;  // by slot: one more than the next slot of a chain of equal vectors

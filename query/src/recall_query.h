@@ -1,29 +1,15 @@
 // A request made searchable: what recall_service.cc resolves and recall_search.cc looks for.
 #pragma once
 
-#include <algorithm>
 #include <string>
 #include <string_view>
 #include <unordered_set>
 #include <vector>
 
+#include "freshet/indexer/label_filters.h"
 #include "freshet/query/recall_service.h"
 
 namespace freshet {
-
-// Refuses a few thousand labels at most, so that a sorted array beats a hash table.
-class ExcludedLabels final : public LabelFilter {
- public:
-  void Add(Label label) { labels_.push_back(label); }
-  void Finish() { std::sort(labels_.begin(), labels_.end()); }
-  [[nodiscard]] bool empty() const { return labels_.empty(); }
-  [[nodiscard]] bool Allows(Label label) const override {
-    return !std::binary_search(labels_.begin(), labels_.end(), label);
-  }
-
- private:
-  std::vector<Label> labels_;
-};
 
 // Descending score, equal ones by ascending id.
 inline bool BetterRecall(const RecallHit& a, const RecallHit& b) {

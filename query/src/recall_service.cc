@@ -288,10 +288,10 @@ void RecallService::Exclude(const RecallRequest& request, Query* query) const {
   if (request.item) query->excluded_ids.insert(*request.item);
   query->excluded_ids.insert(request.items.begin(), request.items.end());
   query->excluded_ids.insert(request.negative.begin(), request.negative.end());
+  query->excluded_labels.Reserve(query->excluded_ids.size());
   for (const std::string_view id : query->excluded_ids) {
     if (const std::optional<Label> label = replica_->catalog().LabelOf(id)) query->excluded_labels.Add(*label);
   }
-  query->excluded_labels.Finish();
 }
 
 Status RecallService::CheckDeadline(const Query& query, const char* stage) const {

@@ -113,4 +113,12 @@ double Seconds() { return std::chrono::duration<double>(std::chrono::steady_cloc
 double CpuSeconds() { return ClockSeconds(CLOCK_THREAD_CPUTIME_ID); }
 double ProcessCpuSeconds() { return ClockSeconds(CLOCK_PROCESS_CPUTIME_ID); }
 
+double ResidentMb(const std::string& field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(field + ":")) return std::stod(line.substr(field.size() + 1)) * 1024 / 1e6;
+  }
+  return 0;
+}
+
 }  // namespace freshet::bench

@@ -49,5 +49,7 @@ class Directory {
 // Processor time, which other work on the machine does not disturb as much: of this thread, of this process.
 [[nodiscard]] double CpuSeconds();
 [[nodiscard]] double ProcessCpuSeconds();
+// A field of /proc/self/status: VmRSS, RssAnon (what nothing but swap can drop), RssFile, RssShmem.
+[[nodiscard]] double ResidentMb(const std::string& field);
 
 }  // namespace freshet::bench

@@ -8,10 +8,10 @@
 #include <thread>
 #include <unordered_set>
 
-#include "freshet/core/metrics.h"
 #include "freshet/core/strings.h"
 #include "freshet/indexer/index.h"
 #include "freshet_test/vectors.h"
+#include "index_parts.h"
 #include "peer_hnswlib.h"
 
 namespace freshet::bench {
@@ -54,6 +54,7 @@ class Contender {
   double build_per_second = 0;
   double build_per_cpu_second = 0;
   double resident_mb = 0;
+  double anonymous_mb = 0;
 };
 
 class Ours final : public Contender {
@@ -64,6 +65,7 @@ class Ours final : public Contender {
   Status Add(Label label, const float* vector) override { return index_->Insert({&label, 1}, {vector, dim_}); }
   Status Settle() override { return index_->Settle(); }
   void SetEf(std::size_t ef) override { ef_ = ef; }
+  [[nodiscard]] const Index& index() const { return *index_; }
   [[nodiscard]] std::vector<Label> Search(const float* query, std::size_t k) const override {
     SearchOptions options;
     options.k = k;
@@ -104,7 +106,8 @@ class Peer final : public Contender {
 
 Status Build(const Data& data, Contender* contender) {
   (void)malloc_trim(0);
-  const double before = ResidentBytes();
+  const double before = ResidentMb("VmRSS");
+  const double anonymous_before = ResidentMb("RssAnon");
   const double begin = Seconds();
   const double cpu_begin = ProcessCpuSeconds();
   for (std::size_t i = 0; i < data.base.size; ++i) FRESHET_TRY(contender->Add(i, data.base.Row(i)));
@@ -112,7 +115,8 @@ Status Build(const Data& data, Contender* contender) {
   contender->build_per_second = static_cast<double>(data.base.size) / (Seconds() - begin);
   contender->build_per_cpu_second = static_cast<double>(data.base.size) / (ProcessCpuSeconds() - cpu_begin);
   (void)malloc_trim(0);
-  contender->resident_mb = (ResidentBytes() - before) / 1e6;
+  contender->resident_mb = ResidentMb("VmRSS") - before;
+  contender->anonymous_mb = ResidentMb("RssAnon") - anonymous_before;
   return Status::Ok();
 }
 
@@ -202,9 +206,12 @@ Result<Report> RunIndexBench(const IndexBenchOptions& given) {
   ours_options.metric = data.metric;
   ours_options.m = kM;
   ours_options.ef_construction = kEfConstruction;
+  ours_options.rerank_directory = options.rerank_dir;
   FRESHET_ASSIGN(std::unique_ptr<Index> index, MakeHnswIndex(ours_options));
   std::vector<std::unique_ptr<Contender>> contenders;
-  contenders.push_back(std::make_unique<Ours>(std::move(index), data.base.dim));
+  auto made = std::make_unique<Ours>(std::move(index), data.base.dim);
+  const Index& our_index = made->index();
+  contenders.push_back(std::move(made));
   if (options.peer)
     contenders.push_back(std::make_unique<Peer>(data.metric == Metric::kL2, data.base.dim, data.base.size));
   Report report;
@@ -218,14 +225,19 @@ Result<Report> RunIndexBench(const IndexBenchOptions& given) {
                            {{"data", set}, {"part", "build"}, {"m", StrCat(kM)}, {"threads", "1"}},
                            {{"build_per_second", contender->build_per_second},
                             {"build_per_cpu_second", contender->build_per_cpu_second},
-                            {"resident_mb", contender->resident_mb}}});
+                            {"resident_mb", contender->resident_mb},
+                            {"resident_anonymous_mb", contender->anonymous_mb}}});
   }
   if (options.peer) {
     report.goals.push_back({"build, ratio to hnswlib by processor time", 2.5,
                             contenders[0]->build_per_cpu_second / contenders[1]->build_per_cpu_second});
   }
 
-  for (const std::size_t k : options.ks) {
+  const IndexPartOptions part{set, options.ks, options.rounds, options.seed};
+  FRESHET_TRY(MeasureExclusions(our_index, data.queries, part, &report));
+  if (!options.rerank_dir.empty())
+    FRESHET_TRY(MeasurePaging(our_index, data.queries, options.rerank_dir, part, &report));
+  for (const std::size_t k : options.curves ? options.ks : std::vector<std::size_t>{}) {
     for (const std::size_t threads : {1U, 2U}) {
       std::vector<std::vector<std::pair<double, double>>> curves(contenders.size());
       std::vector<std::size_t> efs;

@@ -19,6 +19,8 @@ struct IndexBenchOptions {
   std::uint64_t seed = 42;
   std::vector<std::size_t> ks = {10, 100, 500};
   bool peer = true;
+  bool curves = true;      // recall beside speed; otherwise only the other parts
+  std::string rerank_dir;  // the re-rank rows lie in a file there
   bool quick = false;
 };
 

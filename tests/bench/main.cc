@@ -28,6 +28,9 @@ int main(int argc, char** argv) {
   index_app->add_option("--rounds", index.rounds, "Interleaved rounds; medians are reported")->capture_default_str();
   index_app->add_option("--seed", index.seed, "Of the generator")->capture_default_str();
   index_app->add_option("--k", index.ks, "Result counts")->capture_default_str();
+  index_app->add_option("--rerank-dir", index.rerank_dir,
+                        "Re-rank rows in a file of this directory; also searches with them out of memory");
+  index_app->add_flag("!--no-curves", index.curves, "Only build, memory, exclusions and what is out of memory");
   index_app->add_flag("!--no-peer", index.peer, "Only ours: to compare two builds of it");
 
   bench::ChurnBenchOptions churn;

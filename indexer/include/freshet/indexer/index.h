@@ -49,7 +49,7 @@ struct IndexStats {
   std::size_t fresh = 0;       // entries that are scanned until they are in the graph
   std::size_t slots = 0;       // rows that take room: live, dead, or free to be used again
   std::size_t capacity = 0;
-  std::size_t memory_bytes = 0;
+  std::size_t memory_bytes = 0;  // without what lies in a file
   std::size_t rebuilds = 0;
   std::size_t consolidations = 0;  // times the dead were taken out of the graph
 };
@@ -124,6 +124,9 @@ struct HnswOptions {
   std::size_t ef_construction = 200;
   float slack = 1.15F;  // links that are kept beyond the nearest: DiskANN's alpha; not for ip
   Rerank rerank = Rerank::kResidual8;
+  // Where the re-rank rows lie in a file, without a name and gone with the process, whose pages the system may drop
+  // when memory is short; empty: in memory. What a query costs then, see indexer/README.md.
+  std::string rerank_directory;
   std::size_t capacity = 20'000'000;  // rows at most; their room is reserved as addresses, not as memory
   double min_live_fraction = 0.85;    // below it the dead are taken out of the graph, and their slots used again
   double min_recall = 0.9;            // of an audit's probes; below it, with all reachable, the index is rebuilt

@@ -1,0 +1,166 @@
+// The ready filters, with every kind of index.
+#include "freshet/indexer/label_filters.h"
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+#include <set>
+
+#include "freshet_test/test_support.h"
+#include "freshet_test/vectors.h"
+
+namespace freshet {
+namespace {
+
+constexpr int kDim = 24;
+constexpr std::size_t kRows = 20'000;
+
+TEST(LabelBitmap, AllowsWhatItWasTold) {
+  LabelBitmap bitmap(1000, 1130);
+  EXPECT_FALSE(bitmap.Allows(1000));
+  for (const Label label : {1000U, 1063U, 1064U, 1129U}) {
+    bitmap.Allow(label);
+    EXPECT_TRUE(bitmap.Allows(label));
+  }
+  EXPECT_FALSE(bitmap.Allows(1001));
+  bitmap.Refuse(1064);
+  EXPECT_FALSE(bitmap.Allows(1064));
+  for (const Label label : {Label{0}, Label{999}, Label{1130}, ~Label{0}}) EXPECT_FALSE(bitmap.Allows(label));
+}
+
+TEST(ExcludedLabels, IsTheSetOfWhatWasAdded) {
+  std::mt19937_64 random(test::TestSeed());
+  ExcludedLabels excluded;
+  std::set<Label> oracle;
+  EXPECT_TRUE(excluded.Allows(0));
+  EXPECT_TRUE(excluded.Allows(~Label{0}));
+  for (int i = 0; i < 20'000; ++i) {
+    // Near each other, far apart, and again.
+    const Label label = i % 3 == 0 ? random() : i % 3 == 1 ? random() % 5000 : ~Label{0} - random() % 100;
+    excluded.Add(label);
+    oracle.insert(label);
+    ASSERT_EQ(excluded.size(), oracle.size());
+    const Label other = i % 2 == 0 ? random() % 10'000 : ~Label{0} - random() % 200;
+    ASSERT_EQ(excluded.Allows(other), !oracle.contains(other)) << other;
+  }
+  for (const Label label : oracle) ASSERT_FALSE(excluded.Allows(label)) << label;
+}
+
+class FiltersTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    HnswOptions options;
+    options.dim = kDim;
+    options.m = 8;
+    options.ef_construction = 60;
+    options.capacity = 50'000;
+    options.rerank = Rerank::kFp32;  // as exact as the flat index
+    flat_ = MakeFlatIndex(kDim, Metric::kCosine);
+    auto hnsw = MakeHnswIndex(options);
+    ASSERT_OK(hnsw);
+    hnsw_ = std::move(*hnsw);
+    std::vector<Label> labels(kRows);
+    std::iota(labels.begin(), labels.end(), Label{0});
+    for (Index* index : {flat_.get(), hnsw_.get()}) {
+      ASSERT_OK(index->Insert(labels, set_.values));
+      ASSERT_OK(index->Settle());
+    }
+    const auto cut = hnsw_->Cut();
+    ASSERT_OK(cut);
+    ASSERT_OK((*cut)->Write(dir_ / "index"));
+    auto mapped = OpenMappedIndex(dir_ / "index", true);
+    ASSERT_OK(mapped);
+    mapped_ = std::move(*mapped);
+  }
+  // Every kind: full answers of what is allowed alone, and exactly the best by an exact search. Mean recall otherwise.
+  double Recall(const SearchOptions& given) const {
+    double found = 0;
+    double wanted = 0;
+    for (std::size_t i = 0; i < queries_.size; ++i) {
+      const std::span<const float> query(queries_.Row(i), kDim);
+      SearchOptions options = given;
+      options.exact = true;
+      const auto truth = flat_->Search(query, options);
+      EXPECT_OK(truth);
+      std::set<Label> best;
+      for (const Hit& hit : *truth) best.insert(hit.label);
+      for (const Index* index : {flat_.get(), hnsw_.get(), mapped_.get()}) {
+        for (const bool exact : {true, false}) {
+          options.exact = exact;
+          const auto hits = index->Search(query, options);
+          EXPECT_OK(hits);
+          EXPECT_EQ(hits->size(), truth->size());
+          std::size_t right = 0;
+          for (const Hit& hit : *hits) {
+            EXPECT_TRUE(given.filter == nullptr || given.filter->Allows(hit.label));
+            right += best.contains(hit.label) ? 1 : 0;
+          }
+          if (exact) {
+            EXPECT_EQ(right, best.size());
+          } else {
+            found += static_cast<double>(right);
+            wanted += static_cast<double>(best.size());
+          }
+        }
+      }
+    }
+    return found / wanted;
+  }
+
+  const std::uint64_t seed_ = test::TestSeed();
+  const test::TempDir dir_;
+  const test::VectorSet set_ = test::ClusteredVectors(seed_, 0, kRows, kDim, 100);
+  const test::VectorSet queries_ = test::ClusteredVectors(seed_, 1, 20, kDim, 100);
+  std::unique_ptr<Index> flat_;
+  std::unique_ptr<Index> hnsw_;
+  std::unique_ptr<Index> mapped_;
+};
+
+TEST_F(FiltersTest, ABitmapOfManyAndOfFew) {
+  for (const Label every : {2U, 10U, 900U, 30'000U}) {
+    LabelBitmap bitmap(0, kRows);
+    for (Label label = 0; label < kRows; label += every) bitmap.Allow(label);
+    SearchOptions options;
+    options.k = 20;
+    options.ef = 80;
+    options.filter = &bitmap;
+    EXPECT_GE(Recall(options), 0.95) << every;
+  }
+}
+
+TEST_F(FiltersTest, ListsOfTheBestAndOfAny) {
+  SearchOptions options;
+  options.k = 20;
+  options.ef = 80;
+  for (const std::size_t count : {1U, 64U, 300U, 1024U}) {
+    ExcludedLabels any;
+    std::mt19937_64 random(seed_ + count);
+    while (any.size() < count) any.Add(random() % kRows);
+    options.filter = &any;
+    EXPECT_GE(Recall(options), 0.95) << count;
+    // What is nearest to one query is excluded: the search has to come out on the other side of it.
+    SearchOptions near;
+    near.k = count;
+    const auto best = flat_->Search({queries_.Row(0), kDim}, near);
+    ASSERT_OK(best);
+    ExcludedLabels excluded;
+    for (const Hit& hit : *best) excluded.Add(hit.label);
+    options.filter = &excluded;
+    EXPECT_GE(Recall(options), 0.95) << count;
+    options.score_threshold = 0.5F;
+    EXPECT_GE(Recall(options), 0.95) << count;
+    options.score_threshold.reset();
+  }
+}
+
+TEST_F(FiltersTest, AllButAFew) {
+  ExcludedLabels excluded;
+  for (Label label = 5; label < kRows; ++label) excluded.Add(label);
+  SearchOptions options;
+  options.k = 20;
+  options.filter = &excluded;
+  EXPECT_EQ(Recall(options), 1);
+}
+
+}  // namespace
+}  // namespace freshet
