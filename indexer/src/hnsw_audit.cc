@@ -54,8 +54,10 @@ Result<IndexHealth> HnswIndex::Audit(const AuditOptions& options) {
   IndexHealth health;
   std::vector<std::uint32_t> unreachable;
   std::vector<std::vector<float>> probes;
+  std::shared_ptr<Segment> audited;
   FRESHET_TRY(Guarded("to audit it", [&] {
-    const std::shared_ptr<Segment> segment = Current();
+    audited = Current();
+    const std::shared_ptr<Segment>& segment = audited;
     const ReadEpoch::Reader reader(segment->epoch());
     // Nodes of before: what is linked meanwhile may be reached by lists that were looked at already.
     const std::size_t used = segment->used();
@@ -92,7 +94,8 @@ Result<IndexHealth> HnswIndex::Audit(const AuditOptions& options) {
   health.recall = wanted == 0 ? 1 : std::min(1.0, static_cast<double>(found) / static_cast<double>(wanted));
   {
     const std::lock_guard lock(writer_mu_);
-    relink_.insert(relink_.end(), unreachable.begin(), unreachable.end());
+    // Slots of a segment that was replaced since say nothing of the new one.
+    if (audited == segment_) relink_.insert(relink_.end(), unreachable.begin(), unreachable.end());
     health.rebuilding = health.recall < options_.min_recall && unreachable.empty() && health.nodes >= 1000;
     wants_rebuild_ = wants_rebuild_ || health.rebuilding;
   }

@@ -92,6 +92,7 @@ class HnswIndex final : public Index {
   bool wants_rebuild_ = false;
   bool consolidating_ = false;
   bool rebuilding_ = false;
+  bool has_limbo_ = false;
   std::size_t pins_ = 0;               // cuts under way: no slot is freed
   std::size_t paused_ = 0;             // cuts whose graph is being written: nothing is linked or unlinked
   std::vector<std::uint32_t> free_;    // slots for new rows

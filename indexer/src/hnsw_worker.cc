@@ -1,6 +1,7 @@
 // What the worker of the streaming index does: one bounded piece of work after the other, so that stopping, and what
 // waits in Insert, never wait for long.
 #include <algorithm>
+#include <system_error>
 
 #include "hnsw_index.h"
 
@@ -18,6 +19,8 @@ bool HnswIndex::HasWork() const {
   if (paused_ > 0) return false;
   // While there is a cut, nothing is taken out or freed.
   const bool free = pins_ == 0 && (wants_consolidation_ || consolidating_);
+  // The dead that were never linked are freed when nothing else is to be done.
+  if (pins_ == 0 && has_limbo_) return true;
   return free || (wants_rebuild_ && !consolidating_) || rebuilding_ || segment_->fresh() > 0 || !relink_.empty();
 }
 
@@ -39,14 +42,16 @@ void HnswIndex::Work() {
     Status status = Guarded("to link into the graph", [&] {
       LinkFresh();
       for (const std::uint32_t slot : relink) {
-        if (segment_->IsNode(slot)) segment_->graph().Relink(slot, segment_->used());
+        // One that died meanwhile may be on its way out of the graph.
+        if (segment_->IsNode(slot) && !segment_->graph().IsDead(slot)) segment_->graph().Relink(slot, segment_->used());
       }
     });
     if (status.ok()) {
       status = Guarded("to take the dead out of the graph", [&] {
         if (consolidate) BeginConsolidation();
         if (!gone_.empty() && !pinned) ConsolidateSlice();
-        if ((limbo_.size() >= kLimbo || unlinked_) && !pinned) FreeSlots();
+        const bool idle = segment_->fresh() == 0 && gone_.empty() && !limbo_.empty();
+        if ((limbo_.size() >= kLimbo || unlinked_ || idle) && !pinned) FreeSlots();
       });
     }
     const Status rebuilt = Guarded("to rebuild the index; the old one keeps serving", [&] {
@@ -62,6 +67,7 @@ void HnswIndex::Work() {
       added_.clear();
     }
     consolidating_ = !gone_.empty();
+    has_limbo_ = !limbo_.empty();
     rebuilding_ = shadow_ != nullptr;
   }
 }
@@ -102,8 +108,13 @@ void HnswIndex::LinkAll(Segment* segment, const std::vector<std::uint32_t>& slot
     }
   };
   std::vector<std::thread> others;
-  if (slots.size() >= kLinkBatch) {
-    for (std::size_t i = 1; i < options_.link_threads; ++i) others.emplace_back(link);
+  others.reserve(options_.link_threads);
+  for (std::size_t i = 1; i < options_.link_threads && slots.size() >= kLinkBatch; ++i) {
+    try {
+      others.emplace_back(link);
+    } catch (const std::system_error&) {
+      break;  // the system has no more threads for us: those there are do it all
+    }
   }
   link();
   for (std::thread& other : others) other.join();
@@ -216,7 +227,9 @@ void HnswIndex::RebuildSlice() {
     shadow_->PutRow(to, label, segment_->CodesOf(slot), segment_->HeadOf(slot), segment_->RerankRow(slot));
     shadow_->PushFresh(to);
   };
-  const std::size_t end = std::min(to_copy_.size(), copied_ + kRebuildSlice * options_.link_threads);
+  // No more than its fresh segment has room for.
+  const std::size_t slice = std::min(kRebuildSlice * options_.link_threads, options_.max_fresh);
+  const std::size_t end = std::min(to_copy_.size(), copied_ + slice);
   std::vector<std::uint32_t> nodes;
   while (copied_ < end) copy();
   const std::size_t fresh = shadow_->fresh();
