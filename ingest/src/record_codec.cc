@@ -88,6 +88,8 @@ template <typename... Fs>
 struct Overloaded : Fs... {
   using Fs::operator()...;
 };
+template <typename... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;  // clang 14, which builds the fuzzers, does not see it by itself
 
 void WriteTexts(const std::vector<std::string>& texts, JsonWriter* json) {
   json->BeginArray();

@@ -39,3 +39,21 @@ write("confluent", "protobuf", 0, b"key", bytes.fromhex("00000000030002" "0a0166
 write("confluent", "protobuf_nested", 1, b"key", bytes.fromhex("0000000003040000" "0a0169"))
 for name, frame in frames.items():
     write("confluent", "sample_" + name, 0, b"key", frame)
+
+
+def write_query(target, name, text):
+    """The input of query_fuzz.cc: the request itself."""
+    folder = out / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+
+
+write_query("recall_json", "vector", """{"vector":[1,0],"k":3,"filter":{"must":[{"key":"a","match":"x"},{"key":"y","range":{"gte":1990}}]},
+  "exclude_ids":["a"],"max_per":{"c":3},"params":{"ef":100,"exact":true},"explain":true,"score_threshold":0.5}""")
+write_query("recall_json", "user", """{"user":{"id":"u","features":{"x":1,"tags":["t"]},"history":["a",{"item_id":"b","event":"e","value":1,
+  "timestamp":5}]},"exclude_seen":true,"timeout_ms":50,"min_as_of":"2011-05-31T17:39:00Z","with_attributes":true}""")
+write_query("recall_json", "items", """{"items":["a","b"],"negative":["c"],"filter":{"should":[{"key":"k","any":["x","y"]},
+  {"key":"t","exists":true}],"must_not":[{"key":"p","prefix":"ab"}]}}""")
+write_query("recall_json", "score", """{"item":"a","ids":["b","c"]}""")
+write_query("filter_text", "words", """category = "film" and year >= 1990 or not (tag in ("a", "b") and x exists)""")
+write_query("filter_text", "ranges", """price >= 1 and price < 5.5 and title ^= "abc" and in_stock = true""")
