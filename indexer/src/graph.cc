@@ -158,9 +158,17 @@ void Graph::Link(std::uint32_t slot, std::size_t slots) {
   for (std::uint32_t l = entry.level; l > level; --l) {
     at = Descend(rows_, Above(l), codes, rows_.heads[slot], at, uppers);
   }
-  for (std::uint32_t l = std::min(level, entry.level); l > 0; --l) LinkLevel(Above(l), upper, at, uppers, &at);
+  thread_local std::array<std::vector<Near>, kMaxLevel + 1> chosen;
+  const std::uint32_t top = std::min(level, entry.level);
+  for (std::uint32_t l = top; l > 0; --l) Choose(Above(l), upper, at, uppers, &at, &chosen[l]);
   std::uint32_t nearest = kNoSlot;
-  LinkLevel(Base(), slot, upper_slots_[at], slots, &nearest);
+  Choose(Base(), slot, upper_slots_[at], slots, &nearest, &chosen[0]);
+  // All its lists are written before anything leads to it, and the lowest level leads to it first: a walk that came to
+  // it from above would find the list of whoever had the slot before.
+  for (const Near& other : chosen[0]) Connect(Base(), other.node, slot);
+  for (std::uint32_t l = 1; l <= top; ++l) {
+    for (const Near& other : chosen[l]) Connect(Above(l), other.node, upper);
+  }
   if (level <= entry.level) return;
   const std::lock_guard lock(upper_mu_);
   if (level > Unpack(entry_.load()).level) entry_.store(Pack({upper, level}), std::memory_order_release);
@@ -175,14 +183,17 @@ void Graph::Relink(std::uint32_t slot, std::size_t slots) {
     at = Descend(rows_, Above(l), codes, rows_.heads[slot], at, upper_count_);
   }
   std::uint32_t nearest = kNoSlot;
-  LinkLevel(Base(), slot, upper_slots_[at], slots, &nearest);
+  thread_local std::vector<Near> chosen;
+  Choose(Base(), slot, upper_slots_[at], slots, &nearest, &chosen);
+  for (const Near& other : chosen) Connect(Base(), other.node, slot);
 }
 
+// What the node leads to on this level, and into its list.
 template <typename Level>
-void Graph::LinkLevel(const Level& level, std::uint32_t node, std::uint32_t entry, std::size_t nodes,
-                      std::uint32_t* nearest) {
+void Graph::Choose(const Level& level, std::uint32_t node, std::uint32_t entry, std::size_t nodes,
+                   std::uint32_t* nearest, std::vector<Near>* links) {
   thread_local GraphWalk walk;
-  thread_local std::vector<Near> chosen;
+  std::vector<Near>& chosen = *links;
   const std::uint32_t slot = level.SlotOf(node);
   const std::int8_t* codes = rows_.rows + std::size_t{slot} * rows_.codes->row_bytes();
   // Where what is near is dead, the walk widens until enough lives.
@@ -207,8 +218,6 @@ void Graph::LinkLevel(const Level& level, std::uint32_t node, std::uint32_t entr
   if (walk.size() > 0) *nearest = NodeOf(walk.pool()[0]);
   Select(level, &chosen, options_.m, options_.slack);
   WriteList(level.LinksOf(node), chosen);
-  // Connect() uses scratch of its own; `chosen` stays.
-  for (const Near& other : chosen) Connect(level, other.node, node);
 }
 
 void Graph::WriteList(const std::uint32_t* list, const std::vector<Near>& links) {

@@ -107,8 +107,8 @@ class Graph {
   [[nodiscard]] std::uint32_t DrawLevel();
   [[nodiscard]] std::uint32_t NewUpper(std::uint32_t slot, std::uint32_t level);
   template <typename Level>
-  void LinkLevel(const Level& level, std::uint32_t node, std::uint32_t entry, std::size_t nodes,
-                 std::uint32_t* nearest);
+  void Choose(const Level& level, std::uint32_t node, std::uint32_t entry, std::size_t nodes, std::uint32_t* nearest,
+              std::vector<Near>* links);
   template <typename Level>
   void Connect(const Level& level, std::uint32_t from, std::uint32_t to);
   template <typename Level>

@@ -50,7 +50,9 @@ void DotsPortable(const std::int8_t* row, const std::int8_t* base, std::size_t r
 // GCC 12 warns of what its own AVX-512 headers leave undefined on purpose.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 [[gnu::target("avx512f,avx512bw,avx512vl,avx512vnni"), gnu::always_inline]] inline __m512i Codes(const std::int8_t* at,
                                                                                                  __mmask64 mask) {
   return _mm512_maskz_loadu_epi8(mask, at);

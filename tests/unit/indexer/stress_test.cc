@@ -156,7 +156,7 @@ class Stress {
     }
   }
 
-  // At the lowest the rebuild is waited for that is due there, now and then for a while in vain.
+  // At the lowest the rebuild is waited for that is due there.
   void Rest() {
     const std::size_t rebuilds = index_->Stats().rebuilds;
     (void)test::WaitFor(
@@ -164,7 +164,7 @@ class Stress {
           EXPECT_OK(index_->Maintain());
           return stop_ || index_->Stats().rebuilds > rebuilds;
         },
-        1000);
+        30'000);
     full_ = false;
   }
 
