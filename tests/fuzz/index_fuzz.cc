@@ -112,7 +112,7 @@ class Input {
 void Edit(Input* input, std::string* file) {
   const auto what = input->Take<std::uint8_t>();
   const auto at = input->Take<std::uint16_t>();
-  if (file->size() < 8) return;
+  if (file->size() < 16) return;
   // Anywhere; in the header; at the beginning of a page.
   const std::size_t place = what % 3 == 0   ? at * std::size_t{4} % (file->size() - 8)
                             : what % 3 == 1 ? at % std::min<std::size_t>(sizeof(IndexFileHeader), file->size() - 8)
