@@ -19,7 +19,6 @@ namespace {
 
 constexpr std::size_t kM = 16;
 constexpr std::size_t kEfConstruction = 200;
-constexpr std::size_t kClusters = 2000;
 
 struct Data {
   Metric metric = Metric::kCosine;
@@ -30,7 +29,7 @@ struct Data {
 Result<Data> Load(const IndexBenchOptions& options) {
   Data data;
   if (options.data == "synthetic") {
-    const std::size_t clusters = std::min(kClusters, options.vectors / 100 + 1);
+    const std::size_t clusters = std::min(options.clusters, options.vectors / 100 + 1);
     data.base = test::ClusteredVectors(options.seed, 0, options.vectors, options.dim, clusters);
     data.queries = test::ClusteredVectors(options.seed, 1, options.queries, options.dim, clusters);
     return data;
@@ -206,6 +205,7 @@ Result<Report> RunIndexBench(const IndexBenchOptions& given) {
   ours_options.metric = data.metric;
   ours_options.m = kM;
   ours_options.ef_construction = kEfConstruction;
+  ours_options.slack = options.slack;
   ours_options.rerank_directory = options.rerank_dir;
   FRESHET_ASSIGN(std::unique_ptr<Index> index, MakeHnswIndex(ours_options));
   std::vector<std::unique_ptr<Contender>> contenders;

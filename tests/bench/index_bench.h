@@ -7,12 +7,15 @@
 
 #include "bench.h"
 #include "freshet/core/status.h"
+#include "freshet/indexer/index.h"
 
 namespace freshet::bench {
 
 struct IndexBenchOptions {
   std::string data = "synthetic";
   std::size_t vectors = 200'000;
+  std::size_t clusters = 2'000;  // of the synthetic vectors; fewer where a cluster would have less than 100
+  float slack = HnswOptions().slack;
   std::size_t queries = 500;
   int dim = 128;
   std::size_t rounds = 5;

@@ -25,6 +25,10 @@ int main(int argc, char** argv) {
   index_app->add_option("--vectors", index.vectors, "At most this many")->capture_default_str();
   index_app->add_option("--queries", index.queries, "At most this many")->capture_default_str();
   index_app->add_option("--dim", index.dim, "Of the synthetic vectors")->capture_default_str();
+  index_app->add_option("--clusters", index.clusters, "Of the synthetic vectors, as even as chance makes them")
+      ->capture_default_str();
+  index_app->add_option("--slack", index.slack, "Of our links: 1 keeps the fewest, and those that lead the furthest")
+      ->capture_default_str();
   index_app->add_option("--rounds", index.rounds, "Interleaved rounds; medians are reported")->capture_default_str();
   index_app->add_option("--seed", index.seed, "Of the generator")->capture_default_str();
   index_app->add_option("--k", index.ks, "Result counts")->capture_default_str();

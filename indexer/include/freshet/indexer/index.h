@@ -122,7 +122,9 @@ struct HnswOptions {
   Metric metric = Metric::kCosine;
   std::size_t m = 16;  // links of a node; 2 m on the lowest level
   std::size_t ef_construction = 200;
-  float slack = 1.15F;  // links that are kept beyond the nearest: DiskANN's alpha; not for ip
+  // DiskANN's alpha, not for ip. Above 1, lists fill with what is near: better where rows lie evenly, but links that
+  // lead out of a cluster give way, and searches then miss whole clusters (figures in indexer/README.md).
+  float slack = 1;
   Rerank rerank = Rerank::kResidual8;
   // Where the re-rank rows lie in a file, without a name and gone with the process, whose pages the system may drop
   // when memory is short; empty: in memory. What a query costs then, see indexer/README.md.
