@@ -79,7 +79,8 @@ class SidecarImpl final : public Sidecar {
     if (!marks.ok()) return false;  // told when following begins
     for (const auto& [partition, mark] : *marks) {
       const auto stored = node_->applier->StoredOffsets({partition});
-      if (!stored.empty() && stored.begin()->second < mark.low) return true;
+      // Nothing stored: it would begin where the log begins, which is no longer its beginning.
+      if ((stored.empty() ? 0 : stored.begin()->second) < mark.low) return true;
     }
     return false;
   }
