@@ -5,6 +5,7 @@
 #include "freshet/core/bytes.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/strings.h"
+#include "store_chain.h"
 #include "store_rocks.h"
 
 namespace freshet {
@@ -63,12 +64,14 @@ Status RocksStore::Write(const Commit& commit) {
   }
   const StoreState state{commit.next_label, commit.sequence, commit.as_of_ms};
   batch.Put(handle->Of(kMeta), kStateKey, EncodeState(state));
+  AppendLink(*handle, &batch);
   rocksdb::WriteOptions write;
   write.sync = options_.durability == Durability::kSync;
   const std::size_t bytes = batch.GetDataSize();
   const rocksdb::Status status = handle->db()->Write(write, &batch);
   if (!status.ok()) return Broken(status, "commit");
   state_ = state;
+  ++commits_;
   outbox_records_ += commit.outbox.size();
   outbox_bytes_ += outbox_bytes;
   wal_bytes_ += bytes;
@@ -92,6 +95,7 @@ Status RocksStore::Scan(Family family, const std::string& from,
   const std::shared_ptr<RocksHandle> handle = Current();
   rocksdb::ReadOptions read;
   read.readahead_size = std::size_t{1} << 20;
+  read.iterate_upper_bound = RowsEnd();
   const std::unique_ptr<rocksdb::Iterator> it(handle->db()->NewIterator(read, handle->Of(family)));
   for (it->Seek(from); it->Valid(); it->Next()) {
     FRESHET_ASSIGN(const bool more, row(ToView(it->key()), ToView(it->value())));
@@ -122,6 +126,7 @@ Status RocksStore::ForEachShown(
   const std::shared_ptr<RocksHandle> handle = Current();
   rocksdb::ReadOptions read;
   read.readahead_size = std::size_t{1} << 20;
+  read.iterate_upper_bound = RowsEnd();
   read.snapshot = handle->db()->GetSnapshot();
   const rocksdb::ManagedSnapshot managed(handle->db(), read.snapshot);
   const std::unique_ptr<rocksdb::Iterator> items(handle->db()->NewIterator(read, handle->Of(kItems)));

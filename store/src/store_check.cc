@@ -9,6 +9,7 @@
 #include "freshet/core/checksum.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/strings.h"
+#include "store_chain.h"
 #include "store_rocks.h"
 
 namespace freshet {
@@ -271,6 +272,7 @@ Status RocksStore::BecomeRestored(const RestoredAs& as) {
     batch.Delete(handle->Of(kMeta), kIndexFileKey);
   }
   batch.Put(handle->Of(kMeta), kStateKey, EncodeState(state));
+  AppendLink(*handle, &batch);
   rocksdb::WriteOptions write;
   write.sync = true;
   const rocksdb::Status status = handle->db()->Write(write, &batch);
@@ -290,6 +292,7 @@ Result<StoreCheck> RocksStore::Check(const std::function<Status(double)>& progre
   rocksdb::ReadOptions read;
   read.fill_cache = false;  // answers keep their blocks
   read.readahead_size = std::size_t{1} << 20;
+  read.iterate_upper_bound = RowsEnd();
   rocksdb::ManagedSnapshot snapshot(handle->db());
   read.snapshot = snapshot.snapshot();
   return Checker(*handle, read, identity_, progress).Run();

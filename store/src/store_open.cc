@@ -18,6 +18,7 @@
 #include "freshet/core/file.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
+#include "store_chain.h"
 #include "store_rocks.h"
 
 namespace freshet {
@@ -87,6 +88,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families(const StoreOptions& option
   family.bottommost_compression = rocksdb::kZSTD;
   // Levels sized from the last one up: at most a tenth of the space is stale versions.
   family.level_compaction_dynamic_level_bytes = true;
+  family.merge_operator = ChainOperator();
   family.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
 
   // Floats do not compress, trying costs time. Larger blocks: fewer index entries for half-kilobyte rows. No filter: a
@@ -184,8 +186,6 @@ Status RocksStore::LoadIdentity() {
   std::string bytes;
   rocksdb::DB* const db = current_->db();
   const rocksdb::Status found = db->Get(rocksdb::ReadOptions(), current_->Of(kMeta), kIdentityKey, &bytes);
-  rocksdb::WriteOptions write;
-  write.sync = true;
   if (found.IsNotFound() && db->GetLatestSequenceNumber() == 0) {
     identity_.epoch = static_cast<std::uint64_t>(SystemClock().WallMs()) * 1000;
     identity_.epoch = std::max(identity_.epoch, options_.epoch_above + 1);
@@ -193,7 +193,7 @@ Status RocksStore::LoadIdentity() {
     identity_.metric = MetricName(options_.metric);
     identity_.space_id = options_.space_id;
     identity_.vectors = options_.vectors;
-    return FromRocks(db->Put(write, current_->Of(kMeta), kIdentityKey, EncodeIdentity(identity_)), options_.directory);
+    return WriteIdentity();
   }
   if (found.IsNotFound()) return Corruption(StrCat(options_.directory, ": a database without an identity row"));
   FRESHET_TRY(FromRocks(found, options_.directory));
@@ -220,10 +220,10 @@ Status RocksStore::LoadIdentity() {
     options_.vectors = identity_.vectors;
   }
   if (identity_.format < StoreIdentity{}.format) {
-    identity_.format = StoreIdentity{}.format;
-    LogInfo("store", "migrated to format 2", {{"directory", options_.directory}});
-    FRESHET_TRY(FromRocks(db->Put(write, current_->Of(kMeta), kIdentityKey, EncodeIdentity(identity_)),
-                          options_.directory + ": migration"));
+    const std::uint32_t was = std::exchange(identity_.format, StoreIdentity{}.format);
+    FRESHET_TRY(WriteIdentity());
+    LogInfo("store", StrCat("migrated from format ", was, " to ", identity_.format),
+            {{"directory", options_.directory}});
   }
   if (db->Get(rocksdb::ReadOptions(), current_->Of(kMeta), kRestoredKey, &bytes).ok()) {
     ByteReader in(bytes);
@@ -236,9 +236,45 @@ Status RocksStore::LoadIdentity() {
   return Status::Ok();
 }
 
+// With the beginning of the chain of commits, which formats 1 and 2 had not.
+Status RocksStore::WriteIdentity() {
+  rocksdb::WriteBatch batch;
+  batch.Put(current_->Of(kMeta), kIdentityKey, EncodeIdentity(identity_));
+  for (std::size_t family = kMeta; family < kFamilies; ++family) {
+    batch.Put(current_->families()[family], kChainKey, EncodeLink(0));
+  }
+  rocksdb::WriteOptions write;
+  write.sync = true;
+  return FromRocks(current_->db()->Write(write, &batch), options_.directory + ": identity");
+}
+
+Status RocksStore::LoadChain(const RocksHandle& handle) {
+  for (std::size_t family = kMeta; family < kFamilies; ++family) {
+    const std::string where = StrCat(options_.directory, ": ", kFamilyNames[family]);
+    std::string bytes;
+    FRESHET_TRY(
+        FromOpen(handle.db()->Get(rocksdb::ReadOptions(), handle.families()[family], kChainKey, &bytes), where));
+    const Result<std::uint64_t> last = DecodeChain(bytes);
+    if (!last.ok()) return last.status().Prefixed(where);
+    if (family == kMeta) commits_ = *last;
+    if (*last != commits_) {
+      return Corruption(StrCat(where, " stands at commit ", *last, ", ", kFamilyNames[kMeta], " at ", commits_));
+    }
+  }
+  return Status::Ok();
+}
+
+void RocksStore::AppendLink(const RocksHandle& handle, rocksdb::WriteBatch* batch) const {
+  const std::string link = EncodeLink(commits_ + 1);
+  for (std::size_t family = kMeta; family < kFamilies; ++family) {
+    batch->Merge(handle.families()[family], kChainKey, link);
+  }
+}
+
 Status RocksStore::LoadState() {
   std::string bytes;
   const std::shared_ptr<RocksHandle> handle = Current();
+  FRESHET_TRY(LoadChain(*handle));
   const rocksdb::Status state = handle->db()->Get(rocksdb::ReadOptions(), handle->Of(kMeta), kStateKey, &bytes);
   if (!state.IsNotFound()) {
     FRESHET_TRY(FromRocks(state, options_.directory));

@@ -147,6 +147,10 @@ class RocksStore final : public Store {
   Status Scan(Family family, const std::string& from,
               const std::function<Result<bool>(std::string_view key, std::string_view value)>& row) const;
   Status LoadIdentity();
+  Status WriteIdentity();
+  // Of store_chain.h: reads and checks it; the next commit's link, counted by the caller once it is written.
+  Status LoadChain(const RocksHandle& handle);
+  void AppendLink(const RocksHandle& handle, rocksdb::WriteBatch* batch) const;
   Status LoadState();
   // A write that failed: nothing more is written through this handle.
   Status Broken(const rocksdb::Status& status, const char* what);
@@ -163,6 +167,7 @@ class RocksStore final : public Store {
   std::uint64_t renumbered_ = 0;      // constant after Initialise()
   std::uint64_t restored_epoch_ = 0;  // constant after Initialise()
   StoreState state_;                  // writer thread only, after Open
+  std::uint64_t commits_ = 0;         // as state_: the number of the last one
   std::atomic<bool> broken_{false};   // a write failed, the handle is not trusted any more
   std::mutex trim_mu_;                // Reopen() and TrimOutbox() exclude each other
   std::atomic<std::uint64_t> outbox_records_{0};

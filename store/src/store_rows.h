@@ -34,9 +34,10 @@ namespace freshet {
 [[nodiscard]] Result<OutboxEntry> DecodeOutboxRow(std::uint64_t sequence, std::string_view bytes);
 
 // What the store is, written once; and how far it has come, written at each commit.
-// Format 2 adds how vectors are kept; a store of format 1 holds fp32 and becomes one of format 2 when it is opened.
+// Format 2 adds how vectors are kept (format 1: fp32), format 3 the chain of commits (store_chain.h). A store of an
+// older format becomes one of today's when it is opened.
 struct StoreIdentity {
-  std::uint32_t format = 2;
+  std::uint32_t format = 3;
   std::uint64_t epoch = 0;
   std::uint32_t dim = 0;
   std::string metric;

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <random>
 
@@ -122,6 +123,26 @@ class DamageTest : public ::testing::Test {
   void SetUp() override {
     const char* tries = std::getenv("FRESHET_DAMAGES");
     tries_ = tries == nullptr ? 2'000 : std::atoi(tries);
+    Run([&](Applier* applier, Snapshotter* snapshotter) {
+      for (int i = 0; i < 2; ++i) {
+        ASSERT_OK(applier->Apply(BatchOf(i * 30, (i + 1) * 30)));
+        const auto manifest = snapshotter->Create(true);
+        ASSERT_OK(manifest);
+        ids_[i] = manifest->id;
+      }
+      // In the log only, as a kill leaves it: what a damaged log may not lose silently.
+      ASSERT_OK(applier->Apply(BatchOf(60, 70)));
+    });
+    std::filesystem::copy(dir_ / "data", dir_ / "killed", std::filesystem::copy_options::recursive);
+    // A third snapshot holds the guard over the log's end.
+    Run([&](Applier*, Snapshotter* snapshotter) {
+      const auto last = snapshotter->Create(true);
+      ASSERT_OK(last);
+      ids_[2] = last->id;
+    });
+  }
+  // One life of the process; closing it leaves the log as it is.
+  void Run(const std::function<void(Applier*, Snapshotter*)>& work) {
     const StoreOptions options = OptionsAt(dir_ / "data");
     auto store = Store::Open(options);
     ASSERT_OK(store);
@@ -134,18 +155,7 @@ class DamageTest : public ::testing::Test {
     SnapshotOptions snapshots;
     snapshots.directory = dir_ / "snapshots";
     Snapshotter snapshotter(snapshots, {}, repository_.get(), store->get(), &applier, &clock, &metrics);
-    for (int i = 0; i < 2; ++i) {
-      ASSERT_OK(applier.Apply(BatchOf(i * 30, (i + 1) * 30)));
-      const auto manifest = snapshotter.Create(true);
-      ASSERT_OK(manifest);
-      ids_[i] = manifest->id;
-    }
-    // In the log only, as a kill leaves it: what a damaged log may not lose silently. A third snapshot holds the guard.
-    ASSERT_OK(applier.Apply(BatchOf(60, 70)));
-    std::filesystem::copy(dir_ / "data", dir_ / "killed", std::filesystem::copy_options::recursive);
-    const auto last = snapshotter.Create(true);
-    ASSERT_OK(last);
-    ids_[2] = last->id;
+    work(&applier, &snapshotter);
   }
   void Count(const std::string& kind, const std::string& outcome) { ++table_[kind + ": " + outcome]; }
   void Print() const {
