@@ -12,6 +12,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
+constexpr std::size_t kReservedRecords = 256;
 constexpr std::int64_t kStopCheckMs = 50;  // longest wait that ignores Stop()
 constexpr std::int64_t kMaxBackoffMs = 2000;
 constexpr std::int64_t kStallUs = 1'000'000;  // longer without a poll: the source is kept alive
@@ -200,11 +201,16 @@ Status IngestStage::Add(const RawRecord& record, EventBatch* batch, std::vector<
   if (decoder == decoders_.end())
     return Internal(StrCat("a record of topic ", record.topic, " came, which nobody asked for"));
 
-  Event event;
+  // In its place: an event is large. It goes again where there is none yet.
+  if (batch->events.empty()) batch->events.reserve(std::min(options_.max_batch_records, kReservedRecords));
+  Event& event = batch->events.emplace_back();
   event.position = {record.partition, record.offset};
   event.record_timestamp_ms = record.timestamp_ms;
   const Status decoded = decoder->second->Decode(record, &event);
-  if (!decoded.ok() && decoded.category() != Category::kInput) return decoded;
+  if (!decoded.ok() && decoded.category() != Category::kInput) {
+    batch->events.pop_back();
+    return decoded;
+  }
   records_.Add();
   if (!decoded.ok()) {
     poison_.Add();
@@ -221,7 +227,6 @@ Status IngestStage::Add(const RawRecord& record, EventBatch* batch, std::vector<
   progress.last_timestamp_ms = record.timestamp_ms;
   progress.fingerprint = Fingerprint(record);
   batch->bytes += record.key.value_or(std::string_view()).size() + record.value.value_or(std::string_view()).size();
-  batch->events.push_back(std::move(event));
   return Status::Ok();
 }
 

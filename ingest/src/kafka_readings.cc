@@ -19,7 +19,7 @@ std::uint64_t Fingerprint(const RawRecord& record) {
 namespace kafka {
 
 void Readings::Assign(const std::vector<TopicPartition>& partitions, std::deque<PollResult>* changes) {
-  all_.clear();
+  Clear();
   PollResult change;
   change.kind = PollResult::Kind::kAssigned;
   change.partitions = partitions;
@@ -70,7 +70,11 @@ std::optional<std::int64_t> Readings::StartOf(const Reading& reading) {
 }
 
 Readings::Verdict Readings::OnRecord(const RawRecord& record, std::deque<PollResult>* changes) {
-  const auto found = all_.find({std::string(record.topic), record.partition});
+  // Records of a partition come many in a row.
+  if (last_ == all_.end() || last_->first.partition != record.partition || last_->first.topic != record.topic) {
+    last_ = all_.find({std::string(record.topic), record.partition});
+  }
+  const auto found = last_;
   if (found == all_.end()) return Verdict::kDrop;  // an old delivery of a partition given up since
   Reading& reading = found->second;
   if (Compare(&reading)) return Verdict::kRestart;

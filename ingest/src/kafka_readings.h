@@ -43,7 +43,10 @@ class Readings {
   // What happens is appended to *changes: the assignment, and each partition that is to be read again.
   void Assign(const std::vector<TopicPartition>& partitions, std::deque<PollResult>* changes);
   void Add(const TopicPartition& partition, std::deque<PollResult>* changes);
-  void Clear() { all_.clear(); }
+  void Clear() {
+    all_.clear();
+    last_ = all_.end();
+  }
   // Where the log is to be read from; nothing: its beginning.
   [[nodiscard]] static std::optional<std::int64_t> StartOf(const Reading& reading);
 
@@ -75,6 +78,7 @@ class Readings {
   const Clock* const clock_;
   std::map<std::string, std::int64_t> tombstones_ms_;
   std::map<TopicPartition, Reading> all_;
+  std::map<TopicPartition, Reading>::iterator last_ = all_.end();  // of the last record
   // Told to be read again, and not yet to be at their end. Where the store does not know of it when such a partition is
   // assigned once more, it begins once more: the store is behind.
   std::set<TopicPartition> rereading_;

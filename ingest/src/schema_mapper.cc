@@ -13,7 +13,10 @@ namespace {
 template <typename Entries>
 Status SortUnique(Entries* entries, std::string_view kind, std::size_t max) {
   if (entries->size() > max) return InvalidArgument(StrCat("more than ", max, " ", kind, "s"));
-  std::sort(entries->begin(), entries->end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  const auto by_name = [](const auto& a, const auto& b) { return a.first < b.first; };
+  if (!std::is_sorted(entries->begin(), entries->end(), by_name)) {
+    std::sort(entries->begin(), entries->end(), by_name);
+  }
   const auto twice = std::adjacent_find(entries->begin(), entries->end(),
                                         [](const auto& a, const auto& b) { return a.first == b.first; });
   if (twice != entries->end()) return InvalidArgument(StrCat(kind, " `", twice->first, "` comes twice"));
@@ -171,6 +174,30 @@ Status SchemaMapper::MapInteraction(const RawRecord& record, const Unwrapped& un
   return Status::Ok();
 }
 
+namespace {
+
+// Where a member stands. Only a mismatch says so: most members are read without.
+std::string PlaceOf(const SchemaPart& part, std::string_view name) { return StrCat(part.text, "/", name); }
+
+std::size_t MembersOf(const JsonValue* object) {
+  return object != nullptr && object->IsObject() ? object->MemberCount() : 0;
+}
+
+Status CheckMembers(const JsonValue& members, const SchemaPart& part, std::size_t most, const DecodeLimits& limits) {
+  if (!members.IsObject()) return Mismatch(part.text, "an object");
+  if (members.MemberCount() > most) {
+    return InvalidArgument(StrCat(part.text, " has more than ", most, " members"));
+  }
+  for (const auto& member : members.GetObject()) {
+    if (!member.value.IsNull() && member.name.GetStringLength() > limits.max_string_bytes) {
+      return InvalidArgument(StrCat("a name in ", part.text, " is longer than ", limits.max_string_bytes, " bytes"));
+    }
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
 Result<AttributeValue> SchemaMapper::MapAttribute(const std::string& name, const JsonValue& value,
                                                   std::string_view where) const {
   const auto type = attribute_types_.find(name);
@@ -180,6 +207,8 @@ Result<AttributeValue> SchemaMapper::MapAttribute(const std::string& name, const
 
 Result<Features> SchemaMapper::MapFeatures(const JsonValue& row) const {
   Features features;
+  const JsonValue* const members = GetPart(features_, row);
+  features.reserve(std::min(limits_.max_features, 2 + extra_features_.size() + MembersOf(members)));
   if (const JsonValue* category = GetPart(category_, row)) {
     FRESHET_ASSIGN(std::string text, ToText(*category, category_->text, limits_));
     features.emplace_back("category", std::move(text));
@@ -188,20 +217,14 @@ Result<Features> SchemaMapper::MapFeatures(const JsonValue& row) const {
     FRESHET_ASSIGN(std::vector<std::string> texts, ToTexts(*tags, tags_->text, limits_));
     features.emplace_back("tags", std::move(texts));
   }
-  if (const JsonValue* members = GetPart(features_, row)) {
-    if (!members->IsObject()) return Mismatch(features_->text, "an object");
-    if (members->MemberCount() > limits_.max_features) {
-      return InvalidArgument(StrCat(features_->text, " has more than ", limits_.max_features, " members"));
-    }
-    const std::string names = "a name in " + features_->text;
-    std::string where;  // for a message that is hardly ever made: cheap
-    features.reserve(features.size() + members->MemberCount());
+  if (members != nullptr) {
+    FRESHET_TRY(CheckMembers(*members, *features_, limits_.max_features, limits_));
     for (const auto& member : members->GetObject()) {
       if (member.value.IsNull()) continue;
-      FRESHET_ASSIGN(std::string name, ToText(member.name, names, limits_));
-      where.assign(features_->text).append(1, '/').append(name);
-      FRESHET_ASSIGN(FeatureValue value, ToFeature(member.value, where, limits_));
-      features.emplace_back(std::move(name), std::move(value));
+      auto value = ToFeature(member.value, "", limits_);
+      const std::string_view name = JsonText(member.name);
+      if (!value.ok()) return ToFeature(member.value, PlaceOf(*features_, name), limits_).status();
+      features.emplace_back(name, std::move(*value));
     }
   }
   for (const auto& [name, part] : extra_features_) {
@@ -216,20 +239,15 @@ Result<Features> SchemaMapper::MapFeatures(const JsonValue& row) const {
 
 Result<Attributes> SchemaMapper::MapAttributes(const JsonValue& row) const {
   Attributes attributes;
-  if (const JsonValue* members = GetPart(attributes_, row)) {
-    if (!members->IsObject()) return Mismatch(attributes_->text, "an object");
-    if (members->MemberCount() > limits_.max_attributes) {
-      return InvalidArgument(StrCat(attributes_->text, " has more than ", limits_.max_attributes, " members"));
-    }
-    const std::string names = "a name in " + attributes_->text;
-    std::string where;
-    attributes.reserve(members->MemberCount());
+  if (const JsonValue* const members = GetPart(attributes_, row)) {
+    FRESHET_TRY(CheckMembers(*members, *attributes_, limits_.max_attributes, limits_));
+    attributes.reserve(extra_attributes_.size() + members->MemberCount());
     for (const auto& member : members->GetObject()) {
       if (member.value.IsNull()) continue;
-      FRESHET_ASSIGN(std::string name, ToText(member.name, names, limits_));
-      where.assign(attributes_->text).append(1, '/').append(name);
-      FRESHET_ASSIGN(AttributeValue value, MapAttribute(name, member.value, where));
-      attributes.emplace_back(std::move(name), std::move(value));
+      std::string name(JsonText(member.name));
+      auto value = MapAttribute(name, member.value, "");
+      if (!value.ok()) return MapAttribute(name, member.value, PlaceOf(*attributes_, name)).status();
+      attributes.emplace_back(std::move(name), std::move(*value));
     }
   }
   for (const auto& [name, part] : extra_attributes_) {

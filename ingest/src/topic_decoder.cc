@@ -106,7 +106,8 @@ class TopicDecoder final : public EventDecoder {
       return parts_.confluent->Read(value, limits);
     }
     if (framed) return InvalidArgument("the value has a Confluent frame, but schema_registry.url is not configured");
-    return ParseJson(value, limits.max_depth);
+    thread_local JsonArena arena;  // a document lives as long as one Decode
+    return arena.Parse(value, limits.max_depth);
   }
 
   const Parts parts_;

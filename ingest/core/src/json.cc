@@ -1,11 +1,12 @@
 #include "freshet/core/json.h"
 
 #include <rapidjson/error/en.h>
-#include <rapidjson/memorystream.h>
 #include <rapidjson/reader.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 
 #include "freshet/core/strings.h"
 
@@ -77,32 +78,51 @@ class DepthLimiter {
   bool number_out_of_range_ = false;
 };
 
-constexpr unsigned kParseFlags =
-    rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag | rapidjson::kParseNumbersAsStringsFlag;
+// Not the encoding: it is checked before, in one go.
+constexpr unsigned kParseFlags = rapidjson::kParseInsituFlag | rapidjson::kParseNumbersAsStringsFlag;
+// Sixteen bytes at a time may look beyond the end, never beyond these.
+constexpr std::size_t kPadding = 32;
 
 // Document::Populate wants a generator; this one reads text and reports how the reading went.
 struct Generator {
-  std::string_view text;
+  char* text;  // ends with a zero byte; becomes the document's texts
+  std::size_t size;
   int max_depth;
   rapidjson::ParseResult result;
   bool number_out_of_range = false;
   bool operator()(JsonDocument& document) {
     DepthLimiter limiter(&document, max_depth);
-    rapidjson::MemoryStream memory(text.data(), text.size());
-    rapidjson::EncodedInputStream<rapidjson::UTF8<>, rapidjson::MemoryStream> stream(memory);
+    rapidjson::InsituStringStream stream(text);
     rapidjson::Reader reader;
     result = reader.Parse<kParseFlags>(stream, limiter);
     number_out_of_range = limiter.number_out_of_range();
+    // A zero byte ends the reading wherever it stands.
+    if (!result.IsError() && stream.Tell() != size) {
+      result.Set(rapidjson::kParseErrorDocumentRootNotSingular, stream.Tell());
+    }
     return !result.IsError();
   }
 };
 
-}  // namespace
+// RapidJSON 1.1, sixteen bytes at a time, takes 0x1A to 0x1F for part of a text. JSON has no bytes of 0x18 to 0x1F at
+// all.
+bool HasControls(std::string_view text) {
+  bool found = false;
+  for (const char c : text) found |= (c & 0xF8) == 0x18;
+  return found;
+}
 
-Result<std::unique_ptr<JsonDocument>> ParseJson(std::string_view text, int max_depth) {
+// `pool`: where the tree and its texts are; null: in the document's own memory.
+Result<std::unique_ptr<JsonDocument>> Parse(std::string_view text, int max_depth,
+                                            rapidjson::MemoryPoolAllocator<>* pool) {
   if (text.empty()) return InvalidArgument("JSON is empty");
-  auto document = std::make_unique<JsonDocument>();
-  Generator generator{text, max_depth, {}, false};
+  if (!IsValidUtf8(text)) return InvalidArgument("JSON is not UTF-8");
+  if (HasControls(text)) return InvalidArgument("JSON has control characters");
+  auto document = std::make_unique<JsonDocument>(pool);
+  char* const copy = static_cast<char*>(document->GetAllocator().Malloc(text.size() + kPadding));
+  std::memcpy(copy, text.data(), text.size());
+  std::memset(copy + text.size(), 0, kPadding);
+  Generator generator{copy, text.size(), std::min(max_depth, kJsonDepthBound), {}, false};
   document->Populate(generator);
   if (generator.result.IsError()) {
     const char* reason = generator.result.Code() == rapidjson::kParseErrorTermination
@@ -111,6 +131,17 @@ Result<std::unique_ptr<JsonDocument>> ParseJson(std::string_view text, int max_d
     return InvalidArgument(StrCat("JSON at byte ", generator.result.Offset(), ": ", reason));
   }
   return document;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<JsonDocument>> ParseJson(std::string_view text, int max_depth) {
+  return Parse(text, max_depth, nullptr);
+}
+
+Result<std::unique_ptr<JsonDocument>> JsonArena::Parse(std::string_view text, int max_depth) {
+  pool_.Clear();
+  return freshet::Parse(text, max_depth, &pool_);
 }
 
 std::string JsonQuote(std::string_view text) {

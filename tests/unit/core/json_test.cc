@@ -56,6 +56,60 @@ TEST(JsonTest, DepthIsBounded) {
   EXPECT_OK(ParseJson(nested(8), 8));
   EXPECT_FALSE(ParseJson(nested(9), 8).ok());
   EXPECT_FALSE(ParseJson(nested(1'000'000)).ok()) << "hostile nesting must not overflow the stack";
+  EXPECT_OK(ParseJson(nested(kJsonDepthBound), 1'000'000));
+  EXPECT_FALSE(ParseJson(nested(kJsonDepthBound + 1), 1'000'000).ok()) << "whatever a caller allows";
+}
+
+// A zero byte ends what RapidJSON reads; it may not end what is checked.
+TEST(JsonTest, AZeroByteIsNoEnd) {
+  for (const std::string& text : {std::string("1\0", 2), std::string("{}\0 garbage", 11), std::string("[1,\0", 4),
+                                  std::string("\"a\0b\"", 5), std::string("\0", 1)}) {
+    EXPECT_FALSE(ParseJson(text).ok()) << JsonQuote(text);
+  }
+  EXPECT_EQ(JsonText(**ParseJson(R"("a\u0000b")")), std::string_view("a\0b", 3));
+}
+
+// Texts are scanned sixteen bytes at a time: what ends or breaks them, at each place of two such steps.
+TEST(JsonTest, EveryPlaceInATextIsLookedAt) {
+  JsonArena arena;
+  for (std::size_t size = 0; size < 40; ++size) {
+    for (std::size_t at = 0; at <= size; ++at) {
+      std::string text(size, 'x');
+      const auto quoted = [&](std::string_view special) {
+        std::string inner = text;
+        return "[\"" + inner.insert(at, special) + "\", 1]";
+      };
+      const auto read = [&](std::string_view special) { return arena.Parse(quoted(special)); };
+      const auto expect = [&](std::string_view written, std::string_view meant) {
+        const auto document = read(written);
+        ASSERT_OK(document);
+        std::string wanted = text;
+        EXPECT_EQ(JsonText((**document)[0]), wanted.insert(at, meant)) << size << " " << at;
+        EXPECT_EQ((**document)[1].GetInt(), 1);
+      };
+      expect("", "");
+      expect(R"(\")", "\"");
+      expect(R"(\\)", "\\");
+      expect(R"(\u20ac)", "\xe2\x82\xac");
+      expect("\xe2\x82\xac", "\xe2\x82\xac");
+      expect("\x7f", "\x7f");
+      for (const char* bad : {"\x1f", "\n", "\xff", "\xe2\x82", "\"", "\\x"})
+        EXPECT_FALSE(read(bad).ok()) << size << " " << at;
+    }
+  }
+}
+
+TEST(JsonTest, AnArenaIsUsedAgain) {
+  JsonArena arena;
+  for (int i = 0; i < 100; ++i) {
+    const std::string text =
+        "{\"n\": " + std::to_string(i) + ", \"s\": \"" + std::string(static_cast<std::size_t>(i) * 1'000, 'x') + "\"}";
+    const auto document = arena.Parse(text);
+    ASSERT_OK(document);
+    EXPECT_EQ(JsonFind(**document, "n")->GetInt(), i);
+    EXPECT_EQ(JsonText(*JsonFind(**document, "s")).size(), static_cast<std::size_t>(i) * 1'000);
+    EXPECT_FALSE(arena.Parse("{").ok());
+  }
 }
 
 TEST(JsonTest, WritesEscapedTextAndNoNonFiniteNumbers) {
