@@ -5,8 +5,8 @@
 #include "freshet/core/json.h"
 #include "freshet/ingest/decoder.h"
 #include "freshet/ingest/schema_registry.h"
+#include "freshet_test/registry_server.h"
 #include "freshet_test/test_support.h"
-#include "registry_server.h"
 
 namespace freshet {
 namespace {

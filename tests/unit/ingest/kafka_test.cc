@@ -1,102 +1,13 @@
-// Consumer, producer and admin against librdkafka's mock cluster: the real protocol on loopback.
-#include "freshet/ingest/kafka.h"
-
-#include <gtest/gtest.h>
-
+// The consumer against librdkafka's mock cluster.
 #include <algorithm>
 #include <atomic>
-#include <future>
+#include <random>
 #include <thread>
 
-#include "freshet/ingest/dead_letters.h"
-#include "freshet_test/test_support.h"
+#include "kafka_fixture.h"
 
 namespace freshet {
 namespace {
-
-using std::chrono::milliseconds;
-using test::WaitFor;
-
-constexpr milliseconds kTimeout{20'000};
-
-StoredPositions NothingStored(const std::vector<TopicPartition>&) { return {}; }
-
-struct Kept {
-  RawCopy copy;
-  std::int32_t partition = 0;
-  std::int64_t offset = 0;
-  std::int64_t timestamp_ms = 0;
-};
-
-StoredPositions StoredAt(const TopicPartition& partition, std::int64_t next_offset) {
-  StoredPositions stored;
-  stored[partition].partition = partition;
-  stored[partition].next_offset = next_offset;
-  return stored;
-}
-
-class KafkaTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    auto broker = StartMockBroker();
-    ASSERT_OK(broker);
-    broker_ = std::move(*broker);
-    ASSERT_OK(broker_->CreateTopic("items", 1));
-  }
-
-  // Closing a mock cluster may take a second of waiting; it happens beside the next test.
-  void TearDown() override {
-    closing_.push_back(std::async(std::launch::async, [broker = std::move(broker_)]() mutable { broker.reset(); }));
-  }
-  static void TearDownTestSuite() { closing_.clear(); }
-
-  KafkaOptions Options() const {
-    KafkaOptions options;
-    options.bootstrap_servers = broker_->bootstrap_servers();
-    return options;
-  }
-  ConsumerOptions Pinned(std::vector<std::string> topics) const {
-    ConsumerOptions options;
-    options.kafka = Options();
-    options.topics = std::move(topics);
-    options.assign_all = true;
-    return options;
-  }
-
-  // Polls until `count` records came.
-  static std::vector<Kept> Read(RecordSource* source, std::size_t count) {
-    std::vector<Kept> kept;
-    const bool all = WaitFor([&] {
-      auto polled = source->Poll(milliseconds(100));
-      EXPECT_OK(polled);
-      if (!polled.ok()) return true;
-      if (polled->kind == PollResult::Kind::kRecord) {
-        const RawRecord& r = polled->record;
-        kept.push_back({CopyOf(r), r.partition, r.offset, r.timestamp_ms});
-      }
-      return kept.size() >= count;
-    });
-    EXPECT_TRUE(all) << "got " << kept.size() << " of " << count;
-    return kept;
-  }
-  // Polls until `condition` holds.
-  static bool PollUntil(RecordSource* source, const std::function<bool(const Result<PollResult>&)>& condition) {
-    return WaitFor([&] { return condition(source->Poll(milliseconds(50))); });
-  }
-
-  static OutRecord Record(const std::string& key, const std::string& value) {
-    OutRecord record;
-    record.topic = "items";
-    record.key = key;
-    record.value = value;
-    return record;
-  }
-
-  SystemClock clock_;
-  std::unique_ptr<MockBroker> broker_;
-  static std::vector<std::future<void>> closing_;
-};
-std::vector<std::future<void>> KafkaTest::closing_;
 
 TEST_F(KafkaTest, NullAndEmptyArriveAsTheyWereSent) {
   auto producer = OpenKafkaProducer(Options());
@@ -316,108 +227,6 @@ TEST_F(KafkaTest, ABrokerThatGoesAwayAndComesBackLosesNothing) {
   ASSERT_TRUE(PollUntil(consumer->get(), [&](const Result<PollResult>&) { return (*consumer)->AsOfMs() > frozen; }));
 }
 
-TEST_F(KafkaTest, ConcurrentSendsAreIndependent) {
-  auto producer = OpenKafkaProducer(Options());
-  ASSERT_OK(producer);
-  constexpr int kThreads = 4;
-  constexpr int kEach = 50;
-  std::atomic<int> failed{0};
-  std::vector<std::thread> threads;
-  for (int t = 0; t < kThreads; ++t) {
-    threads.emplace_back([&, t] {
-      for (int i = 0; i < kEach; ++i) {
-        std::vector<OutRecord> records = {Record(std::to_string(t), std::to_string(2 * i)),
-                                          Record(std::to_string(t), std::to_string(2 * i + 1))};
-        if (!(*producer)->Send(records, kTimeout).ok()) ++failed;
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(failed.load(), 0);
-  auto consumer = OpenKafkaConsumer(Pinned({"items"}), NothingStored, &clock_, kTimeout);
-  ASSERT_OK(consumer);
-  std::map<std::string, int> next;
-  for (const Kept& kept : Read(consumer->get(), kThreads * kEach * 2)) {
-    EXPECT_EQ(kept.copy.value, std::to_string(next[kept.copy.key]++)) << "out of order within a sender";
-  }
-}
-
-TEST_F(KafkaTest, ASendThatTimedOutLeavesTheProducerUsable) {
-  auto producer = OpenKafkaProducer(Options());
-  ASSERT_OK(producer);
-  ASSERT_OK(broker_->SetUp(false));
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ((*producer)->Send({Record("k", "lost?")}, milliseconds(100)).code(), Code::kDeadlineExceeded);
-  }
-  ASSERT_OK(broker_->SetUp(true));
-  ASSERT_OK((*producer)->Send({Record("k", "kept")}, kTimeout));
-}
-
-TEST_F(KafkaTest, ClosingAProducerWithRecordsInItsQueueIsBounded) {
-  auto producer = OpenKafkaProducer(Options());
-  ASSERT_OK(producer);
-  ASSERT_OK(broker_->SetUp(false));
-  for (int i = 0; i < 100; ++i) ASSERT_OK((*producer)->Produce(Record("k", "v")));
-  EXPECT_EQ((*producer)->Send({Record("k", "v")}, milliseconds(100)).code(), Code::kDeadlineExceeded);
-  producer->reset();  // must return, and free what waits: the leak checker looks
-}
-
-TEST_F(KafkaTest, FlushReportsWhatWasNotDelivered) {
-  KafkaOptions options = Options();
-  options.librdkafka_options["message.timeout.ms"] = "300";
-  auto producer = OpenKafkaProducer(options);
-  ASSERT_OK(producer);
-  ASSERT_OK(broker_->SetUp(false));
-  ASSERT_OK((*producer)->Produce(Record("k", "v")));
-  EXPECT_EQ((*producer)->Flush(kTimeout).code(), Code::kUnavailable);
-  EXPECT_OK((*producer)->Flush(kTimeout));  // a failure is reported once
-}
-
-TEST_F(KafkaTest, ARecordForAPartitionThatDoesNotExistIsAnInputError) {
-  auto producer = OpenKafkaProducer(Options());
-  ASSERT_OK(producer);
-  OutRecord record = Record("k", "v");
-  record.partition = 9;
-  EXPECT_EQ((*producer)->Send({record}, kTimeout).code(), Code::kInvalidArgument);
-  ASSERT_OK((*producer)->Send({Record("k", "v")}, kTimeout));
-}
-
-TEST_F(KafkaTest, KeysGoWhereJavaProducersPutThem) {
-  ASSERT_OK(broker_->CreateTopic("wide", 3));
-  auto producer = OpenKafkaProducer(Options());
-  ASSERT_OK(producer);
-  // Kafka's own UtilsTest: murmur2("foobar") = -790332482.
-  const std::int32_t expected = static_cast<std::int32_t>((static_cast<std::uint32_t>(-790332482) & 0x7fffffffu) % 3u);
-  OutRecord record = Record("foobar", "v");
-  record.topic = "wide";
-  ASSERT_OK((*producer)->Send({record}, kTimeout));
-  auto consumer = OpenKafkaConsumer(Pinned({"wide"}), NothingStored, &clock_, kTimeout);
-  ASSERT_OK(consumer);
-  const std::vector<Kept> got = Read(consumer->get(), 1);
-  ASSERT_EQ(got.size(), 1u);
-  EXPECT_EQ(got[0].partition, expected);
-}
-
-TEST_F(KafkaTest, ABrokerThatIsNotThereIsUnavailable) {
-  ConsumerOptions options = Pinned({"items"});
-  ASSERT_OK(broker_->SetUp(false));
-  const auto consumer = OpenKafkaConsumer(options, NothingStored, &clock_, milliseconds(500));
-  ASSERT_FALSE(consumer.ok());
-  EXPECT_EQ(consumer.status().code(), Code::kUnavailable) << consumer.status().ToString();
-  EXPECT_EQ(CreateTopics(options.kafka, {{"t", 1, false}}, milliseconds(500)).category(), Category::kTransient);
-}
-
-TEST_F(KafkaTest, CreateTopicsAcceptsWhatExistsAndWhatTheBrokerMakesByItself) {
-  ASSERT_OK(CreateTopics(Options(), {{"items", 1, true}}, kTimeout));
-  ASSERT_OK(CreateTopics(Options(), {{"fresh", 4, false}}, kTimeout));
-  auto producer = OpenKafkaProducer(Options());
-  ASSERT_OK(producer);
-  const auto existing = (*producer)->PartitionCount("items");
-  ASSERT_OK(existing);
-  EXPECT_EQ(*existing, 1);
-  EXPECT_OK((*producer)->PartitionCount("fresh"));
-}
-
 TEST_F(KafkaTest, AGroupSharesPartitionsAndTellsOfAssignmentInBand) {
   auto producer = OpenKafkaProducer(Options());
   ASSERT_OK(producer);
@@ -446,36 +255,65 @@ TEST_F(KafkaTest, AGroupSharesPartitionsAndTellsOfAssignmentInBand) {
   EXPECT_OK((*consumer)->Poll(milliseconds(50)));
 }
 
-TEST_F(KafkaTest, DeadLettersKeepTheRecordAndSayWhy) {
-  ASSERT_OK(broker_->CreateTopic("dead", 1));
-  auto producer = OpenKafkaProducer(Options());
+// Leaders move, and are missing for a while, under a producer and a consumer that know nothing of it: every record
+// once, in order.
+TEST_F(KafkaTest, LeadersThatMoveLoseAndDoubleNothing) {
+  auto cluster = StartMockBroker(3);
+  ASSERT_OK(cluster);
+  constexpr std::int32_t kPartitions = 3;
+  ASSERT_OK((*cluster)->CreateTopic("moving", kPartitions));
+  KafkaOptions options;
+  options.bootstrap_servers = (*cluster)->bootstrap_servers();
+  auto producer = OpenKafkaProducer(options);
   ASSERT_OK(producer);
-  Metrics metrics;
-  DeadLetterOptions options;
-  options.topic = "dead";
-  auto queue = MakeDeadLetterQueue(options, producer->get(), &metrics, nullptr);
-  DeadLetter letter;
-  letter.record = {"items", "k", true, "{broken", true, {{"traceparent", "00-abc"}}};
-  letter.position = {3, 41};
-  letter.timestamp_ms = 1'600'000'000'000;
-  letter.stage = "VALUE_CONVERTER";
-  letter.reason = "JSON at byte 1";
-  ASSERT_OK(queue->Send({letter}));
-
-  auto consumer = OpenKafkaConsumer(Pinned({"dead"}), NothingStored, &clock_, kTimeout);
+  std::atomic<bool> moved{false};
+  std::atomic<int> sent{0};  // to each partition
+  std::thread producing([&] {
+    while (!moved) {
+      std::vector<OutRecord> records(kPartitions);
+      for (std::int32_t p = 0; p < kPartitions; ++p) {
+        OutRecord& record = records[static_cast<std::size_t>(p)];
+        record.topic = "moving";
+        record.partition = p;
+        record.key = "k";
+        record.value = std::to_string(sent);
+      }
+      EXPECT_OK((*producer)->Send(records, kTimeout));
+      ++sent;
+    }
+  });
+  ConsumerOptions pinned = Pinned({"moving"});
+  pinned.kafka = options;
+  auto consumer = OpenKafkaConsumer(pinned, NothingStored, &clock_, kTimeout);
   ASSERT_OK(consumer);
-  const std::vector<Kept> got = Read(consumer->get(), 1);
-  ASSERT_EQ(got.size(), 1u);
-  EXPECT_EQ(got[0].copy.key, "k");
-  EXPECT_EQ(got[0].copy.value, "{broken");
-  EXPECT_EQ(got[0].timestamp_ms, 1'600'000'000'000);
-  const std::map<std::string, std::string> headers(got[0].copy.headers.begin(), got[0].copy.headers.end());
-  EXPECT_EQ(headers.at("traceparent"), "00-abc");
-  EXPECT_EQ(headers.at("__connect.errors.topic"), "items");
-  EXPECT_EQ(headers.at("__connect.errors.partition"), "3");
-  EXPECT_EQ(headers.at("__connect.errors.offset"), "41");
-  EXPECT_EQ(headers.at("__connect.errors.stage"), "VALUE_CONVERTER");
-  EXPECT_EQ(headers.at("__connect.errors.exception.message"), "JSON at byte 1");
+  std::vector<int> next(kPartitions, 0);
+  const auto take = [&](const Result<PollResult>& polled) {
+    ASSERT_OK(polled);
+    ASSERT_NE(polled->kind, PollResult::Kind::kReread);
+    if (polled->kind != PollResult::Kind::kRecord) return;
+    ASSERT_EQ(polled->record.value, std::to_string(next[static_cast<std::size_t>(polled->record.partition)]++));
+  };
+  std::mt19937_64 random(test::TestSeed());
+  for (int move = 0; move < 12; ++move) {
+    const TopicPartition partition{"moving", static_cast<std::int32_t>(random() % kPartitions)};
+    if (move % 3 == 0) ASSERT_OK((*cluster)->MoveLeader(partition, -1));
+    const int until = sent + 1;  // goes on: with the other partitions at least, where this one has no leader
+    EXPECT_TRUE(PollUntil(consumer->get(), [&](const Result<PollResult>& polled) {
+      take(polled);
+      return move % 3 == 0 || sent > until;
+    }));
+    ASSERT_OK((*cluster)->MoveLeader(partition, 1 + static_cast<std::int32_t>(random() % 3)));
+  }
+  moved = true;
+  EXPECT_TRUE(PollUntil(consumer->get(), [&](const Result<PollResult>& polled) {
+    take(polled);
+    return std::all_of(next.begin(), next.end(), [&](int n) { return n >= sent; });
+  }));
+  producing.join();
+  EXPECT_TRUE(PollUntil(consumer->get(), [&](const Result<PollResult>& polled) {
+    take(polled);
+    return std::all_of(next.begin(), next.end(), [&](int n) { return n == sent; });
+  }));
 }
 
 }  // namespace

@@ -92,9 +92,11 @@ class MockBroker {
   virtual ~MockBroker() = default;
   [[nodiscard]] virtual std::string bootstrap_servers() const = 0;
   virtual Status CreateTopic(const std::string& name, std::int32_t partitions) = 0;
-  // Takes the (single) broker down: connections are cut, requests time out; and up again.
+  // Takes all brokers down: connections are cut, requests time out; and up again.
   virtual Status SetUp(bool up) = 0;
+  // `broker`: from 1; -1: the partition has no leader.
+  virtual Status MoveLeader(const TopicPartition& partition, std::int32_t broker) = 0;
 };
-[[nodiscard]] Result<std::unique_ptr<MockBroker>> StartMockBroker();
+[[nodiscard]] Result<std::unique_ptr<MockBroker>> StartMockBroker(std::int32_t brokers = 1);
 
 }  // namespace freshet
