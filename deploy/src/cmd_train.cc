@@ -6,6 +6,7 @@
 #include <string>
 
 #include "command_options.h"
+#include "freshet/core/fault.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/deploy/commands.h"
@@ -64,6 +65,7 @@ void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
 
 int RunTrain(TrainArguments* arguments) {
   const Status ready = [&]() -> Status {
+    FRESHET_TRY(ArmFaultsFromEnvironment());
     FRESHET_TRY(arguments->config->Apply());
     FRESHET_ASSIGN(arguments->options.until_ms, TimeOption("--until", arguments->until));
     FRESHET_ASSIGN(arguments->options.split, arguments->split.Read());
@@ -113,9 +115,14 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       ->capture_default_str();
   command->add_option("--learning-rate", options.learning_rate, "Of Adam")->capture_default_str();
   command->add_option("--temperature", options.temperature, "Of InfoNCE")->capture_default_str();
-  command->add_option("--pooling", options.pooling, "Of the history: mean, or attention over content and recency")
-      ->check(CLI::IsMember({"mean", "attention"}))
+  command
+      ->add_option("--pooling", options.pooling,
+                   "Of the history: mean; attention over content and recency; gru or\n"
+                   "self-attention over the sequence, beside its mean")
+      ->check(CLI::IsMember({"mean", "attention", "gru", "self-attention"}))
       ->capture_default_str();
+  command->add_option("--blocks", options.blocks, "Blocks of self-attention")->capture_default_str();
+  command->add_option("--heads", options.heads, "Heads of each; they divide --embedding-dim")->capture_default_str();
   command->add_flag("--share-items", options.share_items, "The history reads the item tower's own id embeddings");
   command->add_option("--loss", options.loss, "in-batch negatives with logQ correction, or full: the whole catalogue")
       ->check(CLI::IsMember({"in-batch", "full"}))
@@ -139,6 +146,13 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       ->capture_default_str();
   command->add_option("--seed", options.seed, "Same seed, one thread: same model")->capture_default_str();
   command->add_option("--threads", options.threads, "Threads of the tensor library")->capture_default_str();
+  command->add_flag("--resume", options.resume,
+                    "Continue the training that was cut off, from OUT.checkpoint; the same settings and data are "
+                    "wanted.\nWithout a checkpoint it begins: a supervisor can always give it");
+  command
+      ->add_option("--checkpoint-seconds", options.checkpoint_seconds,
+                   "Between two checkpoints within an epoch; there is one after each epoch")
+      ->capture_default_str();
   AddSplitOptions(command, &arguments->split);
   arguments->config = std::make_unique<ConfigFileOption>(command, "train");
   command->add_flag("--json", arguments->json, "Print the report as one JSON object");

@@ -1,8 +1,10 @@
 #include "torch_trainer.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "freshet/core/strings.h"
@@ -18,6 +20,12 @@ constexpr double kInitialDeviation = 0.05;  // of embeddings: small, so that row
 template <typename T>
 at::Tensor View(std::span<const T> values, at::IntArrayRef shape, at::ScalarType type) {
   return torch::from_blob(const_cast<T*>(values.data()), shape, at::TensorOptions().dtype(type));
+}
+
+std::vector<float> Values(const at::Tensor& tensor) {
+  const at::Tensor values = tensor.detach().contiguous();
+  const float* begin = values.data_ptr<float>();
+  return {begin, begin + values.numel()};
 }
 
 // A parameter with its moments. `sparse`: gradients come as rows, and only those rows move.
@@ -70,64 +78,33 @@ struct Parameter {
   }
 };
 
+// The script of a tower over parameters that are trained.
 struct TowerNet {
-  TowerShape shape;
-  int attention_bag = -1;
-  double dropout = 0;
   std::vector<Parameter> parameters;
+  mutable torch::jit::Module module{"TrainedTower"};  // calling a method is not declared const
 
-  TowerNet(const TowerShape& tower_shape, const TrainerOptions& options, int attention, const at::Generator& random)
-      : shape(tower_shape), attention_bag(attention), dropout(options.dropout) {
-    const std::int64_t inputs = std::int64_t{shape.bags} * options.embedding_dim + shape.dense;
-    const auto matrix = [&](std::int64_t rows, std::int64_t columns, double deviation) {
-      return at::empty({rows, columns}, at::kFloat).normal_(0, deviation, random);
-    };
-    const auto he = [](std::int64_t fan_in, double gain) { return std::sqrt(gain / static_cast<double>(fan_in)); };
-    parameters.emplace_back("w1", matrix(inputs, options.hidden, he(inputs, 2)), false);
-    parameters.emplace_back("b1", at::zeros({options.hidden}), false);
-    parameters.emplace_back("w2", matrix(options.hidden, shape.dim, he(options.hidden, 1)), false);
-    parameters.emplace_back("b2", at::zeros({shape.dim}), false);
-    // A linear path beside the hidden layer: matching a history with its own items needs no more than that, and learns
-    // it within the first epoch.
-    parameters.emplace_back("skip", matrix(inputs, shape.dim, he(inputs, 1)), false);
-    if (attention_bag < 0) return;
-    parameters.emplace_back("query", at::zeros({options.embedding_dim}), false);
-    parameters.emplace_back("recency", at::zeros({options.history}), false);
-  }
-
-  // Softmax within the history over what an item is and how long ago it was taken; a mean elsewhere.
-  [[nodiscard]] at::Tensor Attend(const at::Tensor& table, const at::Tensor& indices, const at::Tensor& offsets) const {
-    const at::Tensor rows = at::embedding(table, indices, -1, false, true);
-    const at::Tensor ends = at::cat({offsets.slice(0, 1), at::full({1}, indices.size(0), at::kLong)});
-    const at::Tensor bag = at::repeat_interleave(at::arange(offsets.size(0), at::kLong), ends - offsets);
-    const at::Tensor& recency = parameters[6].value;
-    const at::Tensor age =
-        at::clamp(at::arange(indices.size(0), at::kLong) - offsets.index_select(0, bag), 0, recency.size(0) - 1);
-    const at::Tensor here = at::eq(at::remainder(bag, shape.bags), attention_bag).to(at::kFloat);
-    const at::Tensor score = here * (at::mv(rows, parameters[5].value) + recency.index_select(0, age));
-    const at::Tensor weight = at::exp(at::clamp(score, -20, 20));
-    const at::Tensor sums = at::zeros({offsets.size(0)}).index_add(0, bag, weight);
-    const at::Tensor share = weight / sums.index_select(0, bag);
-    return at::zeros({offsets.size(0), table.size(1)}).index_add(0, bag, rows * share.unsqueeze(1));
+  TowerNet(const TowerDesign& design, const Parameter& table, const at::Generator& random) {
+    module.register_parameter(table.name, table.value, false);
+    for (const ParameterDesign& one : ParametersOf(design)) {
+      at::Tensor value = one.deviation > 0 ? at::empty(one.shape, at::kFloat).normal_(0, one.deviation, random)
+                                           : at::full(one.shape, one.constant, at::kFloat);
+      parameters.emplace_back(one.name, std::move(value), false);
+      module.register_parameter(one.name, parameters.back().value, false);
+    }
+    module.define(ForwardSourceOf(design, "forward", false));
+    module.define(ForwardSourceOf(design, "train_forward", true));
   }
 
   // `row_of` moves the tower's rows to those of the table.
-  [[nodiscard]] at::Tensor Forward(const at::Tensor& table, const at::Tensor& row_of, const TowerInput& input,
-                                   bool training) const {
-    const at::Tensor indices = row_of.index_select(
-        0, View(std::span(input.indices), {static_cast<std::int64_t>(input.indices.size())}, at::kLong));
-    const at::Tensor offsets =
-        View(std::span(input.offsets), {static_cast<std::int64_t>(input.offsets.size())}, at::kLong);
-    const at::Tensor dense = View(std::span(input.dense), {input.rows, shape.dense}, at::kFloat);
-    const at::Tensor bags = attention_bag >= 0
-                                ? Attend(table, indices, offsets)
-                                : std::get<0>(at::embedding_bag(table, indices, offsets, false, 1, true, {}, false));
-    at::Tensor x = at::cat({bags.reshape({input.rows, shape.bags * table.size(1)}), dense}, 1);
-    x = at::dropout(x, dropout, training && dropout > 0);
-    const at::Tensor hidden =
-        at::dropout(at::relu(at::addmm(parameters[1].value, x, parameters[0].value)), dropout, training && dropout > 0);
-    const at::Tensor out = at::addmm(parameters[3].value, hidden, parameters[2].value) + at::mm(x, parameters[4].value);
-    return out / at::clamp_min(at::norm(out, 2, {1}, true), 1e-12);
+  [[nodiscard]] at::Tensor Forward(const at::Tensor& row_of, const TowerInput& input, bool training) const {
+    const auto count = [](const auto& values) { return static_cast<std::int64_t>(values.size()); };
+    const at::Tensor indices =
+        row_of.index_select(0, View(std::span(input.indices), {count(input.indices)}, at::kLong));
+    const at::Tensor offsets = View(std::span(input.offsets), {count(input.offsets)}, at::kLong);
+    const at::Tensor dense = View(std::span(input.dense), {input.rows, count(input.dense) / input.rows}, at::kFloat);
+    // Operator by operator: the optimising executors rewrite a script for gradients, and none of that pays here.
+    const torch::jit::GraphOptimizerEnabledGuard plain(false);
+    return module.get_method(training ? "train_forward" : "forward")({indices, offsets, dense}).toTensor();
   }
 };
 
@@ -136,9 +113,9 @@ struct TowerNet {
 // The rows of both towers stand in one table, so that they can be shared.
 struct TorchTrainer::Impl {
   TrainerOptions options;
+  Parameter table;
   TowerNet item;
   TowerNet user;
-  Parameter table;
   at::Tensor item_rows;
   at::Tensor user_rows;
   std::int64_t steps = 0;
@@ -146,30 +123,37 @@ struct TorchTrainer::Impl {
   [[nodiscard]] const TowerNet& Of(Side side) const { return side == Side::kItem ? item : user; }
   [[nodiscard]] const at::Tensor& RowsOf(Side side) const { return side == Side::kItem ? item_rows : user_rows; }
   [[nodiscard]] at::Tensor Forward(Side side, const TowerInput& input, bool training) const {
-    return Of(side).Forward(table.value, RowsOf(side), input, training);
+    return Of(side).Forward(RowsOf(side), input, training);
+  }
+  // In the order in which they are stepped and stored.
+  [[nodiscard]] std::vector<Parameter*> Trained() {
+    std::vector<Parameter*> all = {&table};
+    for (TowerNet* net : {&item, &user}) {
+      for (Parameter& parameter : net->parameters) all.push_back(&parameter);
+    }
+    return all;
   }
 };
 
 TorchTrainer::TorchTrainer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TorchTrainer::~TorchTrainer() = default;
 
-Result<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(const TrainerOptions& options, const TowerShape& item,
-                                                           const TowerShape& user) {
+Result<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(const TrainerOptions& options) {
   try {
     at::manual_seed(options.seed);  // dropout draws from the global generator
     const at::Generator random = at::detail::createCPUGenerator(options.seed);
-    const std::int64_t rows = item.table_rows + user.table_rows;
-    Parameter table("table", at::empty({rows, options.embedding_dim}, at::kFloat).normal_(0, kInitialDeviation, random),
-                    true);
-    TowerNet item_net(item, options, -1, random);
-    TowerNet user_net(user, options, options.attention_bag, random);
-    const at::Tensor item_rows = at::arange(item.table_rows, at::kLong);
-    at::Tensor user_rows = at::arange(item.table_rows, rows, at::kLong);
+    const std::int64_t rows = options.item.shape.table_rows + options.user.shape.table_rows;
+    Parameter table(
+        "table", at::empty({rows, options.item.embedding_dim}, at::kFloat).normal_(0, kInitialDeviation, random), true);
+    TowerNet item_net(options.item, table, random);
+    TowerNet user_net(options.user, table, random);
+    const at::Tensor item_rows = at::arange(options.item.shape.table_rows, at::kLong);
+    at::Tensor user_rows = at::arange(options.item.shape.table_rows, rows, at::kLong);
     for (std::size_t i = 0; i < options.shared_rows.size(); ++i) {
       if (options.shared_rows[i] >= 0) user_rows.data_ptr<std::int64_t>()[i] = options.shared_rows[i];
     }
     return std::unique_ptr<TorchTrainer>(new TorchTrainer(std::make_unique<Impl>(
-        Impl{options, std::move(item_net), std::move(user_net), std::move(table), item_rows, user_rows})));
+        Impl{options, std::move(table), std::move(item_net), std::move(user_net), item_rows, user_rows})));
   } catch (const std::exception& e) {
     return Internal(StrCat("the towers cannot be made: ", e.what()));
   }
@@ -196,10 +180,7 @@ Result<double> TorchTrainer::Step(const TowerInput& users, const TrainingBatch& 
     if (!std::isfinite(value)) return Internal("the loss is not finite: lower the learning rate");
     loss.backward();
     ++impl_->steps;
-    impl_->table.Step(learning_rate, impl_->steps);
-    for (TowerNet* net : {&impl_->item, &impl_->user}) {
-      for (Parameter& parameter : net->parameters) parameter.Step(learning_rate, impl_->steps);
-    }
+    for (Parameter* parameter : impl_->Trained()) parameter->Step(learning_rate, impl_->steps);
     return value;
   } catch (const std::exception& e) {
     return Internal(StrCat("training step: ", e.what()));
@@ -219,9 +200,7 @@ Result<std::vector<float>> TorchTrainer::Embed(Side side, const TowerInput& inpu
 
 std::vector<TowerParameter> TorchTrainer::Parameters(Side side) const {
   const auto copy = [](const std::string& name, const at::Tensor& parameter) {
-    const at::Tensor value = parameter.detach().contiguous();
-    const float* begin = value.data_ptr<float>();
-    return TowerParameter{name, value.sizes().vec(), std::vector<float>(begin, begin + value.numel())};
+    return TowerParameter{name, parameter.sizes().vec(), Values(parameter)};
   };
   const at::NoGradGuard no_grad;
   std::vector<TowerParameter> copies;
@@ -233,34 +212,49 @@ std::vector<TowerParameter> TorchTrainer::Parameters(Side side) const {
 }
 
 std::string TorchTrainer::ForwardSource(Side side) const {
-  const TowerNet& net = impl_->Of(side);
-  const int width = impl_->options.embedding_dim;
-  const std::string pooled =
-      net.attention_bag < 0
-          ? "    bags = torch.embedding_bag(self.table, indices, offsets, False, 1, False, None, False)[0]\n"
-          : StrCat(R"(    rows = torch.embedding(self.table, indices)
-    total = indices.size(0)
-    ends = torch.cat([offsets[1:], torch.full_like(offsets[0:1], total)])
-    bag = torch.repeat_interleave(torch.arange(offsets.size(0)), ends - offsets)
-    age = torch.clamp(torch.arange(total) - offsets.index_select(0, bag), 0, )",
-                   impl_->options.history - 1, R"()
-    elsewhere = torch.ne(torch.remainder(bag, )",
-                   net.shape.bags, "), ", net.attention_bag, R"()
-    score = (torch.mv(rows, self.query) + self.recency.index_select(0, age)).masked_fill(elsewhere, 0.0)
-    weight = torch.exp(torch.clamp(score, -20.0, 20.0))
-    sums = torch.zeros([offsets.size(0)]).index_add(0, bag, weight)
-    share = weight / sums.index_select(0, bag)
-    bags = torch.zeros([offsets.size(0), )",
-                   width, R"(]).index_add(0, bag, rows * share.unsqueeze(1))
-)");
-  return StrCat(R"(
-def forward(self, indices: Tensor, offsets: Tensor, dense: Tensor) -> Tensor:
-)",
-                pooled, "    x = torch.cat([bags.reshape([dense.size(0), ", net.shape.bags * width, R"(]), dense], 1)
-    hidden = torch.relu(torch.addmm(self.b1, x, self.w1))
-    out = torch.addmm(self.b2, hidden, self.w2) + torch.mm(x, self.skip)
-    return out / torch.clamp_min(torch.norm(out, 2, [1], True), 1e-12)
-)");
+  return ForwardSourceOf(side == Side::kItem ? impl_->options.item : impl_->options.user, "forward", false);
+}
+
+TrainerState TorchTrainer::State() const {
+  TrainerState state;
+  state.steps = impl_->steps;
+  const at::Tensor generator = at::detail::getDefaultCPUGenerator().get_state();
+  state.generator.assign(reinterpret_cast<const char*>(generator.data_ptr<std::uint8_t>()),
+                         static_cast<std::size_t>(generator.numel()));
+  for (const Parameter* parameter : impl_->Trained()) {
+    state.parameters.push_back(
+        {parameter->name, Values(parameter->value), Values(parameter->first), Values(parameter->second)});
+  }
+  return state;
+}
+
+Status TorchTrainer::Restore(const TrainerState& state) {
+  const std::vector<Parameter*> trained = impl_->Trained();
+  if (state.parameters.size() != trained.size() || state.steps < 0) {
+    return Corruption("the state holds other parameters than these towers have");
+  }
+  for (std::size_t i = 0; i < trained.size(); ++i) {
+    const ParameterState& from = state.parameters[i];
+    const Parameter& to = *trained[i];
+    const auto count = static_cast<std::size_t>(to.value.numel());
+    if (from.name != to.name || from.value.size() != count || from.first.size() != count ||
+        from.second.size() != count) {
+      return Corruption(StrCat("the state of parameter `", to.name, "` is not one of these towers"));
+    }
+    std::copy(from.value.begin(), from.value.end(), to.value.data_ptr<float>());
+    std::copy(from.first.begin(), from.first.end(), to.first.data_ptr<float>());
+    std::copy(from.second.begin(), from.second.end(), to.second.data_ptr<float>());
+  }
+  impl_->steps = state.steps;
+  try {
+    const std::span<const char> bytes(state.generator);
+    const at::Tensor generator = View(bytes, {static_cast<std::int64_t>(bytes.size())}, at::kByte).clone();
+    at::Generator global = at::detail::getDefaultCPUGenerator();
+    global.set_state(generator);
+  } catch (const std::exception&) {
+    return Corruption("the state of the random generator is not one of this LibTorch");
+  }
+  return Status::Ok();
 }
 
 }  // namespace freshet

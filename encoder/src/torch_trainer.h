@@ -1,9 +1,9 @@
 // Two towers in training, behind a face without LibTorch.
 //
 // Place in the flow: training.cc feeds it batches and takes parameters out. One embedding table (sparse
-// gradients, Adam on the touched rows only: dense Adam over tables dominates the cost), then linear, ReLU, linear,
-// beside a linear skip; L2 normalisation. Exceptions of LibTorch end here. Not thread-safe. Deterministic by seed on
-// one thread.
+// gradients, Adam on the touched rows only: dense Adam over tables dominates the cost), then what tower_source.h
+// composes. The script that is trained is the script that is served. Exceptions of LibTorch end here. Not thread-safe.
+// Deterministic by seed on one thread; State() and Restore() continue it to the bit.
 #pragma once
 
 #include <cstdint>
@@ -14,16 +14,14 @@
 
 #include "freshet/core/status.h"
 #include "torch_tower.h"
+#include "tower_source.h"
 
 namespace freshet {
 
 struct TrainerOptions {
-  int embedding_dim = 32;
-  int hidden = 128;
-  int history = 50;  // positions that attention tells apart
+  TowerDesign item;
+  TowerDesign user;
   double temperature = 0.07;
-  double dropout = 0;
-  int attention_bag = -1;                 // of the user tower: pooled by attention; -1: all bags are means
   std::vector<std::int64_t> shared_rows;  // per row of the user's table: the row of the item's it is, or -1; or empty
   std::uint64_t seed = 1;
 };
@@ -44,12 +42,26 @@ struct TrainingBatch {
   }
 };
 
+// A parameter and its two moments, equally long.
+struct ParameterState {
+  std::string name;
+  std::vector<float> value;
+  std::vector<float> first;
+  std::vector<float> second;
+};
+
+struct TrainerState {
+  std::int64_t steps = 0;
+  std::string generator;  // of dropout; LibTorch's own bytes
+  std::vector<ParameterState> parameters;
+};
+
 enum class Side { kItem, kUser };
 
 class TorchTrainer {
  public:
-  [[nodiscard]] static Result<std::unique_ptr<TorchTrainer>> Create(const TrainerOptions& options,
-                                                                    const TowerShape& item, const TowerShape& user);
+  // Errors: kInternal, with the script compiler's message.
+  [[nodiscard]] static Result<std::unique_ptr<TorchTrainer>> Create(const TrainerOptions& options);
   ~TorchTrainer();
 
   // One step of InfoNCE: all columns but its own are a user's negatives. Returns the loss. Errors: kInternal.
@@ -62,6 +74,10 @@ class TorchTrainer {
   [[nodiscard]] std::vector<TowerParameter> Parameters(Side side) const;
   // The `forward` that computes the same from these parameters.
   [[nodiscard]] std::string ForwardSource(Side side) const;
+
+  [[nodiscard]] TrainerState State() const;
+  // Errors: kCorruption when the state is not one of a trainer with these options; this one must not be used then.
+  Status Restore(const TrainerState& state);
 
  private:
   struct Impl;

@@ -1,12 +1,14 @@
 #include "training_data.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "dataset.h"
 #include "feature_builder.h"
+#include "freshet/core/checksum.h"
 #include "freshet/core/strings.h"
 
 namespace freshet {
@@ -188,6 +190,30 @@ std::vector<std::int64_t> InputCache::SharedRows() const {
     if (!ids.empty()) rows[static_cast<std::size_t>(history_rows_[item])] = ids[0];
   }
   return rows;
+}
+
+std::string InputCache::Fingerprint(const TrainingData& data) const {
+  Xxh3Stream hash;
+  const auto add = [&](const auto& values) {
+    const std::uint64_t size = values.size();
+    hash.Update({reinterpret_cast<const char*>(&size), sizeof(size)});
+    hash.Update({reinterpret_cast<const char*>(values.data()), size * sizeof(values[0])});
+  };
+  add(data.item_spec.ToYaml(0));
+  add(data.user_spec.ToYaml(0));
+  for (const TowerInput* input : {&items_, &users_}) {
+    add(input->indices);
+    add(input->offsets);
+    add(input->dense);
+  }
+  for (const ItemUpdate& item : data.items) add(item.item_id);
+  for (const auto& sequence : data.sequences) add(sequence);
+  for (const TrainingExample& one : data.examples) add(std::array{one.user, one.position, one.earlier});
+  for (const ValidationCase& one : data.validation) {
+    add(std::array{one.user});
+    add(one.items);
+  }
+  return hash.Hex();
 }
 
 void InputCache::AppendItem(std::int32_t item, bool hide_id, TowerInput* input) const {

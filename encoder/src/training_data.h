@@ -54,6 +54,8 @@ class InputCache {
   [[nodiscard]] int history_bag() const { return history_bag_; }
   // For each row of the user tower's table, the row of the item tower's that stands for the same item; -1: none does.
   [[nodiscard]] std::vector<std::int64_t> SharedRows() const;
+  // A hash of everything in `data` that training reads; REQUIRES: what this cache was made from.
+  [[nodiscard]] std::string Fingerprint(const TrainingData& data) const;
 
  private:
   const FeatureSpec& item_spec_;

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <random>
 
+#include "freshet/core/fault.h"
 #include "freshet/core/file.h"
 #include "freshet/encoder/package.h"
 #include "freshet_test/test_support.h"
@@ -133,6 +134,17 @@ TEST_F(TrainingTest, EveryLossAndPoolingBeatsPopularity) {
       [](TrainOptions* o) { o->pooling = "attention"; },
       [](TrainOptions* o) { o->share_items = true; },
       [](TrainOptions* o) {
+        o->pooling = "gru";
+        o->dropout = 0.1;
+        o->epochs = 8;
+      },
+      [](TrainOptions* o) {
+        o->pooling = "self-attention";
+        o->share_items = true;
+        o->dropout = 0.1;
+        o->epochs = 8;
+      },
+      [](TrainOptions* o) {
         o->loss = "full";
         o->pooling = "attention";
         o->share_items = true;
@@ -155,7 +167,7 @@ TEST_F(TrainingTest, EveryLossAndPoolingBeatsPopularity) {
     ASSERT_OK(package);
     const auto users = (*package)->LoadUserEncoder();
     ASSERT_OK(users);
-    // Attention reads the order of a history, a mean does not.
+    // All but the mean read the order of a history.
     const auto embed = [&](const std::string& older, const std::string& newer) {
       std::vector<float> vector(16);
       EXPECT_OK((*users)->Encode({"u", {}, {{older, "view", 1.0, 1}, {newer, "view", 1.0, 2}}}, vector));
@@ -167,7 +179,7 @@ TEST_F(TrainingTest, EveryLossAndPoolingBeatsPopularity) {
     for (std::size_t i = 0; i < forward.size(); ++i) {
       apart = std::max(apart, std::abs(static_cast<double>(forward[i]) - static_cast<double>(backward[i])));
     }
-    if (options.pooling == "attention") {
+    if (options.pooling != "mean") {
       EXPECT_GT(apart, 1e-4) << "way " << number;
     } else {
       EXPECT_LT(apart, 1e-5) << "way " << number;
@@ -184,6 +196,79 @@ TEST_F(TrainingTest, StopsWhenValidationNoLongerGetsBetter) {
   ASSERT_OK(report);
   EXPECT_LT(epochs, 60);
   EXPECT_EQ(report->best_epoch, epochs - 1);
+}
+
+// Stopped within an epoch, at its end, after its last: continued, every weight and every golden is the same.
+TEST_F(TrainingTest, ResumesToTheSameModel) {
+  TrainOptions options = Options("whole");
+  options.epochs = 3;
+  options.dropout = 0.2;
+  options.pooling = "gru";
+  options.uniform_negatives = 16;
+  options.checkpoint_seconds = 0;  // after every batch
+  const Result<TrainReport> whole = Train(options, nullptr);
+  ASSERT_OK(whole);
+  const std::string weights = *ReadFile(dir_ / "whole/user_tower.pt");
+  EXPECT_FALSE(FileExists(dir_ / "whole.checkpoint"));
+
+  options.out_directory = dir_ / "parts";
+  options.resume = true;
+  int stops = 0;
+  for (const char* stop : {"train.after_batch=stop@1", "train.after_batch=stop@5", "train.before_validation=stop@1",
+                           "train.after_epoch=stop@1", "train.after_batch=stop@30", "train.after_epoch=stop@1"}) {
+    ASSERT_OK(ArmFaults(stop));
+    const Result<TrainReport> part = Train(options, nullptr);
+    if (part.ok()) break;
+    ++stops;
+    EXPECT_EQ(part.status().code(), Code::kInternal) << part.status().ToString();
+    EXPECT_FALSE(FileExists(dir_ / "parts/model.yaml"));
+  }
+  EXPECT_GE(stops, 5);
+  ASSERT_OK(ArmFaults(""));
+  const Result<TrainReport> parts = Train(options, nullptr);
+  ASSERT_OK(parts);
+  EXPECT_TRUE(parts->resumed);
+  EXPECT_EQ(parts->space_id, whole->space_id);
+  EXPECT_EQ(*ReadFile(dir_ / "parts/goldens.json"), *ReadFile(dir_ / "whole/goldens.json"));
+  ASSERT_EQ(parts->epochs.size(), whole->epochs.size());
+  for (std::size_t i = 0; i < parts->epochs.size(); ++i) {
+    EXPECT_EQ(parts->epochs[i].loss, whole->epochs[i].loss);
+    EXPECT_EQ(parts->epochs[i].recall, whole->epochs[i].recall);
+  }
+  EXPECT_FALSE(FileExists(dir_ / "parts.checkpoint"));
+}
+
+TEST_F(TrainingTest, ResumesNothingThatIsNotItsOwn) {
+  TrainOptions options = Options("model");
+  options.checkpoint_seconds = 0;
+  options.resume = true;
+  ASSERT_OK(ArmFaults("train.after_batch=stop@5"));
+  ASSERT_EQ(Train(options, nullptr).status().code(), Code::kInternal);
+  ASSERT_OK(ArmFaults(""));
+  const std::string path = dir_ / "model.checkpoint";
+  const std::string good = *ReadFile(path);
+
+  TrainOptions other = options;
+  other.learning_rate = 0.02;
+  const Status settings = Train(other, nullptr).status();
+  EXPECT_EQ(settings.code(), Code::kFailedPrecondition);
+  EXPECT_NE(settings.message().find("learning_rate 0.01"), std::string::npos) << settings.message();
+  other = options;
+  other.until_ms = 3900;
+  const Status data = Train(other, nullptr).status();
+  EXPECT_EQ(data.code(), Code::kFailedPrecondition);
+  EXPECT_NE(data.message().find("other data"), std::string::npos) << data.message();
+
+  std::string bad = good;
+  bad[bad.size() / 2] = static_cast<char>(bad[bad.size() / 2] ^ 1);
+  ASSERT_OK(WriteFileAtomically(path, bad));
+  const Status damaged = Train(options, nullptr).status();
+  EXPECT_EQ(damaged.code(), Code::kCorruption);
+  EXPECT_NE(damaged.message().find("model.checkpoint"), std::string::npos) << damaged.message();
+  EXPECT_EQ(ReadFile(dir_ / "model/model.yaml").status().code(), Code::kNotFound);
+
+  options.resume = false;  // without it the checkpoint is not even read
+  EXPECT_OK(Train(options, nullptr));
 }
 
 TEST_F(TrainingTest, WritesNothingWhenItFails) {
@@ -211,6 +296,9 @@ TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
       [](TrainOptions* o) { o->id_dropout = 1; },
       [](TrainOptions* o) { o->threads = 0; },
       [](TrainOptions* o) { o->pooling = "max"; },
+      [](TrainOptions* o) { o->blocks = 0; },
+      [](TrainOptions* o) { o->heads = 3; },
+      [](TrainOptions* o) { o->checkpoint_seconds = -1; },
       [](TrainOptions* o) { o->loss = "hinge"; },
       [](TrainOptions* o) { o->dropout = 1; },
       [](TrainOptions* o) { o->stranger_share = -0.1; },

@@ -2,8 +2,9 @@
 //
 // Place in the flow: `freshet train`; off the stream. InfoNCE with in-batch negatives and logQ correction (Yi et al.,
 // "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019). The result is a
-// package like any other. Deterministic by seed on one thread. Errors: kConfig, kInvalidArgument (the data cannot be
-// trained on: says what to do), kIoError.
+// package like any other. Deterministic by seed on one thread, also across a kill and a resumption. Errors: kConfig,
+// kInvalidArgument (the data cannot be trained on: says what to do), kFailedPrecondition and kCorruption (a checkpoint
+// that does not belong here, or is damaged), kIoError.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +34,9 @@ struct TrainOptions {
   int history = 50;
   double learning_rate = 0.003;
   double temperature = 0.07;
-  std::string pooling = "mean";     // of the history: mean, or attention (content and recency)
+  std::string pooling = "mean";     // of the history: mean, attention (content and recency), gru, self-attention
+  int blocks = 2;                   // of self-attention
+  int heads = 2;                    // of each block; divides embedding_dim
   bool share_items = false;         // the history reads the item tower's own id embeddings
   std::string loss = "in-batch";    // in-batch negatives with logQ correction, or full: softmax over the catalogue
   int uniform_negatives = 0;        // in-batch: as many more a batch, drawn evenly from the catalogue
@@ -48,6 +51,10 @@ struct TrainOptions {
   double id_dropout = 0.2;  // share of training rows whose item id is hidden, so that content learns to carry new items
   std::uint64_t seed = 1;
   int threads = 1;
+  // Beside out_directory lies `<out_directory>.checkpoint` until the package is written; it is renewed after each epoch
+  // and where this time has passed. `resume` continues from it, or begins where there is none.
+  double checkpoint_seconds = 60;
+  bool resume = false;
   Status Validate() const;
 };
 
@@ -59,6 +66,14 @@ struct TrainProgress {
   double examples_per_second = 0;
   double recall = -1;      // recommendation recall at validation_k on validation, at the end of an epoch; -1: not yet
   double popularity = -1;  // the same for the popularity baseline
+  double seconds = 0;      // since the beginning, without the time between a kill and a resumption
+};
+
+struct EpochRecord {
+  int epoch = 0;
+  double loss = 0;
+  double recall = 0;
+  double seconds = 0;  // at its end
 };
 
 struct TrainReport {
@@ -71,6 +86,8 @@ struct TrainReport {
   double recall = 0;  // at validation_k, of the epoch that was kept (the best on validation)
   double popularity_recall = 0;
   int best_epoch = 0;
+  bool resumed = false;             // from a checkpoint
+  std::vector<EpochRecord> epochs;  // all of them, those before a resumption too
   double seconds = 0;
 };
 

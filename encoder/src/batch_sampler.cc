@@ -1,0 +1,105 @@
+#include "batch_sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace freshet {
+
+BatchSampler::BatchSampler(const TrainOptions& options, const TrainingData& data, const InputCache& cache,
+                           std::mt19937_64* random)
+    : options_(options), data_(data), cache_(cache), random_(random), order_(data.examples.size()) {
+  log_q_.reserve(data_.items.size());
+  for (const std::int64_t count : data_.item_counts) {
+    const double share =
+        static_cast<double>(std::max<std::int64_t>(count, 1)) / static_cast<double>(data_.examples.size());
+    log_q_.push_back(static_cast<float>(std::log(share)));
+  }
+  const auto examples = static_cast<std::int64_t>(data_.examples.size());
+  steps_per_epoch_ = std::max<std::int64_t>(1, examples / options_.batch_size);
+  std::iota(order_.begin(), order_.end(), 0U);
+}
+
+bool BatchSampler::SetOrder(const std::vector<std::uint32_t>& order) {
+  if (order.size() != order_.size()) return false;
+  std::vector<bool> taken(order.size());
+  for (const std::uint32_t example : order) {
+    if (example >= order.size() || taken[example]) return false;
+    taken[example] = true;
+  }
+  order_ = order;
+  return true;
+}
+
+std::size_t BatchSampler::Fill(std::int64_t step) {
+  // The remainder that fills no batch is part of another epoch's batches: each epoch has its own order.
+  const auto bound = [&](std::int64_t at) {
+    return static_cast<std::size_t>(at) * order_.size() / static_cast<std::size_t>(steps_per_epoch_);
+  };
+  users_.Clear();
+  batch_.Clear();
+  for (std::size_t i = bound(step); i < bound(step + 1); ++i) AddExample(data_.examples[order_[i]]);
+  AddNegatives();
+  return bound(step + 1) - bound(step);
+}
+
+// The history of an example: everything before it, or only what is of an earlier time, by turns. The first teaches
+// what belongs into one basket, the second what people come back for; a request may stand at either moment. A share
+// of it is left out, a different one each epoch, so that no single item of a history is learned by heart.
+std::span<const std::int32_t> BatchSampler::HistoryOf(const TrainingExample& example) {
+  if (options_.stranger_share > 0 && UnitInterval() < options_.stranger_share) return {};
+  const std::int32_t end = UnitInterval() < 0.5 ? example.earlier : example.position;
+  const std::size_t count = std::min(static_cast<std::size_t>(end), static_cast<std::size_t>(options_.history));
+  const auto newest = std::span(data_.sequences[static_cast<std::size_t>(example.user)])
+                          .subspan(static_cast<std::size_t>(end) - count, count);
+  history_.clear();
+  for (const std::int32_t item : newest) {
+    if (UnitInterval() >= options_.history_dropout) history_.push_back(item);
+  }
+  return history_;
+}
+
+void BatchSampler::AddExample(const TrainingExample& example) {
+  const std::vector<std::int32_t>& sequence = data_.sequences[static_cast<std::size_t>(example.user)];
+  const std::int32_t item = sequence[static_cast<std::size_t>(example.position)];
+  cache_.AppendUser(example.user, HistoryOf(example), &users_);
+  batch_.weights.push_back(static_cast<float>(std::pow(static_cast<double>(sequence.size()), -options_.user_weight)));
+  if (options_.loss == "full") {
+    batch_.targets.push_back(item);
+    return;
+  }
+  batch_.targets.push_back(batch_.items.rows);
+  AddItem(item, log_q_[static_cast<std::size_t>(item)]);
+}
+
+void BatchSampler::AddItem(std::int32_t item, float log_q) {
+  cache_.AppendItem(item, UnitInterval() < options_.id_dropout, &batch_.items);
+  batch_.numbers.push_back(item);
+  batch_.log_q.push_back(log_q);
+}
+
+// Those that no pair of the batch brings: the whole catalogue, or a few drawn evenly from it.
+void BatchSampler::AddNegatives() {
+  const std::size_t count = data_.items.size();
+  if (options_.loss == "full") {
+    for (std::size_t i = 0; i < count; ++i) AddItem(static_cast<std::int32_t>(i), 0);
+    return;
+  }
+  const auto pairs = static_cast<double>(batch_.targets.size());
+  const auto drawn = static_cast<double>(options_.uniform_negatives);
+  if (drawn == 0) return;
+  // A column's share is now that of the mixture (Yang et al., "Mixed negative sampling", WWW 2020).
+  const auto mixed = [&](std::size_t item) {
+    const double share = std::exp(static_cast<double>(log_q_[item]));
+    return static_cast<float>(std::log((pairs * share + drawn / static_cast<double>(count)) / (pairs + drawn)));
+  };
+  for (std::size_t i = 0; i < batch_.log_q.size(); ++i) {
+    batch_.log_q[i] = mixed(static_cast<std::size_t>(batch_.numbers[i]));
+  }
+  for (int i = 0; i < options_.uniform_negatives; ++i) {
+    const std::size_t item = (*random_)() % count;
+    AddItem(static_cast<std::int32_t>(item), mixed(item));
+  }
+}
+
+}  // namespace freshet

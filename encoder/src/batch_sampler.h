@@ -1,0 +1,60 @@
+// Batches of training: pairs in a new order each epoch, their histories, their negatives.
+//
+// Place in the flow: TrainingData -> BatchSampler -> TorchTrainer::Step. Draws from the generator that it is given, so
+// that generator, order and position say where it stands. Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "freshet/encoder/training.h"
+#include "torch_trainer.h"
+#include "training_data.h"
+
+namespace freshet {
+
+// Our own, because std::shuffle gives different orders in different standard libraries.
+template <typename T>
+void Shuffle(std::vector<T>* values, std::mt19937_64* random) {
+  for (std::size_t i = values->size(); i > 1; --i) std::swap((*values)[i - 1], (*values)[(*random)() % i]);
+}
+
+class BatchSampler {
+ public:
+  // All must outlive it.
+  BatchSampler(const TrainOptions& options, const TrainingData& data, const InputCache& cache, std::mt19937_64* random);
+
+  void StartEpoch() { Shuffle(&order_, random_); }
+  // Fills users() and batch() with step `step` of steps_per_epoch(). Returns the pairs in it.
+  std::size_t Fill(std::int64_t step);
+
+  [[nodiscard]] std::int64_t steps_per_epoch() const { return steps_per_epoch_; }
+  [[nodiscard]] const TowerInput& users() const { return users_; }
+  [[nodiscard]] const TrainingBatch& batch() const { return batch_; }
+  [[nodiscard]] const std::vector<std::uint32_t>& order() const { return order_; }
+  // False, and nothing changes, when `order` does not hold each example once.
+  [[nodiscard]] bool SetOrder(const std::vector<std::uint32_t>& order);
+
+ private:
+  [[nodiscard]] double UnitInterval() { return static_cast<double>((*random_)() >> 11) * 0x1.0p-53; }
+  [[nodiscard]] std::span<const std::int32_t> HistoryOf(const TrainingExample& example);
+  void AddExample(const TrainingExample& example);
+  void AddItem(std::int32_t item, float log_q);
+  void AddNegatives();
+
+  const TrainOptions& options_;
+  const TrainingData& data_;
+  const InputCache& cache_;
+  std::mt19937_64* const random_;
+  std::vector<float> log_q_;  // per item
+  std::int64_t steps_per_epoch_ = 1;
+  std::vector<std::uint32_t> order_;
+  // Reused from batch to batch:
+  TowerInput users_;
+  TrainingBatch batch_;
+  std::vector<std::int32_t> history_;
+};
+
+}  // namespace freshet

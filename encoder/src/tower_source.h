@@ -1,0 +1,50 @@
+// What the towers of the trainer are made of: parameters, and one TorchScript that computes the same in training and in
+// serving.
+//
+// Place in the flow: torch_trainer.cc compiles the script and trains its parameters; the package carries both. No
+// LibTorch here. Pure functions, thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "torch_tower.h"
+
+namespace freshet {
+
+// How a user's history becomes one vector. All but kMean stand beside or in place of the mean of the history's items.
+enum class Pooling {
+  kMean,
+  kAttention,      // softmax over what an item is and how long ago it was taken
+  kGru,            // a gated recurrent unit from the oldest to the newest (Hidasi et al., ICLR 2016), beside the mean
+  kSelfAttention,  // causal self-attention with position embeddings (Kang and McAuley, "SASRec", ICDM 2018), likewise
+};
+
+struct TowerDesign {
+  TowerShape shape;
+  int embedding_dim = 32;
+  int hidden = 128;
+  double dropout = 0;  // in training only
+  // Of the user tower; elsewhere every bag is a mean.
+  Pooling pooling = Pooling::kMean;
+  int history_bag = -1;
+  int history = 50;  // positions that are told apart; older items are not read by kGru and kSelfAttention
+  int blocks = 2;    // of self-attention
+  int heads = 2;     // of each; divides embedding_dim
+};
+
+struct ParameterDesign {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  double deviation = 0;  // normal around 0; with 0 the constant
+  double constant = 0;
+};
+
+// Without the embedding table, which is the parameter `table` [rows, embedding_dim].
+[[nodiscard]] std::vector<ParameterDesign> ParametersOf(const TowerDesign& design);
+
+// `def NAME(self, indices, offsets, dense)`, with dropout where `training`. Rows of a batch do not touch each other.
+[[nodiscard]] std::string ForwardSourceOf(const TowerDesign& design, const std::string& name, bool training);
+
+}  // namespace freshet

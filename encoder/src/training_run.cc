@@ -1,0 +1,345 @@
+#include "training_run.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <random>
+#include <sstream>
+
+#include "batch_sampler.h"
+#include "checkpoint.h"
+#include "freshet/core/clock.h"
+#include "freshet/core/fault.h"
+#include "freshet/core/file.h"
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
+#include "goldens.h"
+#include "model_manifest.h"
+#include "package_writer.h"
+#include "tower_encoders.h"
+#include "validator.h"
+
+namespace freshet {
+namespace {
+
+constexpr std::size_t kMaxValidationUsers = 5000;  // beyond, a fixed sample
+constexpr std::size_t kGoldenRows = 4;
+constexpr std::int64_t kProgressEvery = 20;  // batches
+constexpr std::size_t kMaxCheckpointBytes = std::size_t{1} << 36;
+
+TrainingData WithBoundedValidation(TrainingData data, std::mt19937_64* random) {
+  if (data.validation.size() > kMaxValidationUsers) {
+    Shuffle(&data.validation, random);
+    data.validation.resize(kMaxValidationUsers);
+  }
+  return data;
+}
+
+Pooling PoolingOf(const std::string& name) {
+  if (name == "attention") return Pooling::kAttention;
+  if (name == "gru") return Pooling::kGru;
+  return name == "self-attention" ? Pooling::kSelfAttention : Pooling::kMean;
+}
+
+TrainerOptions TrainerOptionsOf(const TrainOptions& options, const TrainingData& data, const InputCache& cache) {
+  TrainerOptions trainer;
+  trainer.item.shape = ShapeOf(data.item_spec, options.dim);
+  trainer.item.embedding_dim = options.embedding_dim;
+  trainer.item.hidden = options.hidden;
+  trainer.item.dropout = options.dropout;
+  trainer.user = trainer.item;
+  trainer.user.shape = ShapeOf(data.user_spec, options.dim);
+  trainer.user.pooling = PoolingOf(options.pooling);
+  trainer.user.history_bag = cache.history_bag();
+  trainer.user.history = options.history;
+  trainer.user.blocks = options.blocks;
+  trainer.user.heads = options.heads;
+  trainer.temperature = options.temperature;
+  if (options.share_items) trainer.shared_rows = cache.SharedRows();
+  trainer.seed = options.seed;
+  return trainer;
+}
+
+// The first items, one that nobody knows, the first validation users and a stranger; their vectors are computed by the
+// network in training, through the same extraction as in serving.
+Goldens GoldenInputs(const TrainOptions& options, const TrainingData& data) {
+  Goldens goldens;
+  const std::size_t count = std::min(kGoldenRows, data.items.size());
+  goldens.items.assign(data.items.begin(), data.items.begin() + static_cast<std::ptrdiff_t>(count));
+  for (ItemUpdate& item : goldens.items) item.attributes.clear();
+  goldens.items.emplace_back().item_id = "golden-unknown-item";
+  for (std::size_t i = 0; i < std::min(kGoldenRows, data.validation.size()); ++i) {
+    const auto number = static_cast<std::size_t>(data.validation[i].user);
+    UserContext user = data.users[number];
+    for (const std::int32_t item : data.sequences[number]) {
+      user.history.push_back({data.items[static_cast<std::size_t>(item)].item_id, "purchase", 1.0, 0});
+    }
+    const std::size_t keep = std::min(user.history.size(), static_cast<std::size_t>(options.history));
+    user.history.erase(user.history.begin(), user.history.end() - static_cast<std::ptrdiff_t>(keep));
+    goldens.users.push_back(std::move(user));
+  }
+  goldens.users.emplace_back().user_id = "golden-unknown-user";
+  return goldens;
+}
+
+bool SameShapes(const std::vector<TowerParameter>& a, const std::vector<TowerParameter>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const TowerParameter& x, const TowerParameter& y) {
+    return x.name == y.name && x.shape == y.shape;
+  });
+}
+
+class TrainingRun {
+ public:
+  TrainingRun(const TrainOptions& options, TrainingData data, const std::function<void(const TrainProgress&)>& progress)
+      : options_(options),
+        progress_(progress),
+        random_(options.seed),
+        data_(WithBoundedValidation(std::move(data), &random_)),
+        cache_(data_),
+        goldens_(GoldenInputs(options, data_)),
+        checkpoint_path_(CheckpointPath(options.out_directory)),
+        sampler_(options_, data_, cache_, &random_),
+        validator_(options_, data_, cache_) {}
+
+  Result<TrainReport> Run() {
+    InitTorch(options_.threads);
+    FRESHET_ASSIGN(trainer_, TorchTrainer::Create(TrainerOptionsOf(options_, data_, cache_)));
+    at_.settings = ResultSettings(options_);
+    at_.data = cache_.Fingerprint(data_);
+    FRESHET_TRY(BeginOrResume());
+    popularity_ = validator_.PopularityRecall();
+    while (at_.epoch <= options_.epochs && !OutOfPatience()) FRESHET_TRY(Epoch());
+    TrainReport report;
+    FRESHET_ASSIGN(report.space_id, Write());
+    report.items = static_cast<std::int64_t>(data_.items.size());
+    report.users = static_cast<std::int64_t>(data_.users.size());
+    report.train_pairs = static_cast<std::int64_t>(data_.examples.size());
+    report.validation_users = static_cast<std::int64_t>(data_.validation.size());
+    report.final_loss = at_.best.loss;
+    report.recall = at_.best.recall;
+    report.popularity_recall = popularity_;
+    report.best_epoch = at_.best.epoch;
+    report.resumed = resumed_;
+    report.epochs = at_.epochs;
+    // The package is in place; what is left of the way there is not needed any more.
+    std::error_code ignored;
+    std::filesystem::remove(checkpoint_path_, ignored);
+    return report;
+  }
+
+ private:
+  [[nodiscard]] bool OutOfPatience() const {
+    return options_.patience > 0 && at_.epoch - 1 - at_.best.epoch >= options_.patience;
+  }
+  [[nodiscard]] double Seconds() const {
+    return seconds_before_ + static_cast<double>(clock_.MonotonicUs() - started_us_) * 1e-6;
+  }
+
+  Status BeginOrResume() {
+    const bool exists = FileExists(checkpoint_path_);
+    if (!options_.resume) {
+      if (exists) {
+        LogWarning("train", "an unfinished training is started anew (--resume would continue it)",
+                   {{"checkpoint", checkpoint_path_}});
+      }
+      return Status::Ok();
+    }
+    if (!exists) {
+      LogInfo("train", "nothing to resume: training from the beginning", {{"checkpoint", checkpoint_path_}});
+      return Status::Ok();
+    }
+    if (const Status status = Resume(); !status.ok()) return status.Prefixed(checkpoint_path_);
+    resumed_ = true;
+    return Status::Ok();
+  }
+
+  Status Resume() {
+    FRESHET_ASSIGN(const std::string bytes, ReadFile(checkpoint_path_, kMaxCheckpointBytes));
+    FRESHET_ASSIGN(TrainingCheckpoint from, DecodeCheckpoint(bytes));
+    FRESHET_TRY(CheckContinues(from, at_.settings, at_.data));
+    const auto refuse = [](std::string_view what) { return Corruption(StrCat("the checkpoint ", what)); };
+    if (from.epoch > options_.epochs + 1 || from.step >= sampler_.steps_per_epoch() || from.best.epoch >= from.epoch ||
+        from.epochs.size() + 1 != static_cast<std::size_t>(from.epoch)) {
+      return refuse("stands outside of the training");
+    }
+    if (!sampler_.SetOrder(from.order)) return refuse("does not hold each example once");
+    std::istringstream random(from.random);
+    if (!(random >> random_)) return refuse("holds no state of the random generator");
+    if (from.best.epoch > 0) {
+      const auto dim = static_cast<std::size_t>(options_.dim);
+      if (!SameShapes(from.best.item, trainer_->Parameters(Side::kItem)) ||
+          !SameShapes(from.best.user, trainer_->Parameters(Side::kUser)) ||
+          from.best.golden_items.size() != goldens_.items.size() * dim ||
+          from.best.golden_users.size() != goldens_.users.size() * dim) {
+        return refuse("keeps an epoch of other towers");
+      }
+    }
+    FRESHET_TRY(trainer_->Restore(from.trainer));
+    LogInfo("train", "resumed", {{"epoch", StrCat(from.epoch)}, {"batch", StrCat(from.step)}});
+    from.trainer = {};
+    seconds_before_ = from.seconds;
+    at_ = std::move(from);
+    return Status::Ok();
+  }
+
+  // A training goes on without: what is lost is only that it could be resumed from here.
+  void SaveCheckpoint() {
+    saved_us_ = clock_.MonotonicUs();
+    at_.seconds = Seconds();
+    at_.order = sampler_.order();
+    std::ostringstream random;
+    random << random_;
+    at_.random = std::move(random).str();
+    at_.trainer = trainer_->State();
+    if (!parent_made_) {
+      const std::string parent = std::filesystem::path(checkpoint_path_).parent_path().string();
+      parent_made_ = parent.empty() || CreateDirectories(parent).ok();
+    }
+    if (const Status status = WriteFileAtomically(checkpoint_path_, EncodeCheckpoint(at_)); !status.ok()) {
+      LogWarning("train", "no checkpoint could be written; training goes on",
+                 {{"checkpoint", checkpoint_path_}, {"reason", status.message()}});
+    }
+    at_.trainer = {};
+  }
+
+  [[nodiscard]] bool CheckpointDue() const {
+    return static_cast<double>(clock_.MonotonicUs() - saved_us_) * 1e-6 >= options_.checkpoint_seconds;
+  }
+
+  Status Epoch() {
+    const std::int64_t steps = sampler_.steps_per_epoch();
+    const std::int64_t started_us = clock_.MonotonicUs();
+    TrainProgress state;
+    state.epoch = at_.epoch;
+    state.epochs = options_.epochs;
+    state.popularity = popularity_;
+    if (at_.step == 0) sampler_.StartEpoch();
+    const std::int64_t first_step = at_.step;
+    std::size_t pairs = 0;
+    while (at_.step < steps) {
+      pairs += sampler_.Fill(at_.step);
+      const double done = static_cast<double>(at_.step) / static_cast<double>(steps);
+      // Falls linearly to a tenth.
+      const double all_done = (at_.epoch - 1 + done) / options_.epochs;
+      FRESHET_ASSIGN(const double loss,
+                     trainer_->Step(sampler_.users(), sampler_.batch(), options_.learning_rate * (1 - 0.9 * all_done)));
+      at_.loss_sum += loss;
+      ++at_.step;
+      FRESHET_TRY(FaultPoint("train.after_batch"));
+      if (at_.step == steps) break;
+      if (CheckpointDue()) SaveCheckpoint();
+      if (progress_ && (at_.step - first_step) % kProgressEvery == 1) Report(pairs, started_us, &state);
+    }
+    FRESHET_TRY(FaultPoint("train.before_validation"));
+    FRESHET_ASSIGN(state.recall, validator_.Recall(*trainer_));
+    Report(pairs, started_us, &state);
+    at_.epochs.push_back({at_.epoch, state.loss, state.recall, Seconds()});
+    if (state.recall > at_.best.recall) FRESHET_TRY(Keep(state));
+    ++at_.epoch;
+    at_.step = 0;
+    at_.loss_sum = 0;
+    SaveCheckpoint();
+    return FaultPoint("train.after_epoch");
+  }
+
+  void Report(std::size_t pairs, std::int64_t started_us, TrainProgress* state) {
+    const double elapsed = static_cast<double>(clock_.MonotonicUs() - started_us) * 1e-6;
+    state->loss = at_.loss_sum / static_cast<double>(at_.step);
+    state->fraction = static_cast<double>(at_.step) / static_cast<double>(sampler_.steps_per_epoch());
+    state->examples_per_second = static_cast<double>(pairs) / std::max(elapsed, 1e-9);
+    state->seconds = Seconds();
+    if (progress_) progress_(*state);
+  }
+
+  Status Keep(const TrainProgress& state) {
+    KeptEpoch& best = at_.best;
+    best.epoch = state.epoch;
+    best.recall = state.recall;
+    best.loss = state.loss;
+    best.item = trainer_->Parameters(Side::kItem);
+    best.user = trainer_->Parameters(Side::kUser);
+    TowerInput input;
+    for (const ItemUpdate& item : goldens_.items) AppendItem(data_.item_spec, item, &input);
+    FRESHET_ASSIGN(best.golden_items, trainer_->Embed(Side::kItem, input));
+    input.Clear();
+    for (const UserContext& user : goldens_.users) AppendUser(data_.user_spec, user, &input);
+    FRESHET_ASSIGN(best.golden_users, trainer_->Embed(Side::kUser, input));
+    return Status::Ok();
+  }
+
+  // Both towers are loaded and must agree with the network that was trained before anything is written.
+  Result<std::string> Write() {
+    const KeptEpoch& best = at_.best;
+    PackageContents contents;
+    contents.manifest.name = options_.name;
+    contents.manifest.version = options_.version;
+    contents.manifest.dim = options_.dim;
+    contents.manifest.item = data_.item_spec;
+    contents.manifest.user = data_.user_spec;
+    contents.manifest.library_version = "LibTorch " + TorchVersion();
+    contents.goldens = goldens_;
+    const auto dim = static_cast<std::ptrdiff_t>(options_.dim);
+    auto row = best.golden_items.begin();
+    for (ItemUpdate& item : contents.goldens.items) {
+      item.vector.assign(row, row + dim);
+      row += dim;
+    }
+    for (row = best.golden_users.begin(); row != best.golden_users.end(); row += dim) {
+      contents.goldens.user_vectors.emplace_back(row, row + dim);
+    }
+    FRESHET_ASSIGN(contents.item_tower, SerializeTower(best.item, trainer_->ForwardSource(Side::kItem)));
+    FRESHET_ASSIGN(contents.user_tower, SerializeTower(best.user, trainer_->ForwardSource(Side::kUser)));
+
+    const Metric metric = contents.manifest.metric;
+    FRESHET_ASSIGN(std::unique_ptr<Tower> item,
+                   Tower::Load(contents.item_tower, ShapeOf(data_.item_spec, options_.dim)));
+    FRESHET_TRY(CheckGoldens(contents.goldens, metric, MakeTowerItemEncoder(contents.manifest, std::move(item)).get()));
+    FRESHET_ASSIGN(std::unique_ptr<Tower> user,
+                   Tower::Load(contents.user_tower, ShapeOf(data_.user_spec, options_.dim)));
+    FRESHET_TRY(CheckGoldens(contents.goldens, metric, *MakeTowerUserEncoder(contents.manifest, std::move(user))));
+    return WritePackage(std::move(contents), options_.out_directory);
+  }
+
+  const TrainOptions& options_;
+  const std::function<void(const TrainProgress&)>& progress_;
+  std::mt19937_64 random_;
+  const TrainingData data_;
+  const InputCache cache_;
+  const Goldens goldens_;  // without vectors
+  const std::string checkpoint_path_;
+  BatchSampler sampler_;
+  Validator validator_;
+  std::unique_ptr<TorchTrainer> trainer_;
+  const SystemClock clock_;
+  const std::int64_t started_us_ = clock_.MonotonicUs();
+  std::int64_t saved_us_ = started_us_;
+  double seconds_before_ = 0;  // the resumption
+  double popularity_ = 0;
+  bool resumed_ = false;
+  bool parent_made_ = false;
+  // Where the training stands. Order, generators and trainer live elsewhere; they are put in when it is written.
+  TrainingCheckpoint at_;
+};
+
+}  // namespace
+
+std::string ResultSettings(const TrainOptions& o) {
+  std::ostringstream out;
+  out.precision(17);
+  out << "name " << o.name << "\nmodel_version " << o.version << "\ndim " << o.dim << "\nembedding_dim "
+      << o.embedding_dim << "\nhidden " << o.hidden << "\nepochs " << o.epochs << "\nbatch_size " << o.batch_size
+      << "\nhistory " << o.history << "\nlearning_rate " << o.learning_rate << "\ntemperature " << o.temperature
+      << "\npooling " << o.pooling << "\nblocks " << o.blocks << "\nheads " << o.heads << "\nshare_items "
+      << o.share_items << "\nloss " << o.loss << "\nuniform_negatives " << o.uniform_negatives << "\ndropout "
+      << o.dropout << "\nhistory_dropout " << o.history_dropout << "\nstranger_share " << o.stranger_share
+      << "\nuser_weight " << o.user_weight << "\nmask_seen " << o.mask_seen << "\nvalidation_k " << o.validation_k
+      << "\npatience " << o.patience << "\nid_dropout " << o.id_dropout << "\nseed " << o.seed << "\nlibtorch "
+      << TorchVersion() << "\n";
+  return std::move(out).str();
+}
+
+Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData data,
+                                const std::function<void(const TrainProgress&)>& progress) {
+  return TrainingRun(options, std::move(data), progress).Run();
+}
+
+}  // namespace freshet

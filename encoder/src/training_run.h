@@ -1,0 +1,21 @@
+// One training, from extracted data to a package: epochs, checkpoints, the choice of the epoch.
+//
+// Place in the flow: called by Train() once the data is loaded. Not thread-safe.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "freshet/encoder/training.h"
+#include "training_data.h"
+
+namespace freshet {
+
+// What decides the result, as lines of `name value`; a checkpoint is continued under the same only.
+[[nodiscard]] std::string ResultSettings(const TrainOptions& options);
+
+// Errors as Train().
+[[nodiscard]] Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData data,
+                                              const std::function<void(const TrainProgress&)>& progress);
+
+}  // namespace freshet

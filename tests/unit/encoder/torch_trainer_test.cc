@@ -1,0 +1,143 @@
+#include "torch_trainer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+constexpr int kDim = 4;
+constexpr int kItems = 20;
+constexpr int kHistory = 5;
+
+// Users of two bags, the history second, over a table of kItems rows.
+TrainerOptions Options(Pooling pooling) {
+  TrainerOptions options;
+  options.item.shape = {kItems, 1, 0, kDim};
+  options.item.embedding_dim = 8;
+  options.item.hidden = 16;
+  options.user = options.item;
+  options.user.shape = {kItems, 2, 1, kDim};
+  options.user.pooling = pooling;
+  options.user.history_bag = 1;
+  options.user.history = kHistory;
+  options.seed = 3;
+  return options;
+}
+
+// Newest first, as in serving.
+void AddUser(const std::vector<std::int64_t>& history, TowerInput* input) {
+  input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));
+  input->indices.push_back(0);
+  input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));
+  input->indices.insert(input->indices.end(), history.begin(), history.end());
+  input->dense.push_back(0.5F);
+  ++input->rows;
+}
+
+double Apart(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double apart = 0;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    apart = std::max(apart, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+  }
+  return apart;
+}
+
+class SequenceTowerTest : public ::testing::TestWithParam<Pooling> {
+ protected:
+  void SetUp() override {
+    InitTorch(1);
+    auto trainer = TorchTrainer::Create(Options(GetParam()));
+    ASSERT_OK(trainer);
+    trainer_ = std::move(*trainer);
+    auto bytes = SerializeTower(trainer_->Parameters(Side::kUser), trainer_->ForwardSource(Side::kUser));
+    ASSERT_OK(bytes);
+    auto tower = Tower::Load(*bytes, Options(GetParam()).user.shape);
+    ASSERT_OK(tower);
+    tower_ = std::move(*tower);
+  }
+
+  std::vector<float> Embed(const std::vector<std::vector<std::int64_t>>& histories) {
+    TowerInput input;
+    for (const auto& history : histories) AddUser(history, &input);
+    const Result<std::vector<float>> trained = trainer_->Embed(Side::kUser, input);
+    EXPECT_OK(trained);
+    std::vector<float> served(static_cast<std::size_t>(input.rows) * kDim);
+    EXPECT_OK(tower_->Run(input, served));
+    EXPECT_LT(Apart(*trained, served), 1e-6) << "what is trained is what is served";
+    return served;
+  }
+
+  std::unique_ptr<TorchTrainer> trainer_;
+  std::unique_ptr<Tower> tower_;
+};
+
+TEST_P(SequenceTowerTest, PaddingAndNeighboursChangeNothing) {
+  const std::vector<std::vector<std::int64_t>> users = {{}, {3}, {4, 5, 6, 7, 8}, {9, 9}, {}, {1, 2, 3}};
+  const std::vector<float> together = Embed(users);
+  for (std::size_t i = 0; i < users.size(); ++i) {
+    const std::vector<float> row(together.begin() + static_cast<std::ptrdiff_t>(i) * kDim,
+                                 together.begin() + static_cast<std::ptrdiff_t>(i + 1) * kDim);
+    EXPECT_LT(Apart(row, Embed({users[i]})), 1e-6) << "user " << i;
+  }
+}
+
+TEST_P(SequenceTowerTest, ReadsOrderAndEveryPlace) {
+  const std::vector<float> whole = Embed({{1, 2, 3}});
+  EXPECT_GT(Apart(whole, Embed({{3, 2, 1}})), 1e-5);
+  EXPECT_GT(Apart(whole, Embed({{2, 1, 3}})), 1e-5);
+  EXPECT_GT(Apart(whole, Embed({{1, 2, 4}})), 1e-5) << "the oldest counts";
+  EXPECT_GT(Apart(Embed({{1}}), Embed({{}})), 1e-5);
+}
+
+// A step moves rows that were read, and no others: padding looks up nothing.
+TEST_P(SequenceTowerTest, TrainsOnlyTheRowsThatItRead) {
+  const auto table = [&] { return trainer_->State().parameters[0].value; };
+  const std::vector<float> before = table();
+  TowerInput users;
+  AddUser({5, 6}, &users);
+  AddUser({}, &users);
+  TrainingBatch batch;
+  for (const std::int64_t item : {2, 3}) {
+    batch.items.offsets.push_back(static_cast<std::int64_t>(batch.items.indices.size()));
+    batch.items.indices.push_back(item);
+    ++batch.items.rows;
+    batch.numbers.push_back(item);
+    batch.log_q.push_back(0);
+    batch.targets.push_back(static_cast<std::int64_t>(batch.targets.size()));
+    batch.weights.push_back(1);
+  }
+  ASSERT_OK(trainer_->Step(users, batch, 0.01));
+  const std::vector<float> after = table();
+  const std::size_t width = 8;
+  for (std::size_t row = 0; row < 2 * kItems; ++row) {
+    const bool moved = !std::equal(before.begin() + static_cast<std::ptrdiff_t>(row * width),
+                                   before.begin() + static_cast<std::ptrdiff_t>((row + 1) * width),
+                                   after.begin() + static_cast<std::ptrdiff_t>(row * width));
+    const bool read = row == 2 || row == 3 || row == kItems || row == kItems + 5 || row == kItems + 6;
+    EXPECT_EQ(moved, read) << "row " << row;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Poolings, SequenceTowerTest, ::testing::Values(Pooling::kGru, Pooling::kSelfAttention));
+
+TEST(TorchTrainerTest, RestoresOnlyItsOwnState) {
+  InitTorch(1);
+  const auto make = [](Pooling pooling) { return std::move(*TorchTrainer::Create(Options(pooling))); };
+  const auto trainer = make(Pooling::kGru);
+  const TrainerState good = trainer->State();
+  EXPECT_OK(trainer->Restore(good));
+  EXPECT_EQ(make(Pooling::kSelfAttention)->Restore(good).code(), Code::kCorruption);
+  TrainerState bad = good;
+  bad.parameters[1].second.pop_back();
+  EXPECT_EQ(make(Pooling::kGru)->Restore(bad).code(), Code::kCorruption);
+  bad = good;
+  bad.generator.resize(7);
+  EXPECT_EQ(make(Pooling::kGru)->Restore(bad).code(), Code::kCorruption);
+}
+
+}  // namespace
+}  // namespace freshet
