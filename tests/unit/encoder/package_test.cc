@@ -7,6 +7,7 @@
 #include "freshet/core/fault.h"
 #include "freshet/core/file.h"
 #include "freshet_test/test_support.h"
+#include "goldens.h"
 #include "model_manifest.h"
 #include "package_writer.h"
 #include "tiny_model.h"
@@ -289,6 +290,28 @@ TEST_F(PackageTest, NoticesATowerThatChangesAfterItWasOpened) {
   Put("item_tower.pt", bytes);
   EXPECT_EQ((*package)->LoadItemEncoder().status().code(), Code::kCorruption);
   EXPECT_OK((*package)->LoadUserEncoder());
+}
+
+// Towers of Python's PyTorch 2.x (data/export_pytorch.py): batch norm, layer norm, attention as matmul and softmax.
+// Their goldens hold what Python answered, with the tolerance 1e-5; loading runs them.
+TEST(PytorchPackageTest, AnExportFromPythonAgrees) {
+  const std::string directory = test::SourceRoot() + "/tests/unit/encoder/data/pytorch";
+  const auto package = OpenModelPackage({directory, test::SourceRoot(), 1});
+  ASSERT_OK(package);
+  EXPECT_TRUE((*package)->manifest().library_version.starts_with("PyTorch 2."));
+  const Result<Goldens> goldens = GoldensFromJson(*ReadFile(directory + "/goldens.json"), 8);
+  ASSERT_OK(goldens);
+  EXPECT_LE(goldens->tolerance, 1e-5);
+  EXPECT_GE(goldens->items.size(), 4U);
+  const auto items = (*package)->LoadItemEncoder();
+  const auto users = (*package)->LoadUserEncoder();
+  ASSERT_OK(items);
+  ASSERT_OK(users);
+  std::vector<float> with(8);
+  std::vector<float> without(8);
+  ASSERT_OK((*users)->Encode(goldens->users[0], with));
+  ASSERT_OK((*users)->Encode({"a", goldens->users[0].features, {}}, without));
+  EXPECT_NE(with, without) << "the history is read";
 }
 
 }  // namespace
