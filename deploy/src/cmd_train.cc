@@ -32,6 +32,10 @@ std::string Fixed(double value, int digits) {
 std::string Label(const TrainProgress& state) {
   std::string label = StrCat("epoch ", state.epoch, "/", state.epochs, "  loss ", Fixed(state.loss, 3), "  ",
                              Fixed(state.examples_per_second / 1000, 1), "k pairs/s");
+  if (state.seconds_left >= 1) {
+    const auto left = static_cast<std::int64_t>(state.seconds_left);
+    label += left < 100 ? StrCat("  ", left, " s left") : StrCat("  ", (left + 30) / 60, " min left");
+  }
   if (state.recall >= 0) {
     label += StrCat("  recall ", Fixed(state.recall, 3), " (popularity ", Fixed(state.popularity, 3), ")");
   }
@@ -40,8 +44,10 @@ std::string Label(const TrainProgress& state) {
 
 void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
   const int k = arguments.options.validation_k;
+  // Over the epochs that there were, with what ran before a resumption.
+  const double trained_s = report.epochs.empty() ? 0 : report.epochs.back().seconds;
   const double rate =
-      static_cast<double>(report.train_pairs) * arguments.options.epochs / std::max(report.seconds, 1e-9);
+      static_cast<double>(report.train_pairs) * static_cast<double>(report.epochs.size()) / std::max(trained_s, 1e-9);
   if (arguments.json) {
     JsonWriter out;
     out.BeginObject().Key("model").String(arguments.options.out_directory);
@@ -51,6 +57,8 @@ void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
     out.Key("best_epoch").Int(report.best_epoch).Key("loss").Double(report.final_loss);
     out.Key(StrCat("recommendation_recall_at_", k)).Double(report.recall);
     out.Key(StrCat("popularity_recall_at_", k)).Double(report.popularity_recall);
+    out.Key("resumed").Bool(report.resumed).Key("report").String(report.report_file);
+    out.Key("log").String(report.log_file);
     out.Key("seconds").Double(report.seconds).Key("pairs_per_second").Double(rate).EndObject();
     std::cout << out.Take() << "\n";
     return;
@@ -61,6 +69,8 @@ void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
             << Fixed(report.final_loss, 3) << " (epoch " << report.best_epoch << " of " << arguments.options.epochs
             << " was kept)\nrecall@" << k << "   " << Fixed(report.recall, 3) << " of what " << report.validation_users
             << " users took next (popularity " << Fixed(report.popularity_recall, 3) << ")\n";
+  if (!report.report_file.empty()) std::cout << "report       " << report.report_file << "\n";
+  std::cout << "log          " << report.log_file << "\n";
 }
 
 int RunTrain(TrainArguments* arguments) {
@@ -153,6 +163,7 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       ->add_option("--checkpoint-seconds", options.checkpoint_seconds,
                    "Between two checkpoints within an epoch; there is one after each epoch")
       ->capture_default_str();
+  command->add_flag("!--no-report", options.report, "Do not write OUT.report.html");
   AddSplitOptions(command, &arguments->split);
   arguments->config = std::make_unique<ConfigFileOption>(command, "train");
   command->add_flag("--json", arguments->json, "Print the report as one JSON object");

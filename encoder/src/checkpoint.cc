@@ -1,7 +1,6 @@
 #include "checkpoint.h"
 
 #include <algorithm>
-#include <filesystem>
 
 #include "freshet/core/bytes.h"
 #include "freshet/core/checksum.h"
@@ -166,12 +165,6 @@ Status CheckContinues(const TrainingCheckpoint& written, const std::string& sett
   if (written.data == data) return Status::Ok();
   return FailedPrecondition(
       "the checkpoint is of a training on other data: give the same files, or start anew without --resume");
-}
-
-std::string CheckpointPath(const std::string& out_directory) {
-  std::filesystem::path path = std::filesystem::path(out_directory).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
-  return path.string() + ".checkpoint";
 }
 
 }  // namespace freshet

@@ -49,7 +49,4 @@ struct TrainingCheckpoint {
 // first setting that differs.
 Status CheckContinues(const TrainingCheckpoint& written, const std::string& settings, const std::string& data);
 
-// The file beside the package of `out_directory`.
-[[nodiscard]] std::string CheckpointPath(const std::string& out_directory);
-
 }  // namespace freshet

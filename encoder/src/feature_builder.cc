@@ -35,6 +35,7 @@ Status FeatureBuilder::Add(const Features& features) {
     if (const auto* number = std::get_if<double>(&value)) {
       if (!std::isfinite(*number)) return InvalidArgument(StrCat("feature `", name, "` is not a finite number"));
       seen.minimum = seen.numbers == 0 ? *number : std::min(seen.minimum, *number);
+      seen.maximum = seen.numbers == 0 ? *number : std::max(seen.maximum, *number);
       ++seen.numbers;
       seen.sum += *number;
       seen.squares += *number * *number;
@@ -72,6 +73,17 @@ std::vector<FeatureDef> FeatureBuilder::Build() const {
     }
   }
   return defs;
+}
+
+std::vector<std::string> FeatureBuilder::Constant() const {
+  std::vector<std::string> names;
+  for (const auto& [name, seen] : seen_) {
+    const std::int64_t given = seen.numbers + seen.texts + seen.lists;
+    const bool number = seen.numbers == given && seen.minimum == seen.maximum;
+    const bool word = seen.numbers == 0 && seen.values.size() <= 1;
+    if (given > 1 && (number || word)) names.push_back(name);
+  }
+  return names;
 }
 
 FeatureDef VocabularyFeature(std::string name, FeatureKind kind,

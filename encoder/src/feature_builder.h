@@ -22,11 +22,14 @@ class FeatureBuilder {
   Status Add(const Features& features);
   // The definitions found, by name; `builtin` names are left out.
   [[nodiscard]] std::vector<FeatureDef> Build() const;
+  // The features that were given more than once, always with the same value. In the order of their names.
+  [[nodiscard]] std::vector<std::string> Constant() const;
 
  private:
   struct Seen {
     std::int64_t numbers = 0;
     double minimum = 0;
+    double maximum = 0;
     double sum = 0;
     double squares = 0;
     double log_sum = 0;

@@ -36,6 +36,12 @@ class TemporaryDirectory {
   const fs::path path_;
 };
 
+// Without a slash at the end.
+fs::path Normal(const std::string& directory) {
+  const fs::path path = fs::path(directory).lexically_normal();
+  return path.has_filename() ? path : path.parent_path();
+}
+
 Status SyncDirectory(const fs::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return IoError(StrCat(path.string(), ": ", std::strerror(errno)));
@@ -71,8 +77,7 @@ Result<std::string> WritePackage(PackageContents contents, const std::string& di
   manifest.space_id = SpaceIdOf(manifest);
   const std::string yaml = ManifestToYaml(manifest);
 
-  fs::path target = fs::path(directory).lexically_normal();
-  if (!target.has_filename()) target = target.parent_path();
+  const fs::path target = Normal(directory);
   const fs::path parent = target.has_parent_path() ? target.parent_path() : fs::path(".");
   FRESHET_TRY(CreateDirectories(parent.string()));
   const TemporaryDirectory temporary(parent / StrCat(".", target.filename().string(), ".tmp.", ::getpid()));
@@ -89,6 +94,10 @@ Result<std::string> WritePackage(PackageContents contents, const std::string& di
   FRESHET_TRY(MoveIntoPlace(temporary.path(), target));
   FRESHET_TRY(SyncDirectory(parent));
   return manifest.space_id;
+}
+
+std::string PathBeside(const std::string& directory, const std::string& suffix) {
+  return Normal(directory).string() + suffix;
 }
 
 }  // namespace freshet

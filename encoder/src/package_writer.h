@@ -22,4 +22,7 @@ struct PackageContents {
 // the space id. Errors: kFailedPrecondition when `directory` holds something that is no package; kIoError.
 [[nodiscard]] Result<std::string> WritePackage(PackageContents contents, const std::string& directory);
 
+// `<directory><suffix>`: what belongs to a package and is no part of it.
+[[nodiscard]] std::string PathBeside(const std::string& directory, const std::string& suffix);
+
 }  // namespace freshet

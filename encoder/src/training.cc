@@ -4,7 +4,10 @@
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
 #include "model_manifest.h"
+#include "package_writer.h"
 #include "training_data.h"
+#include "training_log.h"
+#include "training_report.h"
 #include "training_run.h"
 
 namespace freshet {
@@ -54,7 +57,26 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
     LogWarning("train", "interactions left out: their items are not in the items file",
                {{"interactions", StrCat(data.unknown_items)}});
   }
-  FRESHET_ASSIGN(TrainReport report, RunTraining(options, std::move(data), progress));
+  for (const std::string& warning : data.warnings) LogWarning("train", warning);
+  TrainingLog log;
+  const std::string log_file = PathBeside(options.out_directory, ".log.jsonl");
+  FRESHET_TRY(log.Open(log_file, options.resume));
+  log.Start(options, ResultSettings(options));
+  FRESHET_ASSIGN(TrainReport report, RunTraining(options, &data, [&](const TrainProgress& state) {
+                   log.Progress(state);
+                   if (progress) progress(state);
+                 }));
+  log.End(report);
+  report.log_file = log_file;
+  if (options.report) {
+    const Result<std::string> page = WriteTrainingReport(options, report, data);
+    if (page.ok()) {
+      report.report_file = *page;
+    } else {
+      LogWarning("train", "the model is written, but its report could not be made",
+                 {{"reason", page.status().message()}});
+    }
+  }
   report.seconds = static_cast<double>(clock.MonotonicUs() - started_us) * 1e-6;
   return report;
 }

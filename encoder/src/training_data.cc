@@ -30,6 +30,7 @@ class Loader {
     FRESHET_TRY(MakeExamples(dataset.positives));
     FRESHET_TRY(FitItems());
     FRESHET_TRY(FitUsers());
+    WarnOfLoneInteractions();
     return std::move(data_);
   }
 
@@ -84,6 +85,29 @@ class Loader {
     return Status::Ok();
   }
 
+  // Their pairs have nothing to read: they teach what is popular and no more.
+  void WarnOfLoneInteractions() {
+    std::int64_t users = 0;
+    std::int64_t lone = 0;
+    for (const auto& sequence : data_.sequences) {
+      users += sequence.empty() ? 0 : 1;
+      lone += sequence.size() == 1 ? 1 : 0;
+    }
+    if (2 * lone <= users) return;
+    data_.warnings.push_back(StrCat(options_.interactions_file, ": ", lone, " of ", users,
+                                    " users have a single interaction before the validation part, so there is hardly a "
+                                    "history to learn from: give a longer time, or profiles and --stranger-share"));
+  }
+
+  void WarnOfConstants(const FeatureBuilder& builder, const std::string& file) {
+    for (const std::string& name : builder.Constant()) {
+      data_.warnings.push_back(
+          StrCat(file, ": feature `", name,
+                 "` has the same value wherever it is given and tells nothing apart: leave it out, "
+                 "or see whether the export cut it off"));
+    }
+  }
+
   Status FitItems() {
     FeatureBuilder builder;
     std::unordered_map<std::string, std::int64_t> ids;
@@ -96,6 +120,7 @@ class Loader {
         return status.Prefixed(StrCat(options_.items_file, ": item `", item.item_id, "`"));
       }
     }
+    WarnOfConstants(builder, options_.items_file);
     FeatureDef id = VocabularyFeature("item_id", FeatureKind::kCategorical, ids, 1);
     id.buckets = 1;  // "an item I do not know", trained by id dropout
     data_.item_spec.features = builder.Build();
@@ -118,6 +143,7 @@ class Loader {
         return status.Prefixed(StrCat(options_.users_file, ": user `", data_.users[i].user_id, "`"));
       }
     }
+    WarnOfConstants(builder, options_.users_file);
     for (FeatureDef& def : builder.Build()) data_.user_spec.features.push_back(std::move(def));
     return data_.user_spec.Finish();
   }

@@ -37,6 +37,7 @@ struct TrainingData {
   std::int64_t unknown_items = 0;          // interactions left out because their item is not in the items file
   FeatureSpec item_spec;
   FeatureSpec user_spec;
+  std::vector<std::string> warnings;  // what can be trained on and should be known: what it is and what to do
 };
 
 // Reads the files, splits by time, and fits both feature specs on the training part. Errors: kNotFound,

@@ -1,6 +1,8 @@
 #include "training_run.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <filesystem>
 #include <random>
 #include <sstream>
@@ -26,12 +28,12 @@ constexpr std::size_t kGoldenRows = 4;
 constexpr std::int64_t kProgressEvery = 20;  // batches
 constexpr std::size_t kMaxCheckpointBytes = std::size_t{1} << 36;
 
-TrainingData WithBoundedValidation(TrainingData data, std::mt19937_64* random) {
-  if (data.validation.size() > kMaxValidationUsers) {
-    Shuffle(&data.validation, random);
-    data.validation.resize(kMaxValidationUsers);
+const TrainingData& WithBoundedValidation(TrainingData* data, std::mt19937_64* random) {
+  if (data->validation.size() > kMaxValidationUsers) {
+    Shuffle(&data->validation, random);
+    data->validation.resize(kMaxValidationUsers);
   }
-  return data;
+  return *data;
 }
 
 Pooling PoolingOf(const std::string& name) {
@@ -89,14 +91,15 @@ bool SameShapes(const std::vector<TowerParameter>& a, const std::vector<TowerPar
 
 class TrainingRun {
  public:
-  TrainingRun(const TrainOptions& options, TrainingData data, const std::function<void(const TrainProgress&)>& progress)
+  TrainingRun(const TrainOptions& options, TrainingData* data,
+              const std::function<void(const TrainProgress&)>& progress)
       : options_(options),
         progress_(progress),
         random_(options.seed),
-        data_(WithBoundedValidation(std::move(data), &random_)),
+        data_(WithBoundedValidation(data, &random_)),
         cache_(data_),
         goldens_(GoldenInputs(options, data_)),
-        checkpoint_path_(CheckpointPath(options.out_directory)),
+        checkpoint_path_(PathBeside(options.out_directory, ".checkpoint")),
         sampler_(options_, data_, cache_, &random_),
         validator_(options_, data_, cache_) {}
 
@@ -247,6 +250,8 @@ class TrainingRun {
     state->fraction = static_cast<double>(at_.step) / static_cast<double>(sampler_.steps_per_epoch());
     state->examples_per_second = static_cast<double>(pairs) / std::max(elapsed, 1e-9);
     state->seconds = Seconds();
+    const double share = (state->epoch - 1 + state->fraction) / state->epochs;
+    state->seconds_left = state->seconds * (1 - share) / std::max(share, 1e-9);
     if (progress_) progress_(*state);
   }
 
@@ -302,7 +307,7 @@ class TrainingRun {
   const TrainOptions& options_;
   const std::function<void(const TrainProgress&)>& progress_;
   std::mt19937_64 random_;
-  const TrainingData data_;
+  const TrainingData& data_;
   const InputCache cache_;
   const Goldens goldens_;  // without vectors
   const std::string checkpoint_path_;
@@ -323,23 +328,27 @@ class TrainingRun {
 }  // namespace
 
 std::string ResultSettings(const TrainOptions& o) {
+  // The shortest text that reads back as the same number.
+  const auto exact = [](double value) {
+    std::array<char, 32> text{};
+    return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr);
+  };
   std::ostringstream out;
-  out.precision(17);
   out << "name " << o.name << "\nmodel_version " << o.version << "\ndim " << o.dim << "\nembedding_dim "
       << o.embedding_dim << "\nhidden " << o.hidden << "\nepochs " << o.epochs << "\nbatch_size " << o.batch_size
-      << "\nhistory " << o.history << "\nlearning_rate " << o.learning_rate << "\ntemperature " << o.temperature
-      << "\npooling " << o.pooling << "\nblocks " << o.blocks << "\nheads " << o.heads << "\nshare_items "
-      << o.share_items << "\nloss " << o.loss << "\nuniform_negatives " << o.uniform_negatives << "\ndropout "
-      << o.dropout << "\nhistory_dropout " << o.history_dropout << "\nstranger_share " << o.stranger_share
-      << "\nuser_weight " << o.user_weight << "\nmask_seen " << o.mask_seen << "\nvalidation_k " << o.validation_k
-      << "\npatience " << o.patience << "\nid_dropout " << o.id_dropout << "\nseed " << o.seed << "\nlibtorch "
-      << TorchVersion() << "\n";
+      << "\nhistory " << o.history << "\nlearning_rate " << exact(o.learning_rate) << "\ntemperature "
+      << exact(o.temperature) << "\npooling " << o.pooling << "\nblocks " << o.blocks << "\nheads " << o.heads
+      << "\nshare_items " << o.share_items << "\nloss " << o.loss << "\nuniform_negatives " << o.uniform_negatives
+      << "\ndropout " << exact(o.dropout) << "\nhistory_dropout " << exact(o.history_dropout) << "\nstranger_share "
+      << exact(o.stranger_share) << "\nuser_weight " << exact(o.user_weight) << "\nmask_seen " << o.mask_seen
+      << "\nvalidation_k " << o.validation_k << "\npatience " << o.patience << "\nid_dropout " << exact(o.id_dropout)
+      << "\nseed " << o.seed << "\nlibtorch " << TorchVersion() << "\n";
   return std::move(out).str();
 }
 
-Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData data,
+Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData* data,
                                 const std::function<void(const TrainProgress&)>& progress) {
-  return TrainingRun(options, std::move(data), progress).Run();
+  return TrainingRun(options, data, progress).Run();
 }
 
 }  // namespace freshet

@@ -14,8 +14,8 @@ namespace freshet {
 // What decides the result, as lines of `name value`; a checkpoint is continued under the same only.
 [[nodiscard]] std::string ResultSettings(const TrainOptions& options);
 
-// Errors as Train().
-[[nodiscard]] Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData data,
+// Of a large validation part a fixed sample stays in `data`. Errors as Train().
+[[nodiscard]] Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData* data,
                                               const std::function<void(const TrainProgress&)>& progress);
 
 }  // namespace freshet

@@ -85,11 +85,5 @@ TEST(CheckpointTest, SaysWhichVersionAndWhichSetting) {
   EXPECT_NE(other.message().find("`epochs 3`, not `epochs 4`"), std::string::npos) << other.message();
 }
 
-TEST(CheckpointTest, LiesBesideThePackage) {
-  EXPECT_EQ(CheckpointPath("/tmp/shop/model"), "/tmp/shop/model.checkpoint");
-  EXPECT_EQ(CheckpointPath("/tmp/shop/model/"), "/tmp/shop/model.checkpoint");
-  EXPECT_EQ(CheckpointPath("model"), "model.checkpoint");
-}
-
 }  // namespace
 }  // namespace freshet

@@ -106,6 +106,28 @@ TEST_F(TrainingDataTest, SaysWhatCannotBeTrainedOn) {
   EXPECT_EQ(LoadTrainingData(options).status().code(), Code::kNotFound);
 }
 
+TEST_F(TrainingDataTest, WarnsOfWhatTeachesLittle) {
+  Put("items.jsonl", R"({"item_id": "a", "features": {"price": 1.5, "currency": "EUR", "vat": 19}}
+{"item_id": "b", "features": {"price": 2.5, "currency": "EUR", "vat": 19}}
+)");
+  std::string lines = Line("u", "a", 1) + Line("u", "b", 2) + Line("u", "a", 30);
+  for (int i = 0; i < 5; ++i) lines += Line("once" + std::to_string(i), "b", 10 + i);
+  Put("interactions.jsonl", lines);
+  Put("users.jsonl", "{\"user_id\": \"u\", \"features\": {\"age\": 30}}\n");
+  TrainOptions options = Options();
+  options.users_file = dir_ / "users.jsonl";
+  options.split.validation_fraction = 0.1;
+  const Result<TrainingData> data = LoadTrainingData(options);
+  ASSERT_OK(data);
+  std::string all;
+  for (const std::string& warning : data->warnings) all += warning + "\n";
+  EXPECT_EQ(data->warnings.size(), 3U) << all;
+  for (const char* wanted : {"items.jsonl: feature `currency` has the same value", "items.jsonl: feature `vat`",
+                             "5 of 6 users have a single interaction"}) {
+    EXPECT_NE(all.find(wanted), std::string::npos) << wanted << "\n" << all;
+  }
+}
+
 TEST_F(TrainingDataTest, CachedRowsEqualTheExtractionOfServing) {
   PutItems();
   std::string lines;

@@ -2,10 +2,12 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <random>
 
 #include "freshet/core/fault.h"
 #include "freshet/core/file.h"
+#include "freshet/core/json.h"
 #include "freshet/encoder/package.h"
 #include "freshet_test/test_support.h"
 
@@ -66,6 +68,21 @@ TEST_F(TrainingTest, BeatsPopularityAndServesFromItsPackage) {
   EXPECT_GT(report->recall, 1.5 * report->popularity_recall);
   EXPECT_EQ(report->items, kClusters * kItemsPerCluster);
   EXPECT_GT(report->validation_users, 50);
+
+  EXPECT_EQ(report->report_file, dir_ / "model.report.html");
+  const std::string page = *ReadFile(report->report_file);
+  for (const char* wanted : {"co-occurrence", "kind3 number", "<svg", "popularity", "</html>"}) {
+    EXPECT_NE(page.find(wanted), std::string::npos) << wanted;
+  }
+  std::map<std::string, int> lines;
+  ASSERT_OK(ForEachLine(report->log_file, [&](std::string_view line, double) -> Status {
+    FRESHET_ASSIGN(const auto json, ParseJson(line));
+    ++lines[std::string(JsonText(*JsonFind(*json, "what")))];
+    return Status::Ok();
+  }));
+  EXPECT_EQ(lines["start"], 1);
+  EXPECT_EQ(lines["epoch"], 4);
+  EXPECT_EQ(lines["end"], 1);
 
   const auto package = OpenModelPackage({options.out_directory, "", 1});
   ASSERT_OK(package);

@@ -55,6 +55,8 @@ struct TrainOptions {
   // and where this time has passed. `resume` continues from it, or begins where there is none.
   double checkpoint_seconds = 60;
   bool resume = false;
+  // `<out_directory>.report.html`: curves, baselines on the validation part, neighbours, a map of the items.
+  bool report = true;
   Status Validate() const;
 };
 
@@ -64,9 +66,10 @@ struct TrainProgress {
   double fraction = 0;  // of this epoch
   double loss = 0;      // running mean
   double examples_per_second = 0;
-  double recall = -1;      // recommendation recall at validation_k on validation, at the end of an epoch; -1: not yet
-  double popularity = -1;  // the same for the popularity baseline
-  double seconds = 0;      // since the beginning, without the time between a kill and a resumption
+  double recall = -1;       // recommendation recall at validation_k on validation, at the end of an epoch; -1: not yet
+  double popularity = -1;   // the same for the popularity baseline
+  double seconds = 0;       // since the beginning, without the time between a kill and a resumption
+  double seconds_left = 0;  // if no patience ends it
 };
 
 struct EpochRecord {
@@ -89,8 +92,12 @@ struct TrainReport {
   bool resumed = false;             // from a checkpoint
   std::vector<EpochRecord> epochs;  // all of them, those before a resumption too
   double seconds = 0;
+  std::string report_file;  // empty: none was written
+  std::string log_file;
 };
 
+// `<out_directory>.log.jsonl` says how it goes, a JSON object a line. A report that cannot be made is warned about; the
+// package is there by then.
 [[nodiscard]] Result<TrainReport> Train(const TrainOptions& options,
                                         const std::function<void(const TrainProgress&)>& progress);
 
