@@ -4,6 +4,7 @@
 
 #include "answer.h"
 #include "churn_bench.h"
+#include "encode_bench.h"
 #include "index_bench.h"
 #include "ingest_bench.h"
 #include "store_bench.h"
@@ -94,6 +95,16 @@ int main(int argc, char** argv) {
       add_store("restore",
                 "A snapshot of a busy engine, and restores of it, beside hnswlib's build of the graph.\n\n"
                 "Example:\n  freshet_bench restore --vectors 200000 --json");
+  bench::EncodeBenchOptions encode;
+  CLI::App* encode_app =
+      app.add_subcommand("encode",
+                         "One query through each user tower, and the item tower at two batch sizes, one thread.\n\n"
+                         "Example:\n  freshet_bench encode --json");
+  encode_app->add_flag("--json", json, "One JSON object on standard output");
+  encode_app->add_flag("--quick", encode.quick, "A smoke test of a few seconds");
+  encode_app->add_option("--dim", encode.dim, "Of the vectors")->capture_default_str();
+  encode_app->add_option("--history", encode.history, "Interactions of the user")->capture_default_str();
+  encode_app->add_option("--rounds", encode.rounds, "Interleaved rounds; medians are reported")->capture_default_str();
   bench::IngestBenchOptions ingest;
   CLI::App* ingest_app = app.add_subcommand(
       "ingest",
@@ -115,6 +126,7 @@ int main(int argc, char** argv) {
   }
 
   freshet::Result<bench::Report> report = churn_app->parsed()     ? bench::RunChurnBench(churn)
+                                          : encode_app->parsed()  ? bench::RunEncodeBench(encode)
                                           : ingest_app->parsed()  ? bench::RunIngestBench(ingest)
                                           : store_app->parsed()   ? bench::RunStoreBench(store)
                                           : restore_app->parsed() ? bench::RunRestoreBench(store)
