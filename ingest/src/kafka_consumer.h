@@ -51,6 +51,7 @@ class Consumer final : public RecordSource {
   void SetAway(bool away, std::string_view reason);
   bool BrokerAnswers();
   void CommitForDashboards();
+  void AskForMore();
 
   static void OnRebalance(rd_kafka_t* rk, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t* partitions,
                           void* self);
@@ -77,6 +78,9 @@ class Consumer final : public RecordSource {
   std::int64_t away_since_ms_ = 0;  // ... since then (wall)
   std::int64_t next_probe_us_ = 0;
   std::int64_t next_commit_us_ = 0;
+  QueuePtr queue_;           // of what was fetched and not yet polled
+  std::size_t fullest_ = 0;  // messages in it at most, since more was asked for
+  int until_look_ = 0;       // records
   std::string last_error_;
   bool turned_away_ = false;  // by a broker, while opening
   bool closing_ = false;
