@@ -26,6 +26,7 @@ struct QueryArguments {
   std::vector<std::string> unlike;
   std::string filter;
   std::vector<std::string> max_per;
+  std::vector<std::string> weights;
   std::string vector_file;
   bool explain = false;
   std::string address = "127.0.0.1:8081";
@@ -38,6 +39,26 @@ struct QueryArguments {
   bool json = false;
   int timeout_ms = 5'000;
 };
+
+Status AddWeights(const QueryArguments& arguments, JsonWriter* out) {
+  if (arguments.weights.empty()) return Status::Ok();
+  out->Key("weights").BeginObject();
+  for (const std::string& one : arguments.weights) {
+    const std::size_t equals = one.find('=');
+    const std::string value = equals == std::string::npos ? "" : one.substr(equals + 1);
+    out->Key(one.substr(0, equals));
+    const Result<std::unique_ptr<JsonDocument>> number = ParseJson(value);
+    if (one.starts_with("recency_of=")) {
+      out->String(value);
+    } else if (number.ok() && (*number)->IsNumber()) {
+      out->Raw(value);
+    } else {
+      return InvalidArgument(StrCat("--weight: `", one, "` is not name=number, as popularity=0.1"));
+    }
+  }
+  out->EndObject();
+  return Status::Ok();
+}
 
 Result<std::string> RequestBody(const QueryArguments& arguments) {
   JsonWriter out;
@@ -78,6 +99,7 @@ Result<std::string> RequestBody(const QueryArguments& arguments) {
     }
     out.EndObject();
   }
+  FRESHET_TRY(AddWeights(arguments, &out));
   if (arguments.explain) out.Key("explain").Bool(true);
   if (arguments.exact) out.Key("params").BeginObject().Key("exact").Bool(true).EndObject();
   // The table shows titles, which are attributes.
@@ -214,6 +236,9 @@ void AddQueryCommand(CLI::App* app, CommandRunner* run) {
                       "Only items whose attributes match, as: category = \"film\" and year >= 1990 "
                       "(= != < <= > >=, in (...), starts with, exists; and, or, not, parentheses)");
   command->add_option("--max-per", arguments->max_per, "At most so many of each value: category=3");
+  command->add_option("--weight", arguments->weights,
+                      "Blend scores: similarity=1, popularity=0.1, recency=0.2, recency_of=ATTRIBUTE, "
+                      "half_life_hours=168");
   command->add_flag("--explain", arguments->explain, "Show how the answer came about");
   command->add_flag("--with-attributes", arguments->with_attributes, "Show all attributes, not only the title");
   command->add_flag("--exact", arguments->exact, "Scan everything instead of searching the graph");

@@ -1,16 +1,10 @@
-// The bodies of requests and answers. Strict: what is not understood is refused with its JSON pointer, so that a
-// misspelt `exclude_ids` is never silently ignored.
+// The bodies of requests. Strict: what is not understood is refused with its JSON pointer, so that a misspelt
+// `exclude_ids` is never silently ignored.
 #include <algorithm>
-#include <charconv>
-#include <chrono>
-#include <cmath>
-#include <cstdio>
-#include <limits>
 #include <vector>
 
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
-#include "freshet/ingest/record_codec.h"
 #include "freshet/query/filter_text.h"
 #include "freshet/query/http_server.h"
 #include "recall_json.h"
@@ -164,6 +158,26 @@ Result<std::int64_t> ReadTime(const JsonValue& value, const std::string& pointer
   return static_cast<std::int64_t>(ms);
 }
 
+Status ReadWeights(const JsonValue& value, RecallRequest* request) {
+  FRESHET_TRY(CheckFields(value, "/weights", {"similarity", "popularity", "recency", "recency_of", "half_life_hours"}));
+  BlendWeights& weights = request->weights.emplace();
+  const auto read = [&](const char* name, double* to) {
+    const JsonValue* number = JsonFind(value, name);
+    if (number == nullptr) return Status::Ok();
+    if (!number->IsNumber()) return Wrong(StrCat("/weights/", name), "must be a number");
+    *to = number->GetDouble();
+    return Status::Ok();
+  };
+  FRESHET_TRY(read("similarity", &weights.similarity));
+  FRESHET_TRY(read("popularity", &weights.popularity));
+  FRESHET_TRY(read("recency", &weights.recency));
+  FRESHET_TRY(read("half_life_hours", &weights.half_life_hours));
+  if (const JsonValue* attribute = JsonFind(value, "recency_of")) {
+    FRESHET_ASSIGN(weights.recency_of, ReadId(*attribute, "/weights/recency_of"));
+  }
+  return Status::Ok();  // RecallService judges the numbers
+}
+
 // What recall and score have in common.
 Status ReadTarget(const JsonValue& root, RecallRequest* request) {
   if (const JsonValue* value = JsonFind(root, "user")) FRESHET_TRY(ReadUser(*value, request));
@@ -180,6 +194,7 @@ Status ReadTarget(const JsonValue& root, RecallRequest* request) {
   if (const JsonValue* value = JsonFind(root, "vector")) {
     FRESHET_ASSIGN(request->vector, ReadVector(*value));
   }
+  if (const JsonValue* value = JsonFind(root, "weights")) FRESHET_TRY(ReadWeights(*value, request));
   if (const JsonValue* value = JsonFind(root, "min_as_of")) {
     FRESHET_ASSIGN(request->min_as_of_ms, ReadTime(*value, "/min_as_of"));
   }
@@ -201,33 +216,6 @@ Status ReadParams(const JsonValue& value, RecallRequest* request) {
   return Status::Ok();
 }
 
-// "2011-05-31T17:39:00.123Z"
-std::string Rfc3339(std::int64_t unix_ms) {
-  using std::chrono::days;
-  using std::chrono::milliseconds;
-  const std::chrono::sys_time<milliseconds> time{milliseconds(unix_ms)};
-  const auto day = std::chrono::floor<days>(time);
-  const std::chrono::year_month_day date(day);
-  const std::chrono::hh_mm_ss<milliseconds> clock(time - day);
-  char text[64];
-  std::snprintf(text, sizeof text, "%04d-%02u-%02uT%02d:%02d:%02d.%03dZ", static_cast<int>(date.year()),
-                static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-                static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
-                static_cast<int>(clock.seconds().count()), static_cast<int>(clock.subseconds().count()));
-  return text;
-}
-
-// The shortest text that reads back as the same float: half the bytes of the double's.
-void WriteFloat(float value, JsonWriter* out) {
-  char text[32];
-  const std::to_chars_result end = std::to_chars(text, text + sizeof text, value);
-  if (!std::isfinite(value) || end.ec != std::errc()) {
-    out->Null();
-  } else {
-    out->Raw({text, static_cast<std::size_t>(end.ptr - text)});
-  }
-}
-
 }  // namespace
 
 Result<RecallRequest> ParseRecallRequest(std::string_view body) {
@@ -239,7 +227,7 @@ Result<RecallRequest> ReadRecallRequest(const JsonValue& root) {
   FRESHET_TRY(CheckFields(
       root, "",
       {"user", "item", "items", "negative", "vector", "k", "filter", "max_per", "exclude_ids", "exclude_seen", "params",
-       "with_attributes", "with_payload", "score_threshold", "explain", "min_as_of", "timeout_ms"}));
+       "with_attributes", "with_payload", "score_threshold", "explain", "weights", "min_as_of", "timeout_ms"}));
   RecallRequest request;
   FRESHET_TRY(ReadTarget(root, &request));
   if (const JsonValue* value = JsonFind(root, "k")) {
@@ -278,96 +266,14 @@ Result<RecallRequest> ReadRecallRequest(const JsonValue& root) {
 
 Result<ScoreRequest> ReadScoreRequest(std::string_view body) {
   FRESHET_ASSIGN(const std::unique_ptr<JsonDocument> document, ParseJson(body, kMaxJsonDepth));
-  FRESHET_TRY(
-      CheckFields(*document, "", {"user", "item", "items", "negative", "vector", "ids", "min_as_of", "timeout_ms"}));
+  FRESHET_TRY(CheckFields(
+      *document, "", {"user", "item", "items", "negative", "vector", "ids", "weights", "min_as_of", "timeout_ms"}));
   ScoreRequest request;
   FRESHET_TRY(ReadTarget(*document, &request.target));
   const JsonValue* ids = JsonFind(*document, "ids");
   if (ids == nullptr) return Wrong("/ids", "is missing");
   FRESHET_ASSIGN(request.ids, ReadIds(*ids, "/ids", kMaxScoreIds));
   return request;
-}
-
-namespace {
-
-// All but the closing brace.
-void BeginAnswer(const RecallResponse& response, JsonWriter* out) {
-  out->BeginObject().Key("results").BeginArray();
-  for (const RecallHit& hit : response.results) {
-    out->BeginObject().Key("id").String(hit.id).Key("score");
-    WriteFloat(hit.score, out);
-    if (!hit.attributes.empty()) out->Key("attributes").Raw(AttributesToJson(hit.attributes));
-    out->EndObject();
-  }
-  out->EndArray();
-  out->Key("index_version").Uint(response.index_version).Key("model_version").String(response.model_version);
-  if (response.as_of_ms > 0) {
-    out->Key("as_of").String(Rfc3339(response.as_of_ms)).Key("as_of_ms").Int(response.as_of_ms);
-  } else {
-    out->Key("as_of").Null().Key("as_of_ms").Null();
-  }
-  out->Key("took_ms").Double(response.took_ms);
-  if (!response.degraded.empty()) out->Key("degraded").String(response.degraded);
-  if (!response.explanation) return;
-  const Explanation& explanation = *response.explanation;
-  out->Key("explain").BeginObject().Key("path").String(explanation.path).Key("live").Uint(explanation.live);
-  out->Key("matching").Uint(explanation.matching).Key("candidates").Uint(explanation.candidates);
-  out->Key("searches").Uint(explanation.searches).Key("stage_ms").BeginObject();
-  for (const auto& [stage, ms] : explanation.stage_ms) out->Key(stage).Double(ms);
-  out->EndObject().EndObject();
-}
-
-}  // namespace
-
-std::string RecallResponseToJson(const RecallResponse& response) {
-  JsonWriter out;
-  BeginAnswer(response, &out);
-  return out.EndObject().Take();
-}
-
-std::string ScoreResponseToJson(const ScoreResponse& response) {
-  JsonWriter out;
-  BeginAnswer(response.answer, &out);
-  out.Key("unknown").BeginArray();
-  for (const std::string& id : response.unknown) out.String(id);
-  return out.EndArray().EndObject().Take();
-}
-
-std::string UserViewToJson(const UserView& user) {
-  JsonWriter out;
-  out.BeginObject().Key("id").String(user.id).Key("features").BeginObject();
-  for (const auto& [name, value] : user.state.features) {
-    out.Key(name);
-    if (const auto* number = std::get_if<double>(&value)) {
-      out.Double(*number);
-    } else if (const auto* text = std::get_if<std::string>(&value)) {
-      out.String(*text);
-    } else {
-      out.BeginArray();
-      for (const std::string& one : std::get<std::vector<std::string>>(value)) out.String(one);
-      out.EndArray();
-    }
-  }
-  out.EndObject().Key("history").BeginArray();
-  for (const HistoryEntry& entry : user.state.history) {
-    out.BeginObject().Key("item_id").String(entry.item_id).Key("event").String(entry.event);
-    out.Key("value").Double(entry.value).Key("timestamp").Int(entry.timestamp_ms).EndObject();
-  }
-  out.EndArray().Key("seen").BeginArray();
-  for (const std::string& id : user.state.seen) out.String(id);
-  return out.EndArray().Key("index_version").Uint(user.index_version).EndObject().Take();
-}
-
-std::string ItemViewToJson(const ItemView& item) {
-  JsonWriter out;
-  out.BeginObject().Key("id").String(item.id).Key("live").Bool(item.live);
-  out.Key("attributes").Raw(AttributesToJson(item.attributes));
-  if (item.vector) {
-    out.Key("vector").BeginArray();
-    for (const float x : *item.vector) WriteFloat(x, &out);
-    out.EndArray();
-  }
-  return out.Key("index_version").Uint(item.index_version).EndObject().Take();
 }
 
 }  // namespace freshet

@@ -1,6 +1,7 @@
 // A request made searchable: what recall_service.cc resolves and recall_search.cc looks for.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -16,6 +17,11 @@ inline bool BetterRecall(const RecallHit& a, const RecallHit& b) {
   return a.score != b.score ? a.score > b.score : a.id < b.id;
 }
 
+// Of weights. Errors: kInvalidArgument.
+Status CheckWeights(const BlendWeights& weights);
+// How many of the most similar are blended.
+[[nodiscard]] std::size_t BlendPool(std::size_t k);
+
 struct RecallService::Query {
   std::vector<float> vector;
   std::vector<std::string> seen;
@@ -24,6 +30,9 @@ struct RecallService::Query {
   std::string degraded;
   bool popular = false;  // there is no vector: nothing is known of the user
   std::int64_t deadline_us = 0;
+  std::int64_t as_of_ms = 0;
+  std::size_t k = 0;                     // how many the search should bring: more than are asked for, to blend
+  std::optional<float> score_threshold;  // of similarities
   Explanation explanation;
 };
 

@@ -53,6 +53,8 @@ const char* Name(Path path) {
 
 Status RecallService::Search(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const {
   query->explanation.live = replica_->catalog().live();
+  query->k = request.weights ? BlendPool(request.k) : request.k;
+  if (!request.weights) query->score_threshold = request.score_threshold;
   if (query->popular) {
     FRESHET_TRY(SearchPopular(request, query, results));
   } else if (request.max_per.empty()) {
@@ -67,17 +69,23 @@ Status RecallService::Search(const RecallRequest& request, Query* query, std::ve
 
 Status RecallService::SearchBest(const RecallRequest& request, const Filter* filter, Query* query,
                                  std::vector<RecallHit>* results) const {
+  FRESHET_TRY(SearchSimilar(request, filter, query, results));
+  return request.weights ? Blend(request, *query, results) : Status::Ok();
+}
+
+Status RecallService::SearchSimilar(const RecallRequest& request, const Filter* filter, Query* query,
+                                    std::vector<RecallHit>* results) const {
   if (filter != nullptr) return SearchFiltered(request, *filter, query, results);
   // What the index holds of partitions that others own is left out as what does not match would be.
   if (replica_->catalog().hidden() > 0) return SearchFiltered(request, Filter{}, query, results);
   return SearchUnfiltered(request, query, results);
 }
 
-std::size_t RecallService::Expected(const RecallRequest& request, const Query& query) const {
+std::size_t RecallService::Expected(const Query& query) const {
   std::size_t excluded = 0;
   for (const std::string_view id : query.excluded_ids) excluded += replica_->catalog().LabelOf(id) ? 1 : 0;
   const std::size_t live = replica_->catalog().live();
-  return std::min(request.k, live - std::min(live, excluded));
+  return std::min(query.k, live - std::min(live, excluded));
 }
 
 // While a batch is being applied the index knows labels that the catalog does not (yet, or any more), and may know an
@@ -85,30 +93,30 @@ std::size_t RecallService::Expected(const RecallRequest& request, const Query& q
 Status RecallService::SearchUnfiltered(const RecallRequest& request, Query* query,
                                        std::vector<RecallHit>* results) const {
   SearchOptions options;
-  options.k = request.k;
+  options.k = query->k;
   options.ef = request.ef;
   options.exact = request.exact;
-  options.score_threshold = request.score_threshold;
+  options.score_threshold = query->score_threshold;
   if (!query->excluded_labels.empty()) options.filter = &query->excluded_labels;
 
   // Of two moments: what goes live or goes away during the search may be in the answer or not.
   const std::size_t live_before = replica_->catalog().live();
   const std::size_t expected_before =
-      live_before >= request.k + query->excluded_ids.size() ? request.k : Expected(request, *query);
+      live_before >= query->k + query->excluded_ids.size() ? query->k : Expected(*query);
   query->explanation.matching = live_before - std::min(live_before, query->excluded_ids.size());
   while (true) {
     FRESHET_ASSIGN(const std::size_t found, SearchOnce(options, nullptr, query, results));
     query->explanation.path = Name(options.exact ? Path::kScan : Path::kGraph);
-    if (results->size() >= request.k) break;
+    if (results->size() >= query->k) break;
     FRESHET_TRY(CheckDeadline(*query, "while searching"));
     const bool all_found = found < options.k;
-    if (all_found && (request.score_threshold || results->size() >= Expected(request, *query))) break;
+    if (all_found && (query->score_threshold || results->size() >= Expected(*query))) break;
     const bool everything = options.k >= replica_->index().Stats().live;
     if (options.exact && (everything || all_found)) break;
-    if (everything || all_found || options.k > kMaxWidening * request.k) options.exact = true;
+    if (everything || all_found || options.k > kMaxWidening * query->k) options.exact = true;
     options.k = std::max(2 * options.k, options.k + (found - results->size()));
   }
-  if (!request.score_threshold && results->size() < expected_before && results->size() < Expected(request, *query)) {
+  if (!query->score_threshold && results->size() < expected_before && results->size() < Expected(*query)) {
     short_answers_.Add();
   }
   return Status::Ok();
@@ -131,32 +139,32 @@ Status RecallService::SearchFiltered(const RecallRequest& request, const Filter&
       query->explanation.path = Name(Path::kSet);
       return Status::Ok();
     }
-    Path path = Plan(request, request.k, selection.count(), replica_->catalog().live());
+    Path path = Plan(request, query->k, selection.count(), replica_->catalog().live());
     if (attempt == 1) path = std::max(path, Path::kScan);
     if (attempt >= 2) path = Path::kSet;
     query->explanation.path = Name(path);
     if (path == Path::kSet) {
-      FRESHET_TRY(ScoreSet(request, selection, filter, query, results));
+      FRESHET_TRY(ScoreSet(selection, filter, query, results));
     } else {
       SearchOptions options;
       // Room for items that are known by two labels while they are replaced.
-      options.k = request.k << attempt;
+      options.k = query->k << attempt;
       options.ef = request.ef;
       options.exact = path == Path::kScan;
-      options.score_threshold = request.score_threshold;
+      options.score_threshold = query->score_threshold;
       options.filter = &selection;
       FRESHET_ASSIGN([[maybe_unused]] const std::size_t found, SearchOnce(options, &filter, query, results));
     }
     FRESHET_TRY(CheckDeadline(*query, "while searching"));
-    if (request.score_threshold || results->size() >= std::min(request.k, selection.count())) return Status::Ok();
+    if (query->score_threshold || results->size() >= std::min(query->k, selection.count())) return Status::Ok();
   }
-  if (results->size() < std::min(request.k, expected)) short_answers_.Add();
+  if (results->size() < std::min(query->k, expected)) short_answers_.Add();
   return Status::Ok();
 }
 
 // Reads every matching item's vector and scores it.
-Status RecallService::ScoreSet(const RecallRequest& request, const Catalog::Selection& selection, const Filter& filter,
-                               Query* query, std::vector<RecallHit>* results) const {
+Status RecallService::ScoreSet(const Catalog::Selection& selection, const Filter& filter, Query* query,
+                               std::vector<RecallHit>* results) const {
   ++query->explanation.searches;
   const std::vector<std::string> ids = replica_->catalog().IdsOf(selection);
   for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -164,11 +172,11 @@ Status RecallService::ScoreSet(const RecallRequest& request, const Catalog::Sele
     FRESHET_ASSIGN(const std::optional<std::vector<float>> vector, replica_->GetVector(ids[i]));
     if (!vector) continue;
     const float score = ScoreOf(query->vector, *vector);
-    if (!request.score_threshold || score >= *request.score_threshold) results->push_back({ids[i], score, {}});
+    if (!query->score_threshold || score >= *query->score_threshold) results->push_back({ids[i], score, {}});
   }
   query->explanation.candidates += ids.size();
   // Some more than k, in case some have changed since.
-  const std::size_t kept = std::min(results->size(), request.k + request.k / 4 + 16);
+  const std::size_t kept = std::min(results->size(), query->k + query->k / 4 + 16);
   std::partial_sort(results->begin(), results->begin() + static_cast<std::ptrdiff_t>(kept), results->end(),
                     BetterRecall);
   results->resize(kept);

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <thread>
-#include <unordered_map>
 
 #include "freshet/core/strings.h"
 #include "recall_query.h"
@@ -41,7 +40,7 @@ Status ValidateTarget(const RecallRequest& request) {
   if (!request.negative.empty() && !request.item && request.items.empty()) {
     return InvalidArgument("/negative: needs `item` or `items`");
   }
-  return Status::Ok();
+  return request.weights ? CheckWeights(*request.weights) : Status::Ok();
 }
 
 Status Validate(const RecallRequest& request) {
@@ -102,7 +101,7 @@ Status RecallService::Begin(const RecallRequest& request, std::int64_t start_us,
     std::this_thread::sleep_for(kFreshnessPoll);
   }
   // Read before anything else: the answer is at least this fresh.
-  response->as_of_ms = replica_->as_of_ms();
+  response->as_of_ms = query->as_of_ms = replica_->as_of_ms();
   response->index_version = replica_->sequence();
   response->model_version = replica_->space_id();
   return Resolve(request, query);
@@ -153,11 +152,7 @@ Result<ScoreResponse> RecallService::Score(const RecallRequest& request, const s
   Query query;
   ScoreResponse response;
   FRESHET_TRY(Begin(request, start_us, &query, &response.answer));
-  std::unordered_map<std::string_view, float> popular;
-  const std::shared_ptr<const PopularItems> counts = query.popular ? replica_->Popular() : nullptr;
-  if (counts) {
-    for (const auto& [id, count] : *counts) popular.emplace(id, static_cast<float>(count));
-  }
+  const std::vector<double> counts = query.popular ? replica_->CountsOf(ids) : std::vector<double>(ids.size(), 0.0);
   std::unordered_set<std::string_view> known;
   for (std::size_t i = 0; i < ids.size(); ++i) {
     FRESHET_TRY(CheckId(ids[i], StrCat("/ids/", i)));
@@ -168,13 +163,13 @@ Result<ScoreResponse> RecallService::Score(const RecallRequest& request, const s
       FRESHET_ASSIGN(vector, replica_->GetVector(ids[i]));
     }
     if (vector) {
-      const auto count = popular.find(ids[i]);
-      const float score = !query.popular ? ScoreOf(query.vector, *vector) : count != popular.end() ? count->second : 0;
+      const float score = query.popular ? static_cast<float>(counts[i]) : ScoreOf(query.vector, *vector);
       response.answer.results.push_back({ids[i], score, {}});
     } else {
       response.unknown.push_back(ids[i]);
     }
   }
+  if (request.weights && !query.popular) FRESHET_TRY(Blend(request, query, &response.answer.results));
   std::sort(response.answer.results.begin(), response.answer.results.end(), BetterRecall);
   response.answer.degraded = std::move(query.degraded);
   response.answer.took_ms = static_cast<double>(clock_->MonotonicUs() - start_us) * 1e-3;

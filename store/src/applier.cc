@@ -322,6 +322,12 @@ Result<std::optional<Attributes>> Applier::GetAttributes(std::string_view item_i
   return store_->GetAttributes(item_id);
 }
 
+Result<std::optional<std::int64_t>> Applier::GetChangedMs(std::string_view item_id) const {
+  FRESHET_ASSIGN(const std::optional<ItemRow> row, store_->GetItem(item_id));
+  if (!row || row->record_timestamp_ms <= 0) return std::optional<std::int64_t>();
+  return std::optional<std::int64_t>(row->record_timestamp_ms);
+}
+
 Result<std::optional<std::vector<float>>> Applier::GetVector(std::string_view item_id) const {
   // The item may be replaced between the two reads, and its old vector be gone: look again.
   for (int attempt = 0; attempt < 8; ++attempt) {

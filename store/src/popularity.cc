@@ -14,6 +14,8 @@ double Popularity::Exponent(std::int64_t timestamp_ms) const {
   return static_cast<double>(timestamp_ms - landmark_ms_) / static_cast<double>(options_.half_life_ms);
 }
 
+double Popularity::Scale() const { return std::exp2(-Exponent(newest_ms_)); }
+
 void Popularity::Add(const std::string& item_id, std::int64_t timestamp_ms) {
   const std::lock_guard lock(mu_);
   if (counts_.empty()) newest_ms_ = landmark_ms_ = timestamp_ms;
@@ -65,7 +67,7 @@ std::shared_ptr<const PopularItems> Popularity::Top(std::int64_t now_ms, std::in
     if (top_ && (top_changes_ == changes_ || now_ms - top_at_ms_ < max_age_ms)) return top_;
     items->reserve(counts_.size());
     for (const auto& [id, count] : counts_) items->emplace_back(id, count.weight);
-    scale = std::exp2(-static_cast<double>(newest_ms_ - landmark_ms_) / static_cast<double>(options_.half_life_ms));
+    scale = Scale();
     changes = changes_;
   }
   // Not under the lock: the Applier need not wait for a sort.
@@ -78,6 +80,18 @@ std::shared_ptr<const PopularItems> Popularity::Top(std::int64_t now_ms, std::in
   top_at_ms_ = now_ms;
   top_changes_ = changes;
   return items;
+}
+
+std::vector<double> Popularity::CountsOf(const std::vector<std::string>& ids) const {
+  std::vector<double> counts;
+  counts.reserve(ids.size());
+  const std::lock_guard lock(mu_);
+  const double scale = Scale();
+  for (const std::string& id : ids) {
+    const auto found = counts_.find(id);
+    counts.push_back(found == counts_.end() ? 0.0 : found->second.weight * scale);
+  }
+  return counts;
 }
 
 std::size_t Popularity::size() const {

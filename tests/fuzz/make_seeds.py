@@ -54,6 +54,8 @@ write_query("recall_json", "user", """{"user":{"id":"u","features":{"x":1,"tags"
   "timestamp":5}]},"exclude_seen":true,"timeout_ms":50,"min_as_of":"2011-05-31T17:39:00Z","with_attributes":true}""")
 write_query("recall_json", "items", """{"items":["a","b"],"negative":["c"],"filter":{"should":[{"key":"k","any":["x","y"]},
   {"key":"t","exists":true}],"must_not":[{"key":"p","prefix":"ab"}]}}""")
+write_query("recall_json", "weights", """{"item":"a","weights":{"similarity":1,"popularity":0.1,"recency":-2e1,"recency_of":"added",
+  "half_life_hours":24}}""")
 write_query("recall_json", "score", """{"item":"a","ids":["b","c"]}""")
 write_query("filter_text", "words", """category = "film" and year >= 1990 or not (tag in ("a", "b") and x exists)""")
 write_query("filter_text", "ranges", """price >= 1 and price < 5.5 and title ^= "abc" and in_stock = true""")

@@ -101,6 +101,18 @@ class FakeReplica final : public Replica {
     return std::make_shared<PopularItems>(popular);
   }
 
+  [[nodiscard]] std::vector<double> CountsOf(const std::vector<std::string>& ids) const override {
+    std::vector<double> counts;
+    for (const std::string& id : ids) {
+      counts.push_back(0);
+      for (const auto& [known, count] : popular) counts.back() += known == id ? count : 0;
+    }
+    return counts;
+  }
+  [[nodiscard]] Result<std::optional<std::int64_t>> GetChangedMs(std::string_view item_id) const override {
+    return Find(changed_ms, item_id);
+  }
+
   HookedIndex& hooked_index() { return index_; }
 
   std::string space = "space-1";
@@ -111,6 +123,7 @@ class FakeReplica final : public Replica {
   std::map<std::string, UserState, std::less<>> users;
   std::map<std::string, Attributes, std::less<>> items;
   std::map<std::string, std::vector<float>, std::less<>> vectors;
+  std::map<std::string, std::int64_t, std::less<>> changed_ms;
 
  private:
   template <typename T>

@@ -209,6 +209,8 @@ TEST_F(OpenApiTest, TheRequestsFieldsAreTheServers) {
       {"with_payload", "true"},
       {"score_threshold", "0.5"},
       {"explain", "true"},
+      {"weights",
+       R"({"similarity": 1, "popularity": 0.5, "recency": -0.5, "recency_of": "added", "half_life_hours": 24})"},
       {"min_as_of", "1"},
       {"timeout_ms", "1000"},
   };
@@ -222,7 +224,8 @@ TEST_F(OpenApiTest, TheRequestsFieldsAreTheServers) {
     EXPECT_EQ(reply.status, 200) << body << " -> " << reply.body;
   }
   EXPECT_EQ(Properties("RecallRequest"), tried);
-  const std::set<std::string> score = {"user", "item", "items", "negative", "vector", "ids", "min_as_of", "timeout_ms"};
+  const std::set<std::string> score = {"user", "item",    "items",     "negative",  "vector",
+                                       "ids",  "weights", "min_as_of", "timeout_ms"};
   EXPECT_EQ(Properties("ScoreRequest"), score);
   for (const std::string& field : Properties("RecallRequest")) {
     if (score.contains(field)) continue;
@@ -236,7 +239,9 @@ TEST_F(OpenApiTest, TheRequestsFieldsAreTheServers) {
 TEST_F(OpenApiTest, TheAnswersFieldsAreTheServers) {
   HttpReply reply = Call("POST", "/v1/recall", R"({"user": "bob", "explain": true, "with_attributes": true, "k": 1})");
   EXPECT_EQ(Members(reply.body), Properties("RecallAnswer")) << reply.body;
+  reply = Call("POST", "/v1/recall", R"({"item": "b", "explain": true, "with_attributes": true, "weights": {}})");
   EXPECT_EQ(Members(reply.body, "/results/0"), Properties("Hit"));
+  EXPECT_EQ(Members(reply.body, "/results/0/parts"), (std::set<std::string>{"popularity", "recency", "similarity"}));
   reply = Call("POST", "/v1/score", R"({"user": "bob", "ids": ["a"]})");
   EXPECT_EQ(Members(reply.body), Properties("ScoreAnswer")) << reply.body;
   EXPECT_EQ(Members(Call("GET", "/v1/items/a").body), Properties("Item"));

@@ -25,6 +25,23 @@ TEST(Applier, AddsReplacesDeletesAndReAdds) {
   EXPECT_EQ(node.applier->sequence(), 5U);
 }
 
+TEST(Applier, KnowsWhenAnItemLastChanged) {
+  const test::TempDir dir;
+  Node node(dir / "data");
+  const auto put = [](std::int64_t offset, float x, std::int64_t at_ms) {
+    EncodedBatch batch = BatchBuilder().Put("a", offset, x).Take();
+    batch.items[0].record_timestamp_ms = at_ms;
+    return batch;
+  };
+  EXPECT_EQ(*node.applier->GetChangedMs("a"), std::nullopt);
+  ASSERT_OK(node.applier->Apply(put(0, 1, 1'000)));
+  EXPECT_EQ(*node.applier->GetChangedMs("a"), 1'000);
+  ASSERT_OK(node.applier->Apply(put(1, 2, 2'000)));
+  EXPECT_EQ(*node.applier->GetChangedMs("a"), 2'000);
+  ASSERT_OK(node.applier->Apply(put(2, 2, 3'000)));
+  EXPECT_EQ(*node.applier->GetChangedMs("a"), 2'000) << "the record said what was stored";
+}
+
 // Invariant 2: replaying any suffix changes nothing, nor does a delivery from before a rebalance.
 TEST(Applier, AnyReplayedSuffixChangesNothing) {
   const test::TempDir dir;
@@ -79,6 +96,7 @@ TEST(Applier, CountsInteractionsOnceAndAgainFromHistoriesAfterReopening) {
     ASSERT_OK(node.applier->Apply(batch()));
     EXPECT_EQ(popular(node), (std::vector<std::string>{"b", "a"}));
     EXPECT_NEAR((*node.applier->Popular())[0].second, 2.0, 1e-6);
+    EXPECT_NEAR(node.applier->CountsOf({"b"})[0], 2.0, 1e-6);
   }
   EXPECT_EQ(popular(Node(dir / "data")), (std::vector<std::string>{"b", "a"}));
 }

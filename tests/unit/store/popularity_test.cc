@@ -20,6 +20,7 @@ TEST(Popularity, AnOlderInteractionCountsHalfAfterAHalfLife) {
   EXPECT_EQ((*top)[0].first, "new");
   EXPECT_DOUBLE_EQ((*top)[0].second, 2.0);
   EXPECT_DOUBLE_EQ((*top)[1].second, 1.5);
+  EXPECT_EQ(popularity.CountsOf({"nobody's", "old", "new"}), (std::vector<double>{0.0, 1.5, 2.0}));
 }
 
 TEST(Popularity, ALateInteractionCountsAsOfItsTime) {

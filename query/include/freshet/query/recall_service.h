@@ -30,6 +30,20 @@ inline constexpr std::size_t kMaxExamples = 100;     // `items`, and `negative`
 inline constexpr std::size_t kMaxHistory = 1000;     // of an override
 inline constexpr std::size_t kMaxPerAttributes = 4;  // `max_per`
 inline constexpr std::size_t kMaxScoreIds = 1000;
+inline constexpr double kMaxWeight = 1e6;
+inline constexpr double kMaxHalfLifeHours = 24.0 * 366 * 100;
+
+// score = similarity * s + popularity * ln(1 + p) + recency * 2^(-age / half-life), in place of s alone. s: the
+// similarity. p: the decayed count of interactions (see Popularity). The age is that at the answer's `as_of`.
+struct BlendWeights {
+  double similarity = 1;
+  double popularity = 0;
+  double recency = 0;
+  // An attribute that holds an RFC 3339 timestamp; items without one have no recency. Empty: when the item last
+  // changed, by log time.
+  std::string recency_of;
+  double half_life_hours = 24 * 7;
+};
 
 struct RecallRequest {
   // Exactly one of user, item, items, vector:
@@ -48,17 +62,27 @@ struct RecallRequest {
   std::size_t ef = 0;
   bool exact = false;
   bool with_attributes = false;
-  std::optional<float> score_threshold;
+  std::optional<float> score_threshold;  // of the blended score where there are weights
+  // The best by the weighted sum among the 4 k (at least 200) most similar. Popular items are answered as they are.
+  std::optional<BlendWeights> weights;
   bool explain = false;
   std::int64_t min_as_of_ms = 0;  // waits for an answer at least this fresh, within the deadline
   std::int64_t timeout_ms = 0;    // from the call on; 0: none
   std::int64_t deadline_us = 0;   // monotonic; 0: none. The earlier of the two holds
 };
 
+// What a blended score is the weighted sum of.
+struct ScoreParts {
+  float similarity = 0;
+  float popularity = 0;
+  float recency = 0;
+};
+
 struct RecallHit {
   std::string id;
   float score = 0;
-  Attributes attributes;  // where asked for
+  Attributes attributes;                 // where asked for
+  std::optional<ScoreParts> parts = {};  // with weights, where an explanation is asked for
 };
 
 // How an answer came about.
@@ -130,16 +154,23 @@ class RecallService {
   Status SearchDiverse(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
   Status SearchBest(const RecallRequest& request, const Filter* filter, Query* query,
                     std::vector<RecallHit>* results) const;
+  Status SearchSimilar(const RecallRequest& request, const Filter* filter, Query* query,
+                       std::vector<RecallHit>* results) const;
   Status SearchFiltered(const RecallRequest& request, const Filter& filter, Query* query,
                         std::vector<RecallHit>* results) const;
   Status SearchUnfiltered(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
-  Status ScoreSet(const RecallRequest& request, const Catalog::Selection& selection, const Filter& filter, Query* query,
+  Status ScoreSet(const Catalog::Selection& selection, const Filter& filter, Query* query,
                   std::vector<RecallHit>* results) const;
   Result<std::size_t> SearchOnce(const SearchOptions& options, const Filter* filter, Query* query,
                                  std::vector<RecallHit>* hits) const;
   [[nodiscard]] float ScoreOf(const std::vector<float>& query, const std::vector<float>& item) const;
-  [[nodiscard]] std::size_t Expected(const RecallRequest& request, const Query& query) const;
+  [[nodiscard]] std::size_t Expected(const Query& query) const;
   Status CheckDeadline(const Query& query, const char* stage) const;
+
+  // recall_blend.cc: from similarities to blended scores. REQUIRES: request.weights.
+  Status Blend(const RecallRequest& request, const Query& query, std::vector<RecallHit>* hits) const;
+  Result<std::vector<double>> Recencies(const BlendWeights& weights, const Query& query,
+                                        const std::vector<std::string>& ids) const;
 
   const Replica* const replica_;
   const UserEncoder* const user_encoder_;

@@ -121,6 +121,10 @@ class Applier final : public Replica, public KnownItems {
   [[nodiscard]] std::shared_ptr<const PopularItems> Popular() const override {
     return popularity_.Top(clock_->MonotonicUs() / 1000);
   }
+  [[nodiscard]] std::vector<double> CountsOf(const std::vector<std::string>& item_ids) const override {
+    return popularity_.CountsOf(item_ids);
+  }
+  [[nodiscard]] Result<std::optional<std::int64_t>> GetChangedMs(std::string_view item_id) const override;
   // Item and user changes made visible since start.
   [[nodiscard]] std::uint64_t applied_records() const { return applied_records_.load(); }
 

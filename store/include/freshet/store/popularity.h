@@ -34,6 +34,8 @@ class Popularity {
   void Remove(const std::string& item_id, std::int64_t timestamp_ms);  // what was added
   // As of now, or of a moment ago when it is asked for often: at most `max_age_ms` on a monotonic clock.
   [[nodiscard]] std::shared_ptr<const PopularItems> Top(std::int64_t now_ms, std::int64_t max_age_ms = 1'000) const;
+  // The counts of these, as Top() has them; 0 of what nobody interacted with.
+  [[nodiscard]] std::vector<double> CountsOf(const std::vector<std::string>& ids) const;
   [[nodiscard]] std::size_t size() const;
 
  private:
@@ -42,6 +44,7 @@ class Popularity {
     std::uint64_t interactions = 0;
   };
   [[nodiscard]] double Exponent(std::int64_t timestamp_ms) const;
+  [[nodiscard]] double Scale() const;  // of a weight to a count as of the newest event
   void Rescale(std::int64_t landmark_ms);
   void Forget();
 

@@ -50,6 +50,12 @@ class Replica {
   [[nodiscard]] virtual std::uint64_t user_count() const = 0;
   // Nothing: not counted here.
   [[nodiscard]] virtual std::shared_ptr<const PopularItems> Popular() const { return nullptr; }
+  // How often each of these is interacted with, as Popular() counts; 0: never, or not counted here.
+  [[nodiscard]] virtual std::vector<double> CountsOf(const std::vector<std::string>& item_ids) const {
+    return std::vector<double>(item_ids.size(), 0.0);
+  }
+  // Log time of the item's last change. Nothing: unknown. Errors: kCorruption, kIoError.
+  [[nodiscard]] virtual Result<std::optional<std::int64_t>> GetChangedMs(std::string_view item_id) const = 0;
 };
 
 }  // namespace freshet
