@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <exception>
+#include <limits>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
@@ -140,6 +143,23 @@ HttpAnswer HttpApi::Handle(std::string_view method, std::string_view target, std
   } catch (const std::exception& error) {
     answer = ProblemAnswer(Internal(StrCat("unexpected: ", error.what())));
   }
+  return Finish(route, start_us, std::move(answer));
+}
+
+// Counts an answer; one that has to wait is counted when it comes.
+HttpAnswer HttpApi::Finish(Route route, std::int64_t start_us, HttpAnswer answer) {
+  if (answer.wait) {
+    answer.wait->go_on = [this, route, start_us, go_on = std::move(answer.wait->go_on)](const Status& over) {
+      HttpAnswer next;
+      try {
+        next = over.ok() ? go_on(over) : ProblemAnswer(over);
+      } catch (const std::exception& error) {
+        next = ProblemAnswer(Internal(StrCat("unexpected: ", error.what())));
+      }
+      return Finish(route, start_us, std::move(next));
+    };
+    return answer;
+  }
   Count(route, answer.status);
   seconds_[route]->Observe(static_cast<double>(clock_.MonotonicUs() - start_us) * 1e-6);
   return answer;
@@ -207,22 +227,45 @@ HttpAnswer HttpApi::Dispatch(Route route, std::string_view method, std::string_v
   return ProblemAnswer(Internal("a route without a handler"));
 }
 
+std::int64_t HttpApi::Deadline() const {
+  return clock_.MonotonicUs() + options_.request_timeout_ms * std::int64_t{1000};
+}
+
+bool HttpApi::MustWait(std::int64_t deadline_us, RecallRequest* request) const {
+  request->deadline_us = deadline_us;
+  if (request->min_as_of_ms <= service_->as_of_ms()) return false;
+  const std::int64_t now_us = clock_.MonotonicUs();
+  if (request->timeout_ms > 0) {
+    request->deadline_us = std::min(deadline_us, now_us + std::exchange(request->timeout_ms, 0) * 1000);
+  }
+  return now_us < request->deadline_us;
+}
+
 HttpAnswer HttpApi::Recall(std::string_view body) {
   Result<RecallRequest> request = ParseRecallRequest(body);
   if (!request.ok()) return ProblemAnswer(request.status());
-  return RecallOne(std::move(*request), clock_.MonotonicUs() + options_.request_timeout_ms * std::int64_t{1000});
+  if (!MustWait(Deadline(), &*request)) return RecallOne(*request);
+  const auto kept = std::make_shared<const RecallRequest>(std::move(*request));
+  HttpAnswer later;
+  later.wait = std::make_shared<HttpWait>(
+      HttpWait{kept->min_as_of_ms, kept->deadline_us, [this, kept](const Status&) { return RecallOne(*kept); }});
+  return later;
 }
 
-HttpAnswer HttpApi::RecallOne(RecallRequest request, std::int64_t deadline_us) {
-  request.deadline_us = deadline_us;
+HttpAnswer HttpApi::RecallOne(const RecallRequest& request) const {
   const Result<RecallResponse> response = service_->Recall(request);
   if (!response.ok()) return ProblemAnswer(response.status());
   return JsonAnswer(200, RecallResponseToJson(*response));
 }
 
+struct HttpApi::BatchInFlight {
+  std::vector<Result<RecallRequest>> requests;
+  std::vector<std::optional<HttpAnswer>> answers;
+};
+
 // Each entry is answered by itself, as POST /v1/recall would; all within one request's time.
 HttpAnswer HttpApi::Batch(std::string_view body) {
-  const std::int64_t deadline_us = clock_.MonotonicUs() + options_.request_timeout_ms * std::int64_t{1000};
+  const std::int64_t deadline_us = Deadline();
   const Result<std::unique_ptr<JsonDocument>> document = ParseJson(body, kMaxJsonDepth + 2);
   if (!document.ok()) return ProblemAnswer(document.status());
   const Status fields = CheckFields(**document, "", {"requests"});
@@ -231,14 +274,41 @@ HttpAnswer HttpApi::Batch(std::string_view body) {
   if (requests == nullptr || !requests->IsArray() || requests->Empty() || requests->Size() > kMaxBatch) {
     return ProblemAnswer(Wrong("/requests", StrCat("must be an array of 1 to ", kMaxBatch, " recall requests")));
   }
+  const auto batch = std::make_shared<BatchInFlight>();
+  batch->answers.resize(requests->Size());
+  for (const JsonValue& one : requests->GetArray()) {
+    Result<RecallRequest>& request = batch->requests.emplace_back(ReadRecallRequest(one));
+    if (request.ok()) (void)MustWait(deadline_us, &*request);
+  }
+  return AnswerBatch(batch);
+}
+
+// Entries that have to wait do not hold up the others.
+HttpAnswer HttpApi::AnswerBatch(const std::shared_ptr<BatchInFlight>& batch) const {
+  HttpWait wait{std::numeric_limits<std::int64_t>::max(), std::numeric_limits<std::int64_t>::max(), {}};
+  bool all = true;
+  for (std::size_t i = 0; i < batch->requests.size(); ++i) {
+    if (batch->answers[i]) continue;
+    const Result<RecallRequest>& request = batch->requests[i];
+    if (request.ok() && request->min_as_of_ms > service_->as_of_ms() && clock_.MonotonicUs() < request->deadline_us) {
+      all = false;
+      wait.min_as_of_ms = std::min(wait.min_as_of_ms, request->min_as_of_ms);
+      wait.deadline_us = std::min(wait.deadline_us, request->deadline_us);
+      continue;
+    }
+    batch->answers[i] = request.ok() ? RecallOne(*request) : ProblemAnswer(request.status());
+  }
+  if (!all) {
+    HttpAnswer later;
+    wait.go_on = [this, batch](const Status&) { return AnswerBatch(batch); };
+    later.wait = std::make_shared<HttpWait>(std::move(wait));
+    return later;
+  }
   JsonWriter out;
   out.BeginObject().Key("responses").BeginArray();
-  for (const JsonValue& one : requests->GetArray()) {
-    Result<RecallRequest> request = ReadRecallRequest(one);
-    const HttpAnswer answer =
-        request.ok() ? RecallOne(std::move(*request), deadline_us) : ProblemAnswer(request.status());
-    out.BeginObject().Key("status").Int(answer.status);
-    out.Key(answer.status == 200 ? "answer" : "problem").Raw(answer.body).EndObject();
+  for (const std::optional<HttpAnswer>& answer : batch->answers) {
+    out.BeginObject().Key("status").Int(answer->status);
+    out.Key(answer->status == 200 ? "answer" : "problem").Raw(answer->body).EndObject();
   }
   return JsonAnswer(200, out.EndArray().EndObject().Take());
 }
@@ -246,10 +316,16 @@ HttpAnswer HttpApi::Batch(std::string_view body) {
 HttpAnswer HttpApi::Score(std::string_view body) {
   Result<ScoreRequest> request = ReadScoreRequest(body);
   if (!request.ok()) return ProblemAnswer(request.status());
-  request->target.deadline_us = clock_.MonotonicUs() + options_.request_timeout_ms * std::int64_t{1000};
-  const Result<ScoreResponse> response = service_->Score(request->target, request->ids);
-  if (!response.ok()) return ProblemAnswer(response.status());
-  return JsonAnswer(200, ScoreResponseToJson(*response));
+  const bool wait = MustWait(Deadline(), &request->target);
+  const auto kept = std::make_shared<const ScoreRequest>(std::move(*request));
+  const auto answer = [this, kept](const Status&) {
+    const Result<ScoreResponse> response = service_->Score(kept->target, kept->ids);
+    return response.ok() ? JsonAnswer(200, ScoreResponseToJson(*response)) : ProblemAnswer(response.status());
+  };
+  if (!wait) return answer(Status::Ok());
+  HttpAnswer later;
+  later.wait = std::make_shared<HttpWait>(HttpWait{kept->target.min_as_of_ms, kept->target.deadline_us, answer});
+  return later;
 }
 
 HttpAnswer HttpApi::Item(std::string_view encoded_id) {

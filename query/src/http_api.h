@@ -6,6 +6,9 @@
 
 #include <array>
 #include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,6 +22,16 @@
 
 namespace freshet {
 
+struct HttpAnswer;
+
+// An answer that has to wait until others would be fresh enough (`min_as_of`), or for the deadline.
+struct HttpWait {
+  std::int64_t min_as_of_ms = 0;
+  std::int64_t deadline_us = 0;  // monotonic
+  // The answer, or another wait. Called once the wait is over: ok, or why there is no answer now. REQUIRES: the api.
+  std::function<HttpAnswer(const Status& over)> go_on;
+};
+
 struct HttpAnswer {
   int status = 200;
   std::string content_type;
@@ -26,6 +39,8 @@ struct HttpAnswer {
   std::string allow;            // for a 405
   int retry_after_seconds = 0;  // for a 429; 0: not sent
   bool authenticate = false;    // for a 401: how
+  // Then this is no answer yet.
+  std::shared_ptr<HttpWait> wait = {};
 };
 
 // RFC 9457: {"type": "urn:freshet:problem:<name>", "title", "status", "detail"?, "pointer"?}
@@ -65,12 +80,19 @@ class HttpApi {
     kOther,
     kRoutes
   };
+  struct BatchInFlight;
+  HttpAnswer Finish(Route route, std::int64_t start_us, HttpAnswer answer);
   HttpAnswer Dispatch(Route route, std::string_view method, std::string_view path, std::string_view body);
   HttpAnswer Recall(std::string_view body);
-  // A recall's answer or problem. Its deadline is at most `deadline_us`, monotonic.
-  HttpAnswer RecallOne(RecallRequest request, std::int64_t deadline_us);
+  // A recall's answer or problem.
+  [[nodiscard]] HttpAnswer RecallOne(const RecallRequest& request) const;
   HttpAnswer Batch(std::string_view body);
+  HttpAnswer AnswerBatch(const std::shared_ptr<BatchInFlight>& batch) const;
   HttpAnswer Score(std::string_view body);
+  [[nodiscard]] std::int64_t Deadline() const;  // of a request that came now
+  // Whether this request has to wait for `min_as_of`. Its timeout becomes a deadline, at most `deadline_us`, so that
+  // waiting does not begin it anew.
+  bool MustWait(std::int64_t deadline_us, RecallRequest* request) const;
   HttpAnswer Item(std::string_view encoded_id);
   HttpAnswer User(std::string_view encoded_id);
   HttpAnswer Ready(Route route);

@@ -15,6 +15,7 @@
 #include "http_api.h"
 #include "http_net.h"
 #include "http_session.h"
+#include "http_waiters.h"
 
 namespace freshet {
 namespace {
@@ -36,8 +37,13 @@ class BeastHttpServer final : public HttpServer {
         refused_(metrics->GetCounter("freshet_http_refused_connections_total",
                                      "Connections refused because max_connections were open")),
         sessions_(options, &api_, metrics),
+        waiters_(
+            &context_, options.max_waiting,
+            [service] { return service == nullptr ? std::int64_t{0} : service->as_of_ms(); }, metrics),
         acceptor_(net::make_strand(context_)),
-        backoff_(acceptor_.get_executor()) {}
+        backoff_(acceptor_.get_executor()) {
+    sessions_.waiters = &waiters_;
+  }
 
   ~BeastHttpServer() override { Stop(); }
 
@@ -61,6 +67,7 @@ class BeastHttpServer final : public HttpServer {
 
   void Stop() override {
     if (sessions_.stopping.exchange(true)) return;
+    waiters_.Stop();
     net::post(acceptor_.get_executor(), [this] {
       ErrorCode ignored;
       acceptor_.close(ignored);
@@ -149,6 +156,7 @@ class BeastHttpServer final : public HttpServer {
   Counter& refused_;
   HttpSessions sessions_;  // outlives the context, whose destruction may destroy sessions
   net::io_context context_;
+  FreshnessWaiters waiters_;
   tcp::acceptor acceptor_;  // on its own strand
   net::steady_timer backoff_;
   std::string address_;  // constant after Start()
@@ -170,6 +178,7 @@ Status HttpOptions::Validate() const {
   if (threads < 1 || threads > 256) return ConfigError("threads: must be between 1 and 256");
   if (max_connections < 1 || max_connections > 65'536)
     return ConfigError("max_connections: must be between 1 and 65536");
+  if (max_waiting > 65'536) return ConfigError("max_waiting: must be at most 65536");
   if (header_timeout_ms < 1 || header_timeout_ms > 600'000) {
     return ConfigError("header_timeout_ms: must be between 1 and 600000");
   }

@@ -9,6 +9,8 @@
 #include <boost/beast/http/write.hpp>
 #include <chrono>
 
+#include "http_waiters.h"
+
 namespace freshet {
 namespace {
 
@@ -122,6 +124,24 @@ void HttpSession::OnRequest(ErrorCode error) {
   const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
   HttpAnswer answer = sessions_->api->Handle(view(request.method_string()), view(request.target()), request.body(),
                                              view(request[http::field::authorization]));
+  Respond(std::move(answer));
+}
+
+void HttpSession::Respond(HttpAnswer answer) {
+  while (answer.wait) {
+    const std::shared_ptr<HttpWait> wait = std::move(answer.wait);
+    const bool waits =
+        sessions_->waiters->Add(wait->min_as_of_ms, wait->deadline_us, [self = shared_from_this(), wait] {
+          net::post(self->stream_.get_executor(), [self, wait] {
+            self->Respond(wait->go_on(self->sessions_->stopping ? Cancelled("try another sidecar") : Status::Ok()));
+          });
+        });
+    if (waits) return;
+    answer = wait->go_on(sessions_->stopping
+                             ? Cancelled("try another sidecar")
+                             : Unavailable("too many requests wait for their `min_as_of`; try again, or without it"));
+  }
+  const auto& request = parser_->get();
   Write(std::move(answer), request.keep_alive() && !sessions_->stopping, request.method() == http::verb::head);
 }
 

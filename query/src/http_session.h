@@ -2,7 +2,8 @@
 //
 // Place in the flow: made by http_server.cc for each accepted socket. Everything runs on the socket's strand. Owns
 // itself through the handlers in flight: it is destroyed when the last one has run, and then leaves the registry.
-// States: idle (waits for a request's first byte) -> header -> body -> answer -> idle, or closed.
+// States: idle (waits for a request's first byte) -> header -> body (-> waits for freshness) -> answer -> idle, or
+// closed.
 #pragma once
 
 #include <atomic>
@@ -22,6 +23,7 @@
 
 namespace freshet {
 
+class FreshnessWaiters;
 class HttpSession;
 
 // The open connections, and what they share. Thread-safe.
@@ -31,6 +33,7 @@ struct HttpSessions {
   Gauge& connections;
   Counter& timeouts;
   std::atomic<bool> stopping{false};
+  FreshnessWaiters* waiters = nullptr;  // set before the first session; outlives them
 
   std::mutex mu;
   std::condition_variable changed;
@@ -58,6 +61,8 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void OnHeader(ErrorCode error);
   void ReadBody();
   void OnRequest(ErrorCode error);
+  // Writes it, or waits first.
+  void Respond(HttpAnswer answer);
   // The connection is of no use after an error; a malformed request is told so first.
   void Fail(ErrorCode error);
   void Write(HttpAnswer answer, bool keep_alive, bool head);

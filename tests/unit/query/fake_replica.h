@@ -1,6 +1,7 @@
 // A replica in memory, whose index, catalog and store can be brought out of step as an apply does for a moment.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -116,7 +117,7 @@ class FakeReplica final : public Replica {
   HookedIndex& hooked_index() { return index_; }
 
   std::string space = "space-1";
-  std::int64_t as_of = 1'306'863'540'123;  // 2011-05-31T17:39:00.123Z
+  std::atomic<std::int64_t> as_of = 1'306'863'540'123;  // 2011-05-31T17:39:00.123Z
   std::uint64_t version = 7;
   std::function<void()> on_as_of;
   PopularItems popular;

@@ -26,6 +26,7 @@ struct HttpOptions {
   std::string token_file;
   int threads = 2;
   std::size_t max_connections = 1024;
+  std::size_t max_waiting = 256;   // requests that wait for their `min_as_of`; more are answered 503
   int header_timeout_ms = 5'000;   // from a request's first byte (of a connection's first request: from the accept)
   int request_timeout_ms = 2'000;  // for the body, and the deadline of a recall; a request may ask for less
   int idle_timeout_ms = 60'000;    // between two requests of a connection

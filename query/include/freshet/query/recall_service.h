@@ -128,7 +128,10 @@ class RecallService {
  public:
   // `user_encoder` may be null (vector and item queries only). All outlive the service.
   RecallService(const Replica* replica, const UserEncoder* user_encoder, const Clock* clock, Metrics* metrics);
+  // A `min_as_of_ms` that is not reached yet blocks the caller; who does not want that asks as_of_ms() first.
   [[nodiscard]] Result<RecallResponse> Recall(const RecallRequest& request) const;
+  // How fresh an answer would be now; 0: not known yet.
+  [[nodiscard]] std::int64_t as_of_ms() const { return replica_->as_of_ms(); }
   // What is stored of one item. Errors: kInvalidArgument (not an id), kNotFound.
   [[nodiscard]] Result<ItemView> GetItem(std::string_view item_id) const;
 
