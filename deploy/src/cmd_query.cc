@@ -13,6 +13,8 @@
 #include "freshet/deploy/commands.h"
 #include "freshet/query/filter_text.h"
 #include "freshet/query/http_client.h"
+#include "freshet/query/http_server.h"
+#include "freshet/query/recall_binary.h"
 
 namespace freshet {
 namespace {
@@ -37,6 +39,7 @@ struct QueryArguments {
   bool with_attributes = false;
   bool exact = false;
   bool json = false;
+  bool binary = false;
   int timeout_ms = 5'000;
 };
 
@@ -105,6 +108,26 @@ Result<std::string> RequestBody(const QueryArguments& arguments) {
   // The table shows titles, which are attributes.
   if (arguments.with_attributes || !arguments.json) out.Key("with_attributes").Bool(true);
   return out.EndObject().Take();
+}
+
+// The binary body holds a vector and little else.
+Result<std::string> BinaryBody(const QueryArguments& arguments) {
+  if (arguments.vector_file.empty() || arguments.exclude_seen || arguments.explain || arguments.with_attributes ||
+      !arguments.exclude.empty() || !arguments.filter.empty() || !arguments.max_per.empty() ||
+      !arguments.weights.empty() || !arguments.unlike.empty()) {
+    return InvalidArgument("--binary: goes with --vector-file, --k and --exact only");
+  }
+  FRESHET_ASSIGN(const std::string json, RequestBody(arguments));
+  FRESHET_ASSIGN(const std::unique_ptr<JsonDocument> document, ParseJson(json));
+  std::vector<float> vector;
+  for (const JsonValue& number : JsonFind(*document, "vector")->GetArray()) {
+    if (!number.IsNumber()) return InvalidArgument(StrCat(arguments.vector_file, ": must hold numbers only"));
+    vector.push_back(static_cast<float>(number.GetDouble()));
+  }
+  BinaryParams params;
+  params.k = static_cast<std::uint32_t>(arguments.k);
+  params.exact = arguments.exact;
+  return EncodeBinaryRequest(vector, params);
 }
 
 // Ids and titles come from outside: no control bytes on a terminal.
@@ -192,15 +215,19 @@ Status ProblemOf(const HttpReply& reply) {
 }
 
 Status RunQuery(const QueryArguments& arguments) {
-  FRESHET_ASSIGN(const std::string body, RequestBody(arguments));
+  FRESHET_ASSIGN(const std::string body, arguments.binary ? BinaryBody(arguments) : RequestBody(arguments));
   std::string token;
   if (!arguments.token_file.empty()) {
     FRESHET_ASSIGN(const std::string text, ReadFile(arguments.token_file, kMaxTokenFileBytes));
     token = Trim(text.substr(0, text.find('\n')));
   }
-  FRESHET_ASSIGN(const HttpReply reply,
-                 HttpCall(arguments.address, "POST", "/v1/recall", body, arguments.timeout_ms, token));
+  FRESHET_ASSIGN(HttpReply reply, HttpCall(arguments.address, "POST", "/v1/recall", body, arguments.timeout_ms, token,
+                                           arguments.binary ? kBinaryRecallType : "application/json"));
   if (reply.status != 200) return ProblemOf(reply);
+  if (arguments.binary) {
+    FRESHET_ASSIGN(const RecallResponse response, DecodeBinaryAnswer(reply.body));
+    reply.body = RecallResponseToJson(response);
+  }
   if (arguments.json) {
     std::printf("%s\n", reply.body.c_str());
     return Status::Ok();
@@ -245,6 +272,7 @@ void AddQueryCommand(CLI::App* app, CommandRunner* run) {
   command->add_option("--timeout-ms", arguments->timeout_ms, "How long to wait for the answer")
       ->capture_default_str()
       ->check(CLI::Range(1, 60'000));
+  command->add_flag("--binary", arguments->binary, "With --vector-file: ask in binary, as a hot path would");
   command->add_flag("--json", arguments->json, "Print the answer as the server sent it");
   command->footer(
       "Example:\n"

@@ -9,6 +9,7 @@
 
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
+#include "freshet/query/recall_binary.h"
 #include "openapi.h"
 #include "recall_json.h"
 #include "request_json.h"
@@ -25,6 +26,13 @@ constexpr std::array<const char*, 13> kRouteNames = {
 constexpr std::size_t kMaxBatch = 128;
 
 HttpAnswer JsonAnswer(int status, std::string body) { return {status, std::string(kJson), std::move(body), "", 0}; }
+
+// Media types are the same in upper case; what may follow a semicolon means nothing here.
+bool IsBinary(std::string_view content_type) {
+  const std::string_view type = Trim(content_type.substr(0, content_type.find(';')));
+  return std::equal(type.begin(), type.end(), kBinaryRecallType.begin(), kBinaryRecallType.end(),
+                    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; });
+}
 
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -126,16 +134,15 @@ HttpApi::HttpApi(const HttpOptions& options, const RecallService* service, Metri
   }
 }
 
-HttpAnswer HttpApi::Handle(std::string_view method, std::string_view target, std::string_view body,
-                           std::string_view authorization) {
+HttpAnswer HttpApi::Handle(const HttpRequestView& request) {
   const std::int64_t start_us = clock_.MonotonicUs();
-  const std::string_view path = target.substr(0, target.find('?'));
+  const std::string_view path = request.target.substr(0, request.target.find('?'));
   const Route route = RouteOf(path);
   HttpAnswer answer;
   try {
     const bool probe = route == kLive || route == kStarted || route == kReady;
-    if (probe || !tokens_ || tokens_->Allows(authorization)) {
-      answer = Dispatch(route, method, path, body);
+    if (probe || !tokens_ || tokens_->Allows(request.authorization)) {
+      answer = Dispatch(route, path, request);
     } else {
       answer = ProblemAnswer(401, "unauthorized", "A token is wanted", "send `Authorization: Bearer TOKEN`");
       answer.authenticate = true;
@@ -184,7 +191,8 @@ HttpApi::Route HttpApi::RouteOf(std::string_view path) const {
   return kOther;
 }
 
-HttpAnswer HttpApi::Dispatch(Route route, std::string_view method, std::string_view path, std::string_view body) {
+HttpAnswer HttpApi::Dispatch(Route route, std::string_view path, const HttpRequestView& request) {
+  const auto& [method, target, body, authorization, content_type] = request;
   if (route == kOther) return ProblemAnswer(404, "no-such-path", "There is nothing at this path");
   const bool posted = route == kRecall || route == kBatch || route == kScore || route == kSnapshots;
   const bool allowed = posted ? method == "POST" : method == "GET" || method == "HEAD";
@@ -197,7 +205,7 @@ HttpAnswer HttpApi::Dispatch(Route route, std::string_view method, std::string_v
   }
   switch (route) {
     case kRecall:
-      return Recall(body);
+      return IsBinary(content_type) ? RecallBinary(body) : Recall(body);
     case kBatch:
       return Batch(body);
     case kScore:
@@ -250,6 +258,15 @@ HttpAnswer HttpApi::Recall(std::string_view body) {
   later.wait = std::make_shared<HttpWait>(
       HttpWait{kept->min_as_of_ms, kept->deadline_us, [this, kept](const Status&) { return RecallOne(*kept); }});
   return later;
+}
+
+HttpAnswer HttpApi::RecallBinary(std::string_view body) const {
+  Result<RecallRequest> request = DecodeBinaryRequest(body);
+  if (!request.ok()) return ProblemAnswer(request.status());
+  request->deadline_us = Deadline();
+  const Result<RecallResponse> response = service_->Recall(*request);
+  if (!response.ok()) return ProblemAnswer(response.status());
+  return {200, std::string(kBinaryRecallType), EncodeBinaryAnswer(*response), "", 0};
 }
 
 HttpAnswer HttpApi::RecallOne(const RecallRequest& request) const {

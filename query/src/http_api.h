@@ -49,6 +49,15 @@ struct HttpAnswer {
 // The problem that tells this error. REQUIRES: !status.ok()
 [[nodiscard]] HttpAnswer ProblemAnswer(const Status& status);
 
+// Of a request what answers depend on. Views into the session's buffer.
+struct HttpRequestView {
+  std::string_view method;
+  std::string_view target;
+  std::string_view body;
+  std::string_view authorization = {};  // the headers of these names
+  std::string_view content_type = {};
+};
+
 class HttpApi {
  public:
   // All outlive the api.
@@ -57,9 +66,7 @@ class HttpApi {
 
   // Before the first request: only who brings one of these is answered.
   void Demand(HttpTokens tokens) { tokens_ = std::move(tokens); }
-  // `authorization`: the header of that name.
-  [[nodiscard]] HttpAnswer Handle(std::string_view method, std::string_view target, std::string_view body,
-                                  std::string_view authorization = "");
+  [[nodiscard]] HttpAnswer Handle(const HttpRequestView& request);
   // Counts an answer that was given before a route was known: malformed HTTP, exceeded bounds.
   void CountUnrouted(int status);
 
@@ -82,8 +89,9 @@ class HttpApi {
   };
   struct BatchInFlight;
   HttpAnswer Finish(Route route, std::int64_t start_us, HttpAnswer answer);
-  HttpAnswer Dispatch(Route route, std::string_view method, std::string_view path, std::string_view body);
+  HttpAnswer Dispatch(Route route, std::string_view path, const HttpRequestView& request);
   HttpAnswer Recall(std::string_view body);
+  [[nodiscard]] HttpAnswer RecallBinary(std::string_view body) const;
   // A recall's answer or problem.
   [[nodiscard]] HttpAnswer RecallOne(const RecallRequest& request) const;
   HttpAnswer Batch(std::string_view body);

@@ -80,7 +80,8 @@ class Call {
 }  // namespace
 
 Result<HttpReply> HttpCall(std::string_view address, std::string_view method, std::string_view target,
-                           std::string_view body, int timeout_ms, std::string_view token) {
+                           std::string_view body, int timeout_ms, std::string_view token,
+                           std::string_view content_type) {
   const auto endpoint = ParseEndpoint(address);
   if (!endpoint || endpoint->port() == 0) {
     return InvalidArgument(StrCat("`", address, "` is not host:port with a numeric host, as 127.0.0.1:8081"));
@@ -93,7 +94,7 @@ Result<HttpReply> HttpCall(std::string_view address, std::string_view method, st
     request.set(http::field::user_agent, "freshet");
     request.keep_alive(false);
     if (!token.empty()) request.set(http::field::authorization, StrCat("Bearer ", token));
-    if (!body.empty()) request.set(http::field::content_type, "application/json");
+    if (!body.empty()) request.set(http::field::content_type, std::string(content_type));
     request.body() = body;
     request.prepare_payload();
     Call call(std::move(request), verb == http::verb::head);

@@ -122,8 +122,9 @@ void HttpSession::OnRequest(ErrorCode error) {
   if (error) return Fail(error);
   const auto& request = parser_->get();
   const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
-  HttpAnswer answer = sessions_->api->Handle(view(request.method_string()), view(request.target()), request.body(),
-                                             view(request[http::field::authorization]));
+  HttpAnswer answer =
+      sessions_->api->Handle({view(request.method_string()), view(request.target()), request.body(),
+                              view(request[http::field::authorization]), view(request[http::field::content_type])});
   Respond(std::move(answer));
 }
 

@@ -1,6 +1,7 @@
 """Seeds for the decoder targets, from the samples in tests/unit/ingest/data: make_seeds.py DATA_DIR OUT_DIR."""
 import json
 import pathlib
+import struct
 import sys
 
 data, out = (pathlib.Path(argument) for argument in sys.argv[1:3])
@@ -57,5 +58,9 @@ write_query("recall_json", "items", """{"items":["a","b"],"negative":["c"],"filt
 write_query("recall_json", "weights", """{"item":"a","weights":{"similarity":1,"popularity":0.1,"recency":-2e1,"recency_of":"added",
   "half_life_hours":24}}""")
 write_query("recall_json", "score", """{"item":"a","ids":["b","c"]}""")
+(out / "recall_binary").mkdir(parents=True, exist_ok=True)
+(out / "recall_binary" / "request").write_bytes(b"FRR1" + struct.pack("<5I2f", 1, 10, 100, 50, 2, 0.6, 0.8))
+(out / "recall_binary" / "answer").write_bytes(
+    b"FRA1" + struct.pack("<3IQq2I", 0, 2, 3, 7, 1306863540123, 250, 5) + struct.pack("<2f2I", 0.9, 0.5, 1, 3) + b"space" + b"abc")
 write_query("filter_text", "words", """category = "film" and year >= 1990 or not (tag in ("a", "b") and x exists)""")
 write_query("filter_text", "ranges", """price >= 1 and price < 5.5 and title ^= "abc" and in_stock = true""")

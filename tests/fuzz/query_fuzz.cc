@@ -1,6 +1,7 @@
 // Any bytes are a request, or refused with a reason; within the limits either way, and never anything else.
 //
-// Two targets: the JSON bodies of POST /v1/recall and /v1/score, and (FRESHET_FUZZ_FILTER_TEXT) the filter language.
+// Three targets: the JSON bodies of POST /v1/recall and /v1/score, (FRESHET_FUZZ_RECALL_BINARY) the binary bodies of
+// /v1/recall, and (FRESHET_FUZZ_FILTER_TEXT) the filter language.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 
 #include "freshet/query/filter_text.h"
 #include "freshet/query/http_server.h"
+#include "freshet/query/recall_binary.h"
 #include "recall_json.h"
 
 namespace freshet {
@@ -41,6 +43,28 @@ void Try(std::string_view bytes) {
   }
   const Result<Filter> filter = ParseFilter(**document);
   FUZZ_CHECK(filter.ok() || filter.status().code() == Code::kInvalidArgument);
+}
+
+#elif defined(FRESHET_FUZZ_RECALL_BINARY)
+
+void Try(std::string_view bytes) {
+  const Result<RecallRequest> request = DecodeBinaryRequest(bytes);
+  FUZZ_CHECK(request.ok() || request.status().code() == Code::kInvalidArgument);
+  if (request.ok()) {
+    FUZZ_CHECK(request->k >= 1 && request->k <= kMaxK && request->ef <= kMaxEf);
+    for (const float x : *request->vector) FUZZ_CHECK(std::isfinite(x));
+    const BinaryParams params{static_cast<std::uint32_t>(request->k), static_cast<std::uint32_t>(request->ef),
+                              request->exact, static_cast<std::uint32_t>(request->timeout_ms)};
+    FUZZ_CHECK(EncodeBinaryRequest(*request->vector, params) == bytes);
+  }
+  // What a client reads.
+  const Result<RecallResponse> answer = DecodeBinaryAnswer(bytes);
+  FUZZ_CHECK(answer.ok() || answer.status().code() == Code::kCorruption);
+  if (answer.ok()) {
+    const Result<RecallResponse> again = DecodeBinaryAnswer(EncodeBinaryAnswer(*answer));
+    FUZZ_CHECK(again.ok() && again->results.size() == answer->results.size());
+    for (std::size_t i = 0; i < again->results.size(); ++i) FUZZ_CHECK(again->results[i].id == answer->results[i].id);
+  }
 }
 
 #else

@@ -18,11 +18,12 @@ struct HttpReply {
 };
 
 // `address` is a numeric host:port ("127.0.0.1:8081", "[::1]:8081") or localhost:port. A body is sent as
-// application/json, `token` as a bearer token where there is one. Any status is a reply: only what is no HTTP answer is
+// `content_type`, `token` as a bearer token where there is one. Any status is a reply: only what is no HTTP answer is
 // an error. Errors: kInvalidArgument (address, method), kUnavailable (nobody listens, the connection broke, not HTTP),
 // kDeadlineExceeded (`timeout_ms` for the whole call), kResourceExhausted (an answer above 64 MiB).
 [[nodiscard]] Result<HttpReply> HttpCall(std::string_view address, std::string_view method, std::string_view target,
                                          std::string_view body = "", int timeout_ms = 5'000,
-                                         std::string_view token = "");
+                                         std::string_view token = "",
+                                         std::string_view content_type = "application/json");
 
 }  // namespace freshet
