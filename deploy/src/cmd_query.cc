@@ -1,12 +1,16 @@
 // `freshet query`: asks a running sidecar (or an engine with query.listen) from a terminal.
+#include <unistd.h>
 #include <CLI/CLI.hpp>
-#include <algorithm>
+
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <thread>
 #include <vector>
 
-#include "freshet/core/clock.h"
 #include "freshet/core/file.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
@@ -15,6 +19,7 @@
 #include "freshet/query/http_client.h"
 #include "freshet/query/http_server.h"
 #include "freshet/query/recall_binary.h"
+#include "query_print.h"
 
 namespace freshet {
 namespace {
@@ -40,8 +45,17 @@ struct QueryArguments {
   bool exact = false;
   bool json = false;
   bool binary = false;
+  bool watch = false;
+  int interval_ms = 1'000;
+  int count = 0;
   int timeout_ms = 5'000;
 };
+
+// One whose screen can be cleared.
+bool IsLiveTerminal() {
+  const char* term = std::getenv("TERM");
+  return ::isatty(STDOUT_FILENO) == 1 && term != nullptr && std::string_view(term) != "dumb";
+}
 
 Status AddWeights(const QueryArguments& arguments, JsonWriter* out) {
   if (arguments.weights.empty()) return Status::Ok();
@@ -130,63 +144,6 @@ Result<std::string> BinaryBody(const QueryArguments& arguments) {
   return EncodeBinaryRequest(vector, params);
 }
 
-// Ids and titles come from outside: no control bytes on a terminal.
-std::string Printable(std::string_view text) {
-  std::string out(text);
-  std::replace_if(
-      out.begin(), out.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
-  return out;
-}
-
-// Code points, near enough to columns for ids.
-std::size_t Width(std::string_view text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
-}
-
-std::string Member(const JsonValue& object, std::string_view key) {
-  const JsonValue* value = JsonFind(object, key);
-  return value != nullptr && value->IsString() ? Printable(JsonText(*value)) : std::string();
-}
-
-void PrintTable(const JsonValue& results, bool with_attributes) {
-  std::size_t id_width = 2;
-  for (const JsonValue& hit : results.GetArray()) id_width = std::max(id_width, Width(Member(hit, "id")));
-  std::printf("rank    score  id%s  title\n", std::string(id_width - 2, ' ').c_str());
-  int rank = 0;
-  for (const JsonValue& hit : results.GetArray()) {
-    const JsonValue* score = JsonFind(hit, "score");
-    const JsonValue* attributes = JsonFind(hit, "attributes");
-    const std::string id = Member(hit, "id");
-    std::string text = attributes != nullptr ? Member(*attributes, "title") : "";
-    if (with_attributes && attributes != nullptr) text += StrCat(text.empty() ? "" : "  ", ToJson(*attributes));
-    std::printf("%4d  %7.4f  %s%s  %s\n", ++rank, score != nullptr && score->IsNumber() ? score->GetDouble() : 0.0,
-                id.c_str(), std::string(id_width - Width(id), ' ').c_str(), text.c_str());
-  }
-}
-
-// "12 answers in 0.8 ms, as of 2011-05-31T17:39:00.123Z (35 ms ago), index version 4711, model demo-1"
-void PrintFreshness(const JsonValue& answer, std::size_t count) {
-  const JsonValue* took_ms = JsonFind(answer, "took_ms");
-  const JsonValue* version = JsonFind(answer, "index_version");
-  const JsonValue* as_of_ms = JsonFind(answer, "as_of_ms");
-  std::string as_of = "freshness not known yet";
-  if (as_of_ms != nullptr && as_of_ms->IsInt64()) {
-    as_of = StrCat("as of ", Member(answer, "as_of"), " (",
-                   std::max<std::int64_t>(0, SystemClock().WallMs() - as_of_ms->GetInt64()), " ms ago)");
-  }
-  std::fprintf(stderr, "%zu item%s in %.2f ms, %s, index version %llu, model %s\n", count, count == 1 ? "" : "s",
-               took_ms != nullptr && took_ms->IsNumber() ? took_ms->GetDouble() : 0.0, as_of.c_str(),
-               version != nullptr && version->IsUint64() ? static_cast<unsigned long long>(version->GetUint64()) : 0,
-               Member(answer, "model_version").c_str());
-  if (const std::string degraded = Member(answer, "degraded"); !degraded.empty()) {
-    std::fprintf(stderr, "not personal: %s\n", degraded.c_str());
-  }
-  if (const JsonValue* explain = JsonFind(answer, "explain")) {
-    std::fprintf(stderr, "explain: %s\n", ToJson(*explain).c_str());
-  }
-}
-
 // The problem that the server told, as a status of ours, so that the exit code follows from it.
 Status ProblemOf(const HttpReply& reply) {
   std::string message = StrCat("HTTP ", reply.status);
@@ -214,33 +171,81 @@ Status ProblemOf(const HttpReply& reply) {
   }
 }
 
-Status RunQuery(const QueryArguments& arguments) {
-  FRESHET_ASSIGN(const std::string body, arguments.binary ? BinaryBody(arguments) : RequestBody(arguments));
+struct Question {
+  std::string body;
   std::string token;
+};
+
+Result<Question> MakeQuestion(const QueryArguments& arguments) {
+  Question question;
+  FRESHET_ASSIGN(question.body, arguments.binary ? BinaryBody(arguments) : RequestBody(arguments));
   if (!arguments.token_file.empty()) {
     FRESHET_ASSIGN(const std::string text, ReadFile(arguments.token_file, kMaxTokenFileBytes));
-    token = Trim(text.substr(0, text.find('\n')));
+    question.token = Trim(text.substr(0, text.find('\n')));
   }
-  FRESHET_ASSIGN(HttpReply reply, HttpCall(arguments.address, "POST", "/v1/recall", body, arguments.timeout_ms, token,
-                                           arguments.binary ? kBinaryRecallType : "application/json"));
+  return question;
+}
+
+// The answer's JSON.
+Result<std::string> Ask(const QueryArguments& arguments, const Question& question) {
+  FRESHET_ASSIGN(HttpReply reply, HttpCall(arguments.address, "POST", "/v1/recall", question.body, arguments.timeout_ms,
+                                           question.token, arguments.binary ? kBinaryRecallType : "application/json"));
   if (reply.status != 200) return ProblemOf(reply);
-  if (arguments.binary) {
-    FRESHET_ASSIGN(const RecallResponse response, DecodeBinaryAnswer(reply.body));
-    reply.body = RecallResponseToJson(response);
-  }
+  if (!arguments.binary) return std::move(reply.body);
+  FRESHET_ASSIGN(const RecallResponse response, DecodeBinaryAnswer(reply.body));
+  return RecallResponseToJson(response);
+}
+
+// Prints one answer; with `before`, what has changed since. `before` becomes what it is now.
+Status Show(const QueryArguments& arguments, const std::string& json, std::vector<std::string>* before, bool mark) {
   if (arguments.json) {
-    std::printf("%s\n", reply.body.c_str());
+    std::printf("%s\n", json.c_str());
+    std::fflush(stdout);
     return Status::Ok();
   }
-  const Result<std::unique_ptr<JsonDocument>> answer = ParseJson(reply.body);
+  const Result<std::unique_ptr<JsonDocument>> answer = ParseJson(json);
   const JsonValue* results = answer.ok() ? JsonFind(**answer, "results") : nullptr;
   if (results == nullptr || !results->IsArray()) {
     return Internal(StrCat(arguments.address, " did not answer as a freshet server does"));
   }
-  PrintTable(*results, arguments.with_attributes);
+  const bool terminal = IsLiveTerminal();
+  std::vector<std::string> ids = IdsOf(*results);
+  // In a file or a pipe, only what has changed is worth another table.
+  if (mark && !terminal && ids == *before) return Status::Ok();
+  if (arguments.watch && terminal) std::printf("\x1b[H\x1b[2J");
+  if (mark && !terminal) std::printf("\n");
+  PrintTable(*results, arguments.with_attributes, mark ? before : nullptr);
   std::fflush(stdout);
   PrintFreshness(**answer, results->Size());
+  *before = std::move(ids);
   return Status::Ok();
+}
+
+// Asks again and again. What may pass (nobody listens, overload, a deadline) is told, and asked again.
+Status Watch(const QueryArguments& arguments, const Question& question) {
+  std::vector<std::string> before;
+  bool shown = false;
+  for (int asked = 0; arguments.count == 0 || asked < arguments.count; ++asked) {
+    if (asked > 0) std::this_thread::sleep_for(std::chrono::milliseconds(arguments.interval_ms));
+    const Result<std::string> json = Ask(arguments, question);
+    if (json.ok()) {
+      FRESHET_TRY(Show(arguments, *json, &before, shown));
+      shown = true;
+    } else if (shown && json.status().category() == Category::kTransient) {
+      std::fprintf(stderr, "no answer: %s\n", std::string(json.status().message()).c_str());
+    } else {
+      return json.status();
+    }
+  }
+  return Status::Ok();
+}
+
+Status RunQuery(const QueryArguments& arguments) {
+  FRESHET_ASSIGN(const Question question, MakeQuestion(arguments));
+  if (arguments.watch) return Watch(arguments, question);
+  FRESHET_ASSIGN(const std::string json, Ask(arguments, question));
+  std::vector<std::string> before;
+  return Show(arguments, json, &before, false);
 }
 
 }  // namespace
@@ -273,11 +278,21 @@ void AddQueryCommand(CLI::App* app, CommandRunner* run) {
       ->capture_default_str()
       ->check(CLI::Range(1, 60'000));
   command->add_flag("--binary", arguments->binary, "With --vector-file: ask in binary, as a hot path would");
+  command->add_flag("--watch", arguments->watch,
+                    "Ask again and again, until interrupted: marks what is new (+), has risen (^) or fallen (v). In a "
+                    "pipe, a table for each change; with --json, a line for each answer");
+  command->add_option("--interval-ms", arguments->interval_ms, "With --watch: between an answer and the next question")
+      ->capture_default_str()
+      ->check(CLI::Range(10, 3'600'000));
+  command->add_option("--count", arguments->count, "With --watch: so many questions; 0: no end")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1'000'000'000));
   command->add_flag("--json", arguments->json, "Print the answer as the server sent it");
   command->footer(
       "Example:\n"
       "  freshet query --user 14620 --k 5 --exclude-seen --address 127.0.0.1:8081\n"
       "  freshet query --user 14620 --filter 'title starts with \"SET\"' --max-per category=3\n"
+      "  freshet query --user 14620 --watch --interval-ms 500\n"
       "Exit codes: 0 answered, 1 refused (see the message), 69 no sidecar answers at this address.");
   command->callback([arguments, run] { *run = [arguments] { return ExitCode(RunQuery(*arguments)); }; });
 }
