@@ -7,6 +7,7 @@
 #include "encode_bench.h"
 #include "index_bench.h"
 #include "ingest_bench.h"
+#include "sidecar_bench.h"
 #include "store_bench.h"
 
 int main(int argc, char** argv) {
@@ -117,6 +118,33 @@ int main(int argc, char** argv) {
   ingest_app->add_option("--records", ingest.records, "In the topic")->capture_default_str();
   ingest_app->add_option("--partitions", ingest.partitions, "Of the topic")->capture_default_str();
   ingest_app->add_option("--rounds", ingest.rounds, "Interleaved rounds; medians are reported")->capture_default_str();
+  bench::SidecarBenchOptions sidecar;
+  const auto add_sidecar = [&](const char* name, const char* what) {
+    CLI::App* sub = app.add_subcommand(name, what);
+    sub->add_flag("--json", json, "One JSON object on standard output");
+    sub->add_flag("--quick", sidecar.quick, "A smoke test of a few seconds");
+    sub->add_option("--directory", sidecar.directory, "Where the data goes")->capture_default_str();
+    sub->add_option("--keep", sidecar.keep, "The data goes here and stays: the next run need not build the index");
+    sub->add_option("--vectors", sidecar.vectors, "So many items")->capture_default_str();
+    sub->add_option("--dim", sidecar.dim, "Of the vectors")->capture_default_str();
+    sub->add_option("--queries", sidecar.queries, "Different ones")->capture_default_str();
+    sub->add_option("--rounds", sidecar.rounds, "Interleaved rounds; medians are reported")->capture_default_str();
+    sub->add_option("--seed", sidecar.seed, "Of the generator")->capture_default_str();
+    return sub;
+  };
+  CLI::App* sidecar_app = add_sidecar("sidecar",
+                                      "The index called directly, RecallService, HTTP with JSON and in binary: one "
+                                      "after the other, several at once, and at half load\nin an open loop; idle "
+                                      "connections; p99 while updates are applied.\n\n"
+                                      "Example:\n  freshet_bench sidecar --vectors 200000 --json");
+  sidecar_app->add_option("--k", sidecar.ks, "Result counts")->capture_default_str();
+  sidecar_app->add_option("--calls", sidecar.calls, "Of each in a round")->capture_default_str();
+  sidecar_app->add_option("--connections", sidecar.connections, "That ask at once, for throughput")
+      ->capture_default_str();
+  CLI::App* filters_app = add_sidecar("filters",
+                                      "Filters from 100% to 0.01% of the items, independent of the query or not: "
+                                      "recall of exact, and time beside unfiltered.\n\n"
+                                      "Example:\n  freshet_bench filters --vectors 200000 --json");
   CLI11_PARSE(app, argc, argv);
 
   if (answer_app->parsed()) {
@@ -128,6 +156,8 @@ int main(int argc, char** argv) {
   freshet::Result<bench::Report> report = churn_app->parsed()     ? bench::RunChurnBench(churn)
                                           : encode_app->parsed()  ? bench::RunEncodeBench(encode)
                                           : ingest_app->parsed()  ? bench::RunIngestBench(ingest)
+                                          : sidecar_app->parsed() ? bench::RunSidecarBench(sidecar)
+                                          : filters_app->parsed() ? bench::RunFiltersBench(sidecar)
                                           : store_app->parsed()   ? bench::RunStoreBench(store)
                                           : restore_app->parsed() ? bench::RunRestoreBench(store)
                                                                   : bench::RunIndexBench(index);
