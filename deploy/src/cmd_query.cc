@@ -38,6 +38,7 @@ struct QueryArguments {
   bool explain = false;
   std::string address = "127.0.0.1:8081";
   std::string token_file;
+  HttpClientTls tls;
   std::size_t k = 10;
   bool exclude_seen = false;
   std::vector<std::string> exclude;
@@ -189,7 +190,8 @@ Result<Question> MakeQuestion(const QueryArguments& arguments) {
 // The answer's JSON.
 Result<std::string> Ask(const QueryArguments& arguments, const Question& question) {
   FRESHET_ASSIGN(HttpReply reply, HttpCall(arguments.address, "POST", "/v1/recall", question.body, arguments.timeout_ms,
-                                           question.token, arguments.binary ? kBinaryRecallType : "application/json"));
+                                           question.token, arguments.binary ? kBinaryRecallType : "application/json",
+                                           arguments.tls.ca.empty() ? nullptr : &arguments.tls));
   if (reply.status != 200) return ProblemOf(reply);
   if (!arguments.binary) return std::move(reply.body);
   FRESHET_ASSIGN(const RecallResponse response, DecodeBinaryAnswer(reply.body));
@@ -260,6 +262,13 @@ void AddQueryCommand(CLI::App* app, CommandRunner* run) {
   about->require_option(1);
   command->add_option("--address", arguments->address, "host:port of the sidecar")->capture_default_str();
   command->add_option("--token-file", arguments->token_file, "Its first line is sent as a bearer token");
+  CLI::Option* ca =
+      command->add_option("--ca", arguments->tls.ca, "Ask over TLS: the authority of its certificate (PEM)");
+  CLI::Option* cert = command->add_option("--cert", arguments->tls.certificate, "With --ca: a certificate of your own");
+  CLI::Option* key = command->add_option("--key", arguments->tls.key, "With --cert: its key");
+  cert->needs(ca);
+  cert->needs(key);
+  key->needs(cert);
   command->add_option("--k", arguments->k, "How many items")->capture_default_str()->check(CLI::Range(1, 1000));
   command->add_flag("--exclude-seen", arguments->exclude_seen, "Leave out what the user has seen");
   command->add_option("--exclude", arguments->exclude, "Leave out these items");

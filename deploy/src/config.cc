@@ -247,6 +247,14 @@ void ReadSnapshots(ConfigReader* reader, const YamlNode& node, Config* config) {
                    {"keep", keep}});
 }
 
+Field TlsSection(ConfigReader* reader, const std::string& path, HttpTls* tls) {
+  return reader->Section("tls", [reader, path, tls](const YamlNode& node) {
+    reader->Mapping(node, path,
+                    {reader->Text("certificate", &tls->certificate), reader->Text("key", &tls->key),
+                     reader->Text("client_ca", &tls->client_ca)});
+  });
+}
+
 void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* fields) {
   fields->push_back({"snapshots", [reader, config](const YamlNode& node) { ReadSnapshots(reader, node, config); }});
   fields->push_back({"changelog", [reader, config](const YamlNode& node) {
@@ -264,6 +272,7 @@ void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* field
                            node, "query",
                            {reader->Text("listen", &config->http.listen),
                             reader->Text("token_file", &config->http.token_file),
+                            TlsSection(reader, "query.tls", &config->http.tls),
                             reader->Integer("threads", &config->http.threads, 1, 256),
                             reader->Integer("max_connections", &config->http.max_connections, 1, 65'536),
                             reader->Integer("max_waiting", &config->http.max_waiting, 0, 65'536),
@@ -277,7 +286,8 @@ void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* field
                        admin.max_connections = 32;
                        reader->Mapping(
                            node, "admin",
-                           {reader->Text("listen", &admin.listen), reader->Text("token_file", &admin.token_file)});
+                           {reader->Text("listen", &admin.listen), reader->Text("token_file", &admin.token_file),
+                            TlsSection(reader, "admin.tls", &admin.tls)});
                      }});
   fields->push_back({"ready", [reader, config](const YamlNode& node) {
                        reader->Mapping(node, "ready",

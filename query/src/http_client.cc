@@ -1,18 +1,23 @@
 #include "freshet/query/http_client.h"
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/ssl/stream_base.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/message.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
+#include <boost/beast/ssl/ssl_stream.hpp>
 #include <chrono>
 #include <exception>
+#include <memory>
 #include <optional>
+#include <type_traits>
 
 #include "freshet/core/strings.h"
 #include "http_net.h"
+#include "http_tls.h"
 
 namespace freshet {
 namespace {
@@ -24,21 +29,23 @@ namespace net = boost::asio;
 constexpr std::uint64_t kMaxReplyBytes = std::uint64_t{64} << 20;
 
 // Asynchronous inside, as only those operations know deadlines; the context is run until the last one is done.
+template <typename Stream>
 class Call {
  public:
-  Call(http::request<http::string_body> request, bool head) : request_(std::move(request)) {
+  // `tls`: of the stream, after its context.
+  template <typename... Tls>
+  Call(http::request<http::string_body> request, bool head, Tls&... tls)
+      : stream_(context_, tls...), request_(std::move(request)) {
     parser_.body_limit(kMaxReplyBytes);
     parser_.skip(head);
   }
 
   beast::error_code Run(const net::ip::tcp::endpoint& endpoint, int timeout_ms) {
-    stream_.expires_after(std::chrono::milliseconds(timeout_ms));  // for everything together
-    stream_.async_connect(endpoint, [this](beast::error_code error) {
-      if (error) {
-        error_ = error;
-      } else {
-        Write();
-      }
+    beast::tcp_stream& tcp = beast::get_lowest_layer(stream_);
+    tcp.expires_after(std::chrono::milliseconds(timeout_ms));  // for everything together
+    tcp.async_connect(endpoint, [this](beast::error_code error) {
+      error_ = error;
+      if (!error) Handshake();
     });
     context_.run();
     return error_;
@@ -51,6 +58,17 @@ class Call {
   }
 
  private:
+  void Handshake() {
+    if constexpr (std::is_same_v<Stream, beast::tcp_stream>) {
+      Write();
+    } else {
+      stream_.async_handshake(net::ssl::stream_base::client, [this](beast::error_code error) {
+        error_ = error;
+        if (!error) Write();
+      });
+    }
+  }
+
   void Write() {
     http::async_write(stream_, request_, [this](beast::error_code error, std::size_t) {
       error_ = error;
@@ -70,7 +88,7 @@ class Call {
   }
 
   net::io_context context_{1};
-  beast::tcp_stream stream_{context_};
+  Stream stream_;
   beast::flat_buffer buffer_;
   http::request<http::string_body> request_;
   http::response_parser<http::string_body> parser_;
@@ -80,8 +98,8 @@ class Call {
 }  // namespace
 
 Result<HttpReply> HttpCall(std::string_view address, std::string_view method, std::string_view target,
-                           std::string_view body, int timeout_ms, std::string_view token,
-                           std::string_view content_type) {
+                           std::string_view body, int timeout_ms, std::string_view token, std::string_view content_type,
+                           const HttpClientTls* tls) {
   const auto endpoint = ParseEndpoint(address);
   if (!endpoint || endpoint->port() == 0) {
     return InvalidArgument(StrCat("`", address, "` is not host:port with a numeric host, as 127.0.0.1:8081"));
@@ -97,9 +115,18 @@ Result<HttpReply> HttpCall(std::string_view address, std::string_view method, st
     if (!body.empty()) request.set(http::field::content_type, std::string(content_type));
     request.body() = body;
     request.prepare_payload();
-    Call call(std::move(request), verb == http::verb::head);
-    const beast::error_code error = call.Run(*endpoint, timeout_ms);
-    if (!error) return call.Take();
+    const bool head = verb == http::verb::head;
+    beast::error_code error;
+    if (tls == nullptr) {
+      Call<beast::tcp_stream> call(std::move(request), head);
+      error = call.Run(*endpoint, timeout_ms);
+      if (!error) return call.Take();
+    } else {
+      FRESHET_ASSIGN(const std::unique_ptr<TlsContext> context, MakeClientTls(*tls, endpoint->address().to_string()));
+      Call<beast::ssl_stream<beast::tcp_stream>> call(std::move(request), head, *context);
+      error = call.Run(*endpoint, timeout_ms);
+      if (!error) return call.Take();
+    }
     if (error == beast::error::timeout) {
       return DeadlineExceeded(StrCat(address, " did not answer within ", timeout_ms, " ms"));
     }

@@ -49,6 +49,10 @@ class BeastHttpServer final : public HttpServer {
 
   Status Start() override {
     FRESHET_TRY(options_.Validate());
+    if (!options_.tls.certificate.empty()) {
+      FRESHET_ASSIGN(tls_, MakeServerTls(options_.tls));
+      sessions_.tls = tls_.get();
+    }
     if (!options_.token_file.empty()) {
       FRESHET_ASSIGN(HttpTokens tokens, HttpTokens::Load(options_.token_file));
       api_.Demand(std::move(tokens));
@@ -135,7 +139,8 @@ class BeastHttpServer final : public HttpServer {
                                     "\r\nRetry-After: 1\r\nConnection: close\r\n\r\n", answer.body);
     ErrorCode ignored;
     socket->non_blocking(true, ignored);
-    socket->write_some(net::buffer(text), ignored);
+    // Without the handshake, TLS has no way to say it: the connection is closed.
+    if (sessions_.tls == nullptr) socket->write_some(net::buffer(text), ignored);
     socket->shutdown(tcp::socket::shutdown_send, ignored);
     socket->close(ignored);
   }
@@ -154,6 +159,7 @@ class BeastHttpServer final : public HttpServer {
   const HttpOptions options_;
   HttpApi api_;
   Counter& refused_;
+  std::unique_ptr<TlsContext> tls_;
   HttpSessions sessions_;  // outlives the context, whose destruction may destroy sessions
   net::io_context context_;
   FreshnessWaiters waiters_;
@@ -169,11 +175,14 @@ Status HttpOptions::Validate() const {
   const auto endpoint = ParseEndpoint(listen);
   if (!endpoint)
     return ConfigError(StrCat("listen: `", listen, "` is not host:port with a numeric host, as 127.0.0.1:8081"));
-  if (!endpoint->address().is_loopback() && token_file.empty()) {
+  if (tls.certificate.empty() != tls.key.empty() || (tls.certificate.empty() && !tls.client_ca.empty())) {
+    return ConfigError("tls: certificate and key go together, and client_ca goes with them");
+  }
+  if (!endpoint->address().is_loopback() && token_file.empty() && tls.client_ca.empty()) {
     return ConfigError(StrCat(
         "listen: `", listen,
         "` is not a loopback address. Whoever reaches this port reads the whole catalogue and any user's history: "
-        "use 127.0.0.1 or [::1], or set token_file"));
+        "use 127.0.0.1 or [::1], or set token_file, or tls with client_ca"));
   }
   if (threads < 1 || threads > 256) return ConfigError("threads: must be between 1 and 256");
   if (max_connections < 1 || max_connections > 65'536)

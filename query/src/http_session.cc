@@ -1,13 +1,21 @@
 #include "http_session.h"
 
 #include <boost/asio/post.hpp>
+#include <boost/asio/ssl/stream_base.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/bind_handler.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/message_generator.hpp>
+#include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/read.hpp>
+#include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
+#include <boost/beast/ssl/ssl_stream.hpp>
 #include <chrono>
+#include <optional>
+#include <type_traits>
 
 #include "http_waiters.h"
 
@@ -31,61 +39,103 @@ bool IsHttpError(const beast::error_code& error) {
   return error.category() == http::make_error_code(http::error::bad_method).category();
 }
 
-}  // namespace
+using TlsStream = beast::ssl_stream<beast::tcp_stream>;
 
-HttpSessions::HttpSessions(const HttpOptions& http_options, HttpApi* http_api, Metrics* metrics)
-    : options(http_options),
-      api(http_api),
-      connections(metrics->GetGauge("freshet_http_connections", "Open HTTP connections")),
-      timeouts(metrics->GetCounter("freshet_http_timeouts_total",
-                                   "Connections closed because a request did not arrive, or was not read, in time")) {}
-
-std::size_t HttpSessions::size() {
-  const std::lock_guard lock(mu);
-  return open.size();
-}
-
-void HttpSession::Run(net::ip::tcp::socket socket, HttpSessions* sessions) {
-  const auto session = std::make_shared<HttpSession>(std::move(socket), sessions);
-  {
-    const std::lock_guard lock(sessions->mu);
-    sessions->open.emplace(session.get(), session);
+// Over TCP, or over TLS over TCP.
+template <typename Stream>
+class StreamSession final : public HttpSession, public std::enable_shared_from_this<StreamSession<Stream>> {
+ public:
+  // `more`: of the stream, after the socket.
+  template <typename... More>
+  explicit StreamSession(HttpSessions* sessions, net::ip::tcp::socket socket, More&... more)
+      : sessions_(sessions), stream_(std::move(socket), more...), buffer_(kMaxBufferBytes) {
+    ErrorCode ignored;
+    Lowest().socket().set_option(net::ip::tcp::no_delay(true), ignored);
   }
-  sessions->connections.Add(1);
-  net::post(session->stream_.get_executor(), [session] { session->AwaitRequest(); });
+  ~StreamSession() override {
+    CloseNow();
+    sessions_->connections.Add(-1);
+    const std::lock_guard lock(sessions_->mu);
+    sessions_->open.erase(this);
+    sessions_->changed.notify_all();
+  }
+  void Begin() {
+    {
+      const std::lock_guard lock(sessions_->mu);
+      sessions_->open.emplace(this, this->shared_from_this());
+    }
+    sessions_->connections.Add(1);
+    net::post(stream_.get_executor(), [self = this->shared_from_this()] { self->Handshake(); });
+  }
+  void Stop() override;
+
+ private:
+  using ErrorCode = beast::error_code;
+  static constexpr bool kTls = !std::is_same_v<Stream, beast::tcp_stream>;
+  beast::tcp_stream& Lowest() { return beast::get_lowest_layer(stream_); }
+  void Handshake();
+  void AwaitRequest();
+  void ReadHeader();
+  void OnHeader(ErrorCode error);
+  void ReadBody();
+  void OnRequest(ErrorCode error);
+  // Writes it, or waits first.
+  void Respond(HttpAnswer answer);
+  // The connection is of no use after an error; a malformed request is told so first.
+  void Fail(ErrorCode error);
+  void Write(HttpAnswer answer, bool keep_alive, bool head);
+  void Drain(std::size_t left);
+  void Close();  // TLS says so to the peer first, within bounds
+  void CloseNow();
+
+  HttpSessions* const sessions_;
+  Stream stream_;
+  beast::flat_buffer buffer_;
+  std::optional<http::request_parser<http::string_body>> parser_;
+  bool first_ = true;  // no request was read yet
+  bool handshaking_ = false;
+  bool idle_ = false;
+  bool unread_ = false;  // closing with a part of the request unread
+};
+
+template <typename Stream>
+void StreamSession<Stream>::Handshake() {
+  if constexpr (kTls) {
+    Lowest().expires_after(milliseconds(sessions_->options.header_timeout_ms));
+    handshaking_ = true;
+    stream_.async_handshake(net::ssl::stream_base::server, [self = this->shared_from_this()](ErrorCode error) {
+      self->handshaking_ = false;
+      if (error) {
+        self->sessions_->handshakes.Add();
+        return self->CloseNow();
+      }
+      self->AwaitRequest();
+    });
+  } else {
+    AwaitRequest();
+  }
 }
 
-HttpSession::HttpSession(net::ip::tcp::socket socket, HttpSessions* sessions)
-    : sessions_(sessions), stream_(std::move(socket)), buffer_(kMaxBufferBytes) {
-  beast::error_code ignored;
-  stream_.socket().set_option(net::ip::tcp::no_delay(true), ignored);
-}
-
-HttpSession::~HttpSession() {
-  Close();
-  sessions_->connections.Add(-1);
-  const std::lock_guard lock(sessions_->mu);
-  sessions_->open.erase(this);
-  sessions_->changed.notify_all();
-}
-
-void HttpSession::Stop() {
-  net::post(stream_.get_executor(), [self = shared_from_this()] {
+template <typename Stream>
+void StreamSession<Stream>::Stop() {
+  net::post(stream_.get_executor(), [self = this->shared_from_this()] {
+    if (self->handshaking_) self->CloseNow();
     if (self->idle_) self->Close();
   });
 }
 
-void HttpSession::AwaitRequest() {
+template <typename Stream>
+void StreamSession<Stream>::AwaitRequest() {
   if (sessions_->stopping) return Close();
   parser_.emplace();
   parser_->header_limit(kMaxHeaderBytes);
   parser_->body_limit(kMaxBodyBytes);
-  if (first_) stream_.expires_after(milliseconds(sessions_->options.header_timeout_ms));
+  if (first_) Lowest().expires_after(milliseconds(sessions_->options.header_timeout_ms));
   if (buffer_.size() > 0) return ReadHeader();  // pipelined
-  if (!first_) stream_.expires_after(milliseconds(sessions_->options.idle_timeout_ms));
+  if (!first_) Lowest().expires_after(milliseconds(sessions_->options.idle_timeout_ms));
   idle_ = true;
   stream_.async_read_some(buffer_.prepare(kFirstReadBytes),
-                          [self = shared_from_this()](ErrorCode error, std::size_t bytes) {
+                          [self = this->shared_from_this()](ErrorCode error, std::size_t bytes) {
                             self->idle_ = false;
                             if (error) return self->Fail(error);
                             self->buffer_.commit(bytes);
@@ -93,32 +143,36 @@ void HttpSession::AwaitRequest() {
                           });
 }
 
-void HttpSession::ReadHeader() {
+template <typename Stream>
+void StreamSession<Stream>::ReadHeader() {
   // An absolute deadline: a byte now and then does not move it.
-  if (!first_) stream_.expires_after(milliseconds(sessions_->options.header_timeout_ms));
+  if (!first_) Lowest().expires_after(milliseconds(sessions_->options.header_timeout_ms));
   first_ = false;
   http::async_read_header(stream_, buffer_, *parser_,
-                          [self = shared_from_this()](ErrorCode error, std::size_t) { self->OnHeader(error); });
+                          [self = this->shared_from_this()](ErrorCode error, std::size_t) { self->OnHeader(error); });
 }
 
-void HttpSession::OnHeader(ErrorCode error) {
+template <typename Stream>
+void StreamSession<Stream>::OnHeader(ErrorCode error) {
   if (error) return Fail(error);
-  stream_.expires_after(milliseconds(sessions_->options.request_timeout_ms));
+  Lowest().expires_after(milliseconds(sessions_->options.request_timeout_ms));
   if (!beast::iequals(parser_->get()[http::field::expect], "100-continue")) return ReadBody();
   static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
   net::async_write(stream_, net::buffer(kContinue.data(), kContinue.size()),
-                   [self = shared_from_this()](ErrorCode written, std::size_t) {
+                   [self = this->shared_from_this()](ErrorCode written, std::size_t) {
                      if (written) return self->Fail(written);
                      self->ReadBody();
                    });
 }
 
-void HttpSession::ReadBody() {
+template <typename Stream>
+void StreamSession<Stream>::ReadBody() {
   http::async_read(stream_, buffer_, *parser_,
-                   [self = shared_from_this()](ErrorCode error, std::size_t) { self->OnRequest(error); });
+                   [self = this->shared_from_this()](ErrorCode error, std::size_t) { self->OnRequest(error); });
 }
 
-void HttpSession::OnRequest(ErrorCode error) {
+template <typename Stream>
+void StreamSession<Stream>::OnRequest(ErrorCode error) {
   if (error) return Fail(error);
   const auto& request = parser_->get();
   const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
@@ -128,11 +182,12 @@ void HttpSession::OnRequest(ErrorCode error) {
   Respond(std::move(answer));
 }
 
-void HttpSession::Respond(HttpAnswer answer) {
+template <typename Stream>
+void StreamSession<Stream>::Respond(HttpAnswer answer) {
   while (answer.wait) {
     const std::shared_ptr<HttpWait> wait = std::move(answer.wait);
     const bool waits =
-        sessions_->waiters->Add(wait->min_as_of_ms, wait->deadline_us, [self = shared_from_this(), wait] {
+        sessions_->waiters->Add(wait->min_as_of_ms, wait->deadline_us, [self = this->shared_from_this(), wait] {
           net::post(self->stream_.get_executor(), [self, wait] {
             self->Respond(wait->go_on(self->sessions_->stopping ? Cancelled("try another sidecar") : Status::Ok()));
           });
@@ -146,11 +201,12 @@ void HttpSession::Respond(HttpAnswer answer) {
   Write(std::move(answer), request.keep_alive() && !sessions_->stopping, request.method() == http::verb::head);
 }
 
-void HttpSession::Fail(ErrorCode error) {
+template <typename Stream>
+void StreamSession<Stream>::Fail(ErrorCode error) {
   if (error == beast::error::timeout) sessions_->timeouts.Add();
   // The peer left, in the middle of a request or after one.
   if (!IsHttpError(error) || error == http::error::end_of_stream || error == http::error::partial_message) {
-    return Close();
+    return error == http::error::end_of_stream ? Close() : CloseNow();
   }
   HttpAnswer answer;
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
@@ -165,7 +221,8 @@ void HttpSession::Fail(ErrorCode error) {
   Write(std::move(answer), false, false);
 }
 
-void HttpSession::Write(HttpAnswer answer, bool keep_alive, bool head) {
+template <typename Stream>
+void StreamSession<Stream>::Write(HttpAnswer answer, bool keep_alive, bool head) {
   const unsigned version = parser_->is_header_done() ? parser_->get().version() : 11;
   const auto fill = [&](auto& response) {
     response.set(http::field::content_type, answer.content_type);
@@ -188,33 +245,71 @@ void HttpSession::Write(HttpAnswer answer, bool keep_alive, bool head) {
     response.body() = std::move(answer.body);
     return response;
   };
-  stream_.expires_after(kWriteTime);
-  beast::async_write(stream_, make(), [self = shared_from_this(), keep_alive](ErrorCode error, std::size_t) {
+  Lowest().expires_after(kWriteTime);
+  beast::async_write(stream_, make(), [self = this->shared_from_this(), keep_alive](ErrorCode error, std::size_t) {
     if (error) return self->Fail(error);
     if (keep_alive) return self->AwaitRequest();
     if (!self->unread_) return self->Close();
     // Closing over unread bytes resets the connection, and the peer may lose the answer: let it finish, within bounds.
     ErrorCode ignored;
-    self->stream_.socket().shutdown(net::ip::tcp::socket::shutdown_send, ignored);
-    self->stream_.expires_after(kDrainTime);
+    self->Lowest().socket().shutdown(net::ip::tcp::socket::shutdown_send, ignored);
+    self->Lowest().expires_after(kDrainTime);
     self->Drain(kMaxDrainBytes);
   });
 }
 
-void HttpSession::Drain(std::size_t left) {
+template <typename Stream>
+void StreamSession<Stream>::Drain(std::size_t left) {
   buffer_.clear();
   stream_.async_read_some(buffer_.prepare(16 * 1024),
-                          [self = shared_from_this(), left](ErrorCode error, std::size_t bytes) {
+                          [self = this->shared_from_this(), left](ErrorCode error, std::size_t bytes) {
                             if (error || bytes >= left) return self->Close();
                             self->Drain(left - bytes);
                           });
 }
 
-void HttpSession::Close() {
-  if (!stream_.socket().is_open()) return;
+template <typename Stream>
+void StreamSession<Stream>::Close() {
+  if constexpr (kTls) {
+    if (!Lowest().socket().is_open()) return;
+    Lowest().expires_after(kDrainTime);
+    stream_.async_shutdown([self = this->shared_from_this()](ErrorCode) { self->CloseNow(); });
+  } else {
+    CloseNow();
+  }
+}
+
+template <typename Stream>
+void StreamSession<Stream>::CloseNow() {
+  if (!Lowest().socket().is_open()) return;
   ErrorCode ignored;
-  stream_.socket().shutdown(net::ip::tcp::socket::shutdown_both, ignored);
-  stream_.close();
+  Lowest().socket().shutdown(net::ip::tcp::socket::shutdown_both, ignored);
+  Lowest().close();
+}
+
+}  // namespace
+
+HttpSessions::HttpSessions(const HttpOptions& http_options, HttpApi* http_api, Metrics* metrics)
+    : options(http_options),
+      api(http_api),
+      connections(metrics->GetGauge("freshet_http_connections", "Open HTTP connections")),
+      timeouts(metrics->GetCounter("freshet_http_timeouts_total",
+                                   "Connections closed because a request did not arrive, or was not read, in time")),
+      handshakes(
+          metrics->GetCounter("freshet_http_failed_handshakes_total",
+                              "Connections closed because TLS did not come about: no certificate, or a wrong one")) {}
+
+std::size_t HttpSessions::size() {
+  const std::lock_guard lock(mu);
+  return open.size();
+}
+
+void HttpSession::Run(net::ip::tcp::socket socket, HttpSessions* sessions) {
+  if (sessions->tls != nullptr) {
+    std::make_shared<StreamSession<TlsStream>>(sessions, std::move(socket), *sessions->tls)->Begin();
+  } else {
+    std::make_shared<StreamSession<beast::tcp_stream>>(sessions, std::move(socket))->Begin();
+  }
 }
 
 }  // namespace freshet

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "certificates.h"
 #include "fake_replica.h"
 #include "freshet/core/yaml.h"
 #include "freshet/query/http_server.h"
@@ -104,6 +105,10 @@ class ApiDocTest : public ::testing::Test {
     user.history = {{"85123A", "buy", 2, 1'306'863'000'000}};
     user.seen = {"85123A"};
     replica_.users["14620"] = user;
+    files_.Authority("ca");
+    files_.Certify("server", "IP:127.0.0.1", "ca");
+    files_.Certify("client", "DNS:client", "ca");
+    mutual_ = Serve("", {}, {files_.At("server.crt"), files_.At("server.key"), files_.At("ca.crt")});
     server_ = Serve("", {});
     admin_ = Serve("", [this] { ++snapshots_; });
     ASSERT_OK(WriteFileAtomically(TokenFile(), StrCat(kToken, "\n")));
@@ -116,8 +121,9 @@ class ApiDocTest : public ::testing::Test {
     api_ = std::move(*parsed);
   }
 
-  std::unique_ptr<HttpServer> Serve(const std::string& token_file, SnapshotRequest snapshot) {
+  std::unique_ptr<HttpServer> Serve(const std::string& token_file, SnapshotRequest snapshot, const HttpTls& tls = {}) {
     HttpOptions options;
+    options.tls = tls;
     options.token_file = token_file;
     auto server = MakeHttpServer(
         options, &service_, &metrics_, {}, [] { return std::string(R"({"items_live":5})"); }, std::move(snapshot));
@@ -157,7 +163,10 @@ class ApiDocTest : public ::testing::Test {
     const bool guarded = script.find("/etc/freshet/tokens") != std::string::npos;
     replace("/etc/freshet/tokens", TokenFile());
     replace("127.0.0.1:8090", admin_->address());
-    const std::string address = guarded ? guarded_->address() : server_->address();
+    for (const char* file : {"ca.crt", "client.crt", "client.key"})
+      replace(StrCat("/etc/freshet/", file), files_.At(file));
+    const bool tls = script.find("https://") != std::string::npos;
+    const std::string address = (guarded ? guarded_ : tls ? mutual_ : server_)->address();
     const std::string prelude =
         StrCat("A=", address, "\ncurl() { command curl --max-time 30 -w '\\n#%{http_code}\\n' \"$@\"; }\n",
                "freshet() { command ", FreshetBinary(), " \"$@\" --address $A; }\n");
@@ -205,7 +214,8 @@ class ApiDocTest : public ::testing::Test {
   SystemClock clock_;
   Metrics metrics_;
   RecallService service_{&replica_, &encoder_, &clock_, &metrics_};
-  std::unique_ptr<HttpServer> server_, admin_, guarded_;
+  Certificates files_;
+  std::unique_ptr<HttpServer> server_, admin_, guarded_, mutual_;
   YamlNode api_;
   std::vector<std::pair<std::string, std::string>> examples_;
   bool continues_ = false;
@@ -228,6 +238,7 @@ TEST_F(ApiDocTest, EveryExampleGivesWhatTheDescriptionSays) {
       {"A snapshot now", {{202, "object"}}},
       {"Errors", {{400, "Problem"}}},
       {"With a token", {{200, "object"}}},
+      {"With TLS", {{200, "object"}}},
   };
   std::set<std::string> tried;
   for (const auto& [title, script] : examples_) {

@@ -17,13 +17,22 @@ struct HttpReply {
   std::string body;
 };
 
+// PEM files of a client that speaks TLS 1.2 or newer.
+struct HttpClientTls {
+  std::string ca;           // authorities of the server's certificate, which has to name the address; needed
+  std::string certificate;  // of the client, where the server asks for one; with its key
+  std::string key;
+};
+
 // `address` is a numeric host:port ("127.0.0.1:8081", "[::1]:8081") or localhost:port. A body is sent as
 // `content_type`, `token` as a bearer token where there is one. Any status is a reply: only what is no HTTP answer is
-// an error. Errors: kInvalidArgument (address, method), kUnavailable (nobody listens, the connection broke, not HTTP),
-// kDeadlineExceeded (`timeout_ms` for the whole call), kResourceExhausted (an answer above 64 MiB).
+// an error. With `tls` nothing is sent before the server's certificate is verified. Errors: kInvalidArgument (address,
+// method, a file of `tls`), kUnavailable (nobody listens, the connection broke, not HTTP), kDeadlineExceeded
+// (`timeout_ms` for the whole call), kResourceExhausted (an answer above 64 MiB).
 [[nodiscard]] Result<HttpReply> HttpCall(std::string_view address, std::string_view method, std::string_view target,
                                          std::string_view body = "", int timeout_ms = 5'000,
                                          std::string_view token = "",
-                                         std::string_view content_type = "application/json");
+                                         std::string_view content_type = "application/json",
+                                         const HttpClientTls* tls = nullptr);
 
 }  // namespace freshet

@@ -1,6 +1,6 @@
 // HTTP/1.1: what openapi.yaml describes.
 //
-// Place in the flow: the door of engine and sidecar. Boost.Beast is named in http_server.cc and http_client.cc only.
+// Place in the flow: the door of engine and sidecar. Boost.Beast is named in src/http_*.cc only.
 // Bounds come before parsing (headers 16 KiB, body 1 MiB, connections, deadlines for header and request); errors are
 // RFC 9457 problems with stable `type` and the offending field's path. Runs its own threads between Start() and Stop();
 // Stop() finishes requests in flight.
@@ -19,8 +19,18 @@
 
 namespace freshet {
 
+// PEM files. Empty certificate: plain HTTP.
+struct HttpTls {
+  std::string certificate;  // of the server, with what leads to its authority
+  std::string key;
+  // Authorities: only who brings a certificate of one of them is answered, probes too (mutual TLS). Empty: anybody.
+  std::string client_ca;
+};
+
 struct HttpOptions {
-  std::string listen = "127.0.0.1:0";  // host:port; port 0: any free one. Other than loopback only with tokens
+  // host:port; port 0: any free one. Other than loopback only with tokens or mutual TLS.
+  std::string listen = "127.0.0.1:0";
+  HttpTls tls;
   // Of the bearer tokens, one a line; readable by its owner alone. Then every request but those of /livez, /startupz
   // and /readyz needs one. Empty: none is asked for.
   std::string token_file;
@@ -43,8 +53,8 @@ using SnapshotRequest = std::function<void()>;
 class HttpServer {
  public:
   virtual ~HttpServer() = default;
-  virtual Status Start() = 0;                             // Errors: kConfig, kUnavailable (address in use)
-  virtual void Stop() = 0;                                // idempotent
+  virtual Status Start() = 0;  // Errors: kConfig (also: a file of `tls`), kUnavailable (address in use)
+  virtual void Stop() = 0;     // idempotent
   [[nodiscard]] virtual std::string address() const = 0;  // "127.0.0.1:34567", after Start()
 };
 
