@@ -96,7 +96,7 @@ TEST(RecallJsonTest, RefusesWithThePointerFirst) {
       {R"({"k": NaN})", "JSON at byte "},
       {R"({"score_threshold": 1e999})", "JSON at byte "},
       {R"({"k": 1} x)", "JSON at byte "},
-      {"{\"user\": \"\xff\"}", "JSON at byte "},
+      {"{\"user\": \"\xff\"}", "JSON is not UTF-8"},
       {StrCat(R"({"user": )", std::string(40, '['), std::string(40, ']'), "}"), "JSON at byte "},
   };
   for (const auto& [body, start] : cases) {
