@@ -112,6 +112,18 @@ bool HasControls(std::string_view text) {
   return found;
 }
 
+// Its writer of StringBuffer has the same fault, and would let those bytes through as they are: this one looks at each
+// byte, because it is of another type.
+struct WriterMemory : rapidjson::CrtAllocator {};
+using BytewiseWriter = rapidjson::Writer<rapidjson::StringBuffer, rapidjson::UTF8<>, rapidjson::UTF8<>, WriterMemory>;
+
+std::string QuoteBytewise(std::string_view text) {
+  rapidjson::StringBuffer buffer;
+  BytewiseWriter writer(buffer);
+  writer.String(text.data(), static_cast<rapidjson::SizeType>(text.size()));
+  return {buffer.GetString(), buffer.GetSize()};
+}
+
 // `pool`: where the tree and its texts are; null: in the document's own memory.
 Result<std::unique_ptr<JsonDocument>> Parse(std::string_view text, int max_depth,
                                             rapidjson::MemoryPoolAllocator<>* pool) {
@@ -152,7 +164,7 @@ std::string JsonQuote(std::string_view text) {
 
 std::string ToJson(const JsonValue& value) {
   rapidjson::StringBuffer buffer;
-  rapidjson::Writer<rapidjson::StringBuffer> writer(buffer);
+  BytewiseWriter writer(buffer);
   value.Accept(writer);
   return {buffer.GetString(), buffer.GetSize()};
 }
@@ -181,10 +193,20 @@ JsonWriter& JsonWriter::EndArray() {
   return *this;
 }
 JsonWriter& JsonWriter::Key(std::string_view key) {
+  if (HasControls(key)) {
+    const std::string quoted = QuoteBytewise(key);
+    writer_.RawValue(quoted.data(), quoted.size(), rapidjson::kStringType);
+    return *this;
+  }
   writer_.Key(key.data(), static_cast<rapidjson::SizeType>(key.size()));
   return *this;
 }
 JsonWriter& JsonWriter::String(std::string_view value) {
+  if (HasControls(value)) {
+    const std::string quoted = QuoteBytewise(value);
+    writer_.RawValue(quoted.data(), quoted.size(), rapidjson::kStringType);
+    return *this;
+  }
   writer_.String(value.data(), static_cast<rapidjson::SizeType>(value.size()));
   return *this;
 }

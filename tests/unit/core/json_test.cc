@@ -125,6 +125,23 @@ TEST(JsonTest, WritesEscapedTextAndNoNonFiniteNumbers) {
   EXPECT_EQ(JsonQuote("x\"y"), R"("x\"y")");
 }
 
+TEST(JsonTest, EveryControlCharacterIsEscapedAtEveryPlace) {
+  for (std::size_t at = 0; at < 40; ++at) {
+    for (char c = 0; c < 0x20; ++c) {
+      std::string text(40, 'x');
+      text[at] = c;
+      JsonWriter json;
+      json.BeginObject().Key(text).String(text).EndObject();
+      const std::string written = json.Take();
+      for (const char byte : written) ASSERT_GE(static_cast<unsigned char>(byte), 0x20) << at << " " << int{c};
+      const auto back = ParseJson(written);
+      ASSERT_OK(back);
+      EXPECT_EQ(JsonText(*JsonFind(**back, text)), text);
+      EXPECT_EQ(ToJson(**back), written);
+    }
+  }
+}
+
 TEST(Json, NumbersAreReadExactly) {
   const auto number = [](const char* text) {
     const auto json = ParseJson(std::string("[") + text + "]");
