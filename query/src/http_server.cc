@@ -2,6 +2,8 @@
 // is answered in http_api.cc.
 #include "freshet/query/http_server.h"
 
+#include <fcntl.h>
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -27,6 +29,9 @@ using ErrorCode = boost::system::error_code;
 
 constexpr milliseconds kAcceptBackoff{100};
 constexpr milliseconds kStopSlack{1'000};
+
+// A program that the process around us starts would otherwise keep the port, and connections, open.
+void KeepFromChildren(int fd) { (void)::fcntl(fd, F_SETFD, FD_CLOEXEC); }
 
 class BeastHttpServer final : public HttpServer {
  public:
@@ -101,6 +106,7 @@ class BeastHttpServer final : public HttpServer {
   Status Listen(const tcp::endpoint& endpoint) {
     ErrorCode error;
     acceptor_.open(endpoint.protocol(), error);
+    if (!error) KeepFromChildren(acceptor_.native_handle());
     if (!error) acceptor_.set_option(net::socket_base::reuse_address(true), error);
     if (!error) acceptor_.bind(endpoint, error);
     if (!error) acceptor_.listen(net::socket_base::max_listen_connections, error);
@@ -120,6 +126,7 @@ class BeastHttpServer final : public HttpServer {
         });
         return;
       }
+      KeepFromChildren(socket.native_handle());
       if (sessions_.size() >= options_.max_connections) {
         Refuse(&socket);
       } else {
