@@ -146,6 +146,10 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       ->capture_default_str();
   command->add_option("--user-weight", options.user_weight, "0: every pair weighs alike; 1: every user")
       ->capture_default_str();
+  command
+      ->add_option("--half-life-days", options.half_life_days,
+                   "A pair so much older than the newest weighs half; 0: age does not matter")
+      ->capture_default_str();
   command->add_flag("--mask-seen", options.mask_seen, "In validation: mask what was seen, and do not ask for it");
   command->add_flag("--validate-strangers", options.validate_strangers, "In validation: users without history too");
   command->add_option("--validation-k", options.validation_k, "Recall at this K chooses the epoch")

@@ -5,6 +5,12 @@
 #include <numeric>
 
 namespace freshet {
+namespace {
+
+constexpr double kDayMs = 86'400'000;
+constexpr double kLeastWeight = 1e-6;  // of a very old pair: a batch of them must still have a sum
+
+}  // namespace
 
 BatchSampler::BatchSampler(const TrainOptions& options, const TrainingData& data, const InputCache& cache,
                            std::mt19937_64* random)
@@ -17,6 +23,7 @@ BatchSampler::BatchSampler(const TrainOptions& options, const TrainingData& data
   }
   const auto examples = static_cast<std::int64_t>(data_.examples.size());
   steps_per_epoch_ = std::max<std::int64_t>(1, examples / options_.batch_size);
+  for (const TrainingExample& one : data_.examples) newest_ms_ = std::max(newest_ms_, one.timestamp_ms);
   std::iota(order_.begin(), order_.end(), 0U);
 }
 
@@ -63,13 +70,25 @@ void BatchSampler::AddExample(const TrainingExample& example) {
   const std::vector<std::int32_t>& sequence = data_.sequences[static_cast<std::size_t>(example.user)];
   const std::int32_t item = sequence[static_cast<std::size_t>(example.position)];
   cache_.AppendUser(example.user, HistoryOf(example), &users_);
-  batch_.weights.push_back(static_cast<float>(std::pow(static_cast<double>(sequence.size()), -options_.user_weight)));
+  batch_.weights.push_back(WeightOf(example));
   if (options_.loss == "full") {
     batch_.targets.push_back(item);
     return;
   }
   batch_.targets.push_back(batch_.items.rows);
   AddItem(item, log_q_[static_cast<std::size_t>(item)]);
+}
+
+// By how much the user took, and by age: what a shop sells drifts, and a recommendation is for tomorrow. Negatives are
+// drawn as before, so their correction stays as it is.
+float BatchSampler::WeightOf(const TrainingExample& example) const {
+  const std::size_t pairs = data_.sequences[static_cast<std::size_t>(example.user)].size();
+  double weight = std::pow(static_cast<double>(pairs), -options_.user_weight);
+  if (options_.half_life_days > 0) {
+    const double age_days = static_cast<double>(newest_ms_ - example.timestamp_ms) / kDayMs;
+    weight *= std::max(std::exp2(-age_days / options_.half_life_days), kLeastWeight);
+  }
+  return static_cast<float>(weight);
 }
 
 void BatchSampler::AddItem(std::int32_t item, float log_q) {

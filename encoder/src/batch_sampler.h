@@ -41,6 +41,7 @@ class BatchSampler {
   [[nodiscard]] double UnitInterval() { return static_cast<double>((*random_)() >> 11) * 0x1.0p-53; }
   [[nodiscard]] std::span<const std::int32_t> HistoryOf(const TrainingExample& example);
   void AddExample(const TrainingExample& example);
+  [[nodiscard]] float WeightOf(const TrainingExample& example) const;
   void AddItem(std::int32_t item, float log_q);
   void AddNegatives();
 
@@ -49,6 +50,7 @@ class BatchSampler {
   const InputCache& cache_;
   std::mt19937_64* const random_;
   std::vector<float> log_q_;  // per item
+  std::int64_t newest_ms_ = 0;
   std::int64_t steps_per_epoch_ = 1;
   std::vector<std::uint32_t> order_;
   // Reused from batch to batch:

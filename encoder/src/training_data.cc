@@ -53,7 +53,7 @@ class Loader {
         basket_ms[user] = positive.timestamp_ms;
         basket_begin[user] = position;
       }
-      data_.examples.push_back({positive.user, position, basket_begin[user]});
+      data_.examples.push_back({positive.user, position, basket_begin[user], positive.timestamp_ms});
       sequence.push_back(positive.item);
       ++data_.item_counts[static_cast<std::size_t>(positive.item)];
     }
@@ -234,7 +234,10 @@ std::string InputCache::Fingerprint(const TrainingData& data) const {
   }
   for (const ItemUpdate& item : data.items) add(item.item_id);
   for (const auto& sequence : data.sequences) add(sequence);
-  for (const TrainingExample& one : data.examples) add(std::array{one.user, one.position, one.earlier});
+  for (const TrainingExample& one : data.examples) {
+    add(std::array{one.user, one.position, one.earlier});
+    add(std::array{one.timestamp_ms});
+  }
   for (const ValidationCase& one : data.validation) {
     add(std::array{one.user});
     add(one.items);

@@ -20,6 +20,7 @@ struct TrainingExample {
   std::int32_t user = 0;
   std::int32_t position = 0;  // in the user's sequence: this item is the target, what stands before it the history
   std::int32_t earlier = 0;   // how much of that history is of an earlier time: a basket carries one time
+  std::int64_t timestamp_ms = 0;
 };
 
 struct ValidationCase {

@@ -340,9 +340,10 @@ std::string ResultSettings(const TrainOptions& o) {
       << exact(o.temperature) << "\npooling " << o.pooling << "\nblocks " << o.blocks << "\nheads " << o.heads
       << "\nshare_items " << o.share_items << "\nloss " << o.loss << "\nuniform_negatives " << o.uniform_negatives
       << "\ndropout " << exact(o.dropout) << "\nhistory_dropout " << exact(o.history_dropout) << "\nstranger_share "
-      << exact(o.stranger_share) << "\nuser_weight " << exact(o.user_weight) << "\nmask_seen " << o.mask_seen
-      << "\nvalidation_k " << o.validation_k << "\npatience " << o.patience << "\nid_dropout " << exact(o.id_dropout)
-      << "\nseed " << o.seed << "\nlibtorch " << TorchVersion() << "\n";
+      << exact(o.stranger_share) << "\nuser_weight " << exact(o.user_weight) << "\nhalf_life_days "
+      << exact(o.half_life_days) << "\nmask_seen " << o.mask_seen << "\nvalidation_k " << o.validation_k
+      << "\npatience " << o.patience << "\nid_dropout " << exact(o.id_dropout) << "\nseed " << o.seed << "\nlibtorch "
+      << TorchVersion() << "\n";
   return std::move(out).str();
 }
 

@@ -314,6 +314,7 @@ TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
       [](TrainOptions* o) { o->threads = 0; },
       [](TrainOptions* o) { o->pooling = "max"; },
       [](TrainOptions* o) { o->blocks = 0; },
+      [](TrainOptions* o) { o->half_life_days = -1; },
       [](TrainOptions* o) { o->heads = 3; },
       [](TrainOptions* o) { o->checkpoint_seconds = -1; },
       [](TrainOptions* o) { o->loss = "hinge"; },

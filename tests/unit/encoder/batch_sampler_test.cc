@@ -1,0 +1,84 @@
+#include "batch_sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+constexpr std::int64_t kDayMs = 86'400'000;
+
+// One user with a pair a day, another with a single pair on the last day.
+class BatchSamplerTest : public ::testing::Test {
+ protected:
+  BatchSamplerTest() {
+    for (int i = 0; i < 6; ++i) data_.items.emplace_back().item_id = "i" + std::to_string(i);
+    data_.users.resize(2);
+    data_.sequences = {{0, 1, 2, 3}, {4}};
+    for (std::int32_t day = 0; day < 4; ++day) data_.examples.push_back({0, day, day, day * kDayMs});
+    data_.examples.push_back({1, 0, 0, 3 * kDayMs});
+    data_.item_counts = {1, 1, 1, 1, 1, 0};
+    for (const char* name : {"item_id", "history"}) {
+      FeatureDef def;
+      def.name = name;
+      def.kind = name[0] == 'h' ? FeatureKind::kHistory : FeatureKind::kCategorical;
+      def.vocabulary = {"i0", "i1", "i2", "i3", "i4"};
+      def.buckets = 1;
+      FeatureSpec& spec = name[0] == 'h' ? data_.user_spec : data_.item_spec;
+      spec.features = {def};
+      EXPECT_OK(spec.Finish());
+    }
+    options_.batch_size = 5;
+  }
+
+  // Item -> weight of its pair, over one epoch.
+  std::map<std::int64_t, double> Weights() {
+    const InputCache cache(data_);
+    std::mt19937_64 random(7);
+    BatchSampler sampler(options_, data_, cache, &random);
+    sampler.StartEpoch();
+    EXPECT_EQ(sampler.steps_per_epoch(), 1);
+    EXPECT_EQ(sampler.Fill(0), 5U);
+    std::map<std::int64_t, double> weights;
+    for (std::size_t i = 0; i < sampler.batch().weights.size(); ++i) {
+      weights[sampler.batch().numbers[i]] = static_cast<double>(sampler.batch().weights[i]);
+    }
+    return weights;
+  }
+
+  TrainOptions options_;
+  TrainingData data_;
+};
+
+TEST_F(BatchSamplerTest, WeighsByAgeAndByUser) {
+  for (const auto& [item, weight] : Weights()) EXPECT_EQ(weight, 1) << item;
+  options_.half_life_days = 1;
+  std::map<std::int64_t, double> weights = Weights();
+  EXPECT_NEAR(weights[0], 0.125, 1e-6);
+  EXPECT_NEAR(weights[2], 0.5, 1e-6);
+  EXPECT_NEAR(weights[4], 1, 1e-6);
+  options_.user_weight = 1;
+  weights = Weights();
+  EXPECT_NEAR(weights[3], 0.25, 1e-6);
+  EXPECT_NEAR(weights[4], 1, 1e-6);
+  options_.half_life_days = 1e-3;
+  for (const auto& [item, weight] : Weights()) EXPECT_GT(weight, 0) << item;
+}
+
+TEST_F(BatchSamplerTest, TakesBackOnlyAnOrderOfItsExamples) {
+  const InputCache cache(data_);
+  std::mt19937_64 random(7);
+  BatchSampler sampler(options_, data_, cache, &random);
+  EXPECT_TRUE(sampler.SetOrder({4, 3, 2, 1, 0}));
+  EXPECT_EQ(sampler.order().front(), 4U);
+  EXPECT_FALSE(sampler.SetOrder({0, 1, 2, 3}));
+  EXPECT_FALSE(sampler.SetOrder({0, 1, 2, 3, 3}));
+  EXPECT_FALSE(sampler.SetOrder({0, 1, 2, 3, 5}));
+  EXPECT_EQ(sampler.order().front(), 4U) << "a refusal changes nothing";
+}
+
+}  // namespace
+}  // namespace freshet
