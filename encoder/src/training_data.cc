@@ -39,12 +39,14 @@ class Loader {
     data_.sequences.resize(data_.users.size());
     data_.item_counts.resize(data_.items.size());
     std::vector<ValidationCase> cases(data_.users.size());
+    std::size_t validated = 0;
     std::vector<std::int64_t> basket_ms(data_.users.size(), -1);
     std::vector<std::int32_t> basket_begin(data_.users.size());
     for (const Positive& positive : positives) {
       const auto user = static_cast<std::size_t>(positive.user);
       if (positive.part == Part::kValidation) {
         cases[user].items.push_back(positive.item);
+        ++validated;
         continue;
       }
       std::vector<std::int32_t>& sequence = data_.sequences[user];
@@ -61,6 +63,11 @@ class Loader {
       return InvalidArgument(StrCat(options_.interactions_file, ": too few interactions before the validation part (",
                                     data_.examples.size(), " of ", positives.size(),
                                     "): do they carry a `timestamp`, and do the times differ?"));
+    }
+    if (validated == 0) {
+      return InvalidArgument(StrCat(options_.interactions_file, ": the validation part is empty: all ",
+                                    positives.size(),
+                                    " interactions lie before it: let it begin earlier, or give a larger fraction"));
     }
     for (std::size_t user = 0; user < cases.size(); ++user) {
       std::vector<std::int32_t>& items = cases[user].items;
@@ -80,7 +87,7 @@ class Loader {
     if (data_.validation.empty()) {
       return InvalidArgument(StrCat(options_.interactions_file,
                                     ": no user has interactions both before and in the validation part: give more "
-                                    "interactions, or a larger validation fraction"));
+                                    "interactions, or a larger validation part, or --validate-strangers"));
     }
     return Status::Ok();
   }

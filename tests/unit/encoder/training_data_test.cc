@@ -97,6 +97,11 @@ TEST_F(TrainingDataTest, SaysWhatCannotBeTrainedOn) {
   ExpectRefusal("do they carry a `timestamp`");
   Put("interactions.jsonl", Line("u", "a", 1) + Line("u", "b", 2) + Line("v", "b", 3) + Line("w", "b", 4));
   ExpectRefusal("no user has interactions both before and in the validation part");
+  TrainOptions late = Options();
+  late.split.kind = SplitKind::kTime;
+  late.split.validation_from_ms = 1000;
+  EXPECT_NE(LoadTrainingData(late).status().message().find("the validation part is empty: all 4"), std::string::npos)
+      << LoadTrainingData(late).status().message();
   Put("items.jsonl", "");
   ExpectRefusal("holds no items");
   Put("items.jsonl", "{\"item_id\": \"a\", \"features\": {\"price\": 1e999}}\n");
