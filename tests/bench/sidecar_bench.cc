@@ -269,6 +269,7 @@ Result<Report> RunSidecarBench(const SidecarBenchOptions& asked) {
   HttpOptions http;
   http.max_connections = 4'096;
   http.idle_timeout_ms = 600'000;
+  http.header_timeout_ms = 600'000;  // connections are opened before they are used
   const std::unique_ptr<HttpServer> server = MakeHttpServer(http, &world->service(), world->metrics(), {}, {});
   FRESHET_TRY(server->Start());
   Report report;
