@@ -27,6 +27,9 @@ int main() {
   user.seen = {"item-1"};
   replica.users["user-1"] = user;
   replica.popular = {{"item-3", 2.5}, {"item-4", 1}};
+  // As fresh as can be asked for: a `min_as_of` of the year 4693 would rightly be answered 503, which a tool takes for
+  // a fault.
+  replica.as_of = 253'402'300'799'999;
   const test::FakeUserEncoder encoder;
   const SystemClock clock;
   Metrics metrics;
