@@ -9,11 +9,6 @@
 #include "store_rocks.h"
 
 namespace freshet {
-namespace {
-
-constexpr char kStateKey[] = "state";
-
-}  // namespace
 
 void RocksStore::PutItem(const RocksHandle& handle, const Commit::Item& item, rocksdb::WriteBatch* batch) const {
   if (item.old_label) {
@@ -62,16 +57,25 @@ Status RocksStore::Write(const Commit& commit) {
     outbox_bytes += row.size();
     batch.Put(handle->Of(kOutbox), OrderedKey(entry.sequence), row);
   }
-  const StoreState state{commit.next_label, commit.sequence, commit.as_of_ms};
-  batch.Put(handle->Of(kMeta), kStateKey, EncodeState(state));
-  AppendLink(*handle, &batch);
+  StoreState state{commit.next_label, commit.sequence, commit.as_of_ms, state_.links};
+  const bool items = !commit.items.empty();
+  PutState(*handle,
+           {{kMeta, true},
+            {kItems, items},
+            {kVectors, items},
+            {kLabels, items},
+            {kFeatures, items},
+            {kAttributes, items},
+            {kUsers, !commit.users.empty()},
+            {kOffsets, !commit.progress.empty()},
+            {kOutbox, !commit.outbox.empty()}},
+           &state, &batch);
   rocksdb::WriteOptions write;
   write.sync = options_.durability == Durability::kSync;
   const std::size_t bytes = batch.GetDataSize();
   const rocksdb::Status status = handle->db()->Write(write, &batch);
   if (!status.ok()) return Broken(status, "commit");
-  state_ = state;
-  ++commits_;
+  state_ = std::move(state);
   outbox_records_ += commit.outbox.size();
   outbox_bytes_ += outbox_bytes;
   wal_bytes_ += bytes;

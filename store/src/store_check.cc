@@ -271,8 +271,7 @@ Status RocksStore::BecomeRestored(const RestoredAs& as) {
   } else {
     batch.Delete(handle->Of(kMeta), kIndexFileKey);
   }
-  batch.Put(handle->Of(kMeta), kStateKey, EncodeState(state));
-  AppendLink(*handle, &batch);
+  PutState(*handle, {{kMeta, true}, {kOffsets, true}, {kOutbox, true}}, &state, &batch);
   rocksdb::WriteOptions write;
   write.sync = true;
   const rocksdb::Status status = handle->db()->Write(write, &batch);

@@ -248,7 +248,7 @@ Status RocksStore::WriteIdentity() {
   return FromRocks(current_->db()->Write(write, &batch), options_.directory + ": identity");
 }
 
-Status RocksStore::LoadChain(const RocksHandle& handle) {
+Status RocksStore::CheckChain(const RocksHandle& handle) const {
   for (std::size_t family = kMeta; family < kFamilies; ++family) {
     const std::string where = StrCat(options_.directory, ": ", kFamilyNames[family]);
     std::string bytes;
@@ -256,30 +256,30 @@ Status RocksStore::LoadChain(const RocksHandle& handle) {
         FromOpen(handle.db()->Get(rocksdb::ReadOptions(), handle.families()[family], kChainKey, &bytes), where));
     const Result<std::uint64_t> last = DecodeChain(bytes);
     if (!last.ok()) return last.status().Prefixed(where);
-    if (family == kMeta) commits_ = *last;
-    if (*last != commits_) {
-      return Corruption(StrCat(where, " stands at commit ", *last, ", ", kFamilyNames[kMeta], " at ", commits_));
-    }
+    const std::uint64_t known = family < state_.links.size() ? state_.links[family] : 0;
+    if (*last != known) return Corruption(StrCat(where, " ends at commit ", *last, " of ", known));
   }
   return Status::Ok();
 }
 
-void RocksStore::AppendLink(const RocksHandle& handle, rocksdb::WriteBatch* batch) const {
-  const std::string link = EncodeLink(commits_ + 1);
-  for (std::size_t family = kMeta; family < kFamilies; ++family) {
-    batch->Merge(handle.families()[family], kChainKey, link);
+void RocksStore::PutState(const RocksHandle& handle, std::initializer_list<std::pair<Family, bool>> touched,
+                          StoreState* state, rocksdb::WriteBatch* batch) {
+  state->links.resize(kFamilies);
+  for (const auto& [family, is] : touched) {
+    if (is) batch->Merge(handle.Of(family), kChainKey, EncodeLink(++state->links[family]));
   }
+  batch->Put(handle.Of(kMeta), kStateKey, EncodeState(*state));
 }
 
 Status RocksStore::LoadState() {
   std::string bytes;
   const std::shared_ptr<RocksHandle> handle = Current();
-  FRESHET_TRY(LoadChain(*handle));
   const rocksdb::Status state = handle->db()->Get(rocksdb::ReadOptions(), handle->Of(kMeta), kStateKey, &bytes);
   if (!state.IsNotFound()) {
     FRESHET_TRY(FromRocks(state, options_.directory));
     FRESHET_ASSIGN(state_, DecodeState(bytes));
   }
+  FRESHET_TRY(CheckChain(*handle));
   std::uint64_t records = 0;
   std::uint64_t total = 0;
   std::uint64_t first = state_.sequence + 1;

@@ -148,9 +148,11 @@ class RocksStore final : public Store {
               const std::function<Result<bool>(std::string_view key, std::string_view value)>& row) const;
   Status LoadIdentity();
   Status WriteIdentity();
-  // Of store_chain.h: reads and checks it; the next commit's link, counted by the caller once it is written.
-  Status LoadChain(const RocksHandle& handle);
-  void AppendLink(const RocksHandle& handle, rocksdb::WriteBatch* batch) const;
+  // Of store_chain.h: whether each family ends where the state says.
+  [[nodiscard]] Status CheckChain(const RocksHandle& handle) const;
+  // The end of a commit that writes to `touched`: their links, and the state, which counts them.
+  static void PutState(const RocksHandle& handle, std::initializer_list<std::pair<Family, bool>> touched,
+                       StoreState* state, rocksdb::WriteBatch* batch);
   Status LoadState();
   // A write that failed: nothing more is written through this handle.
   Status Broken(const rocksdb::Status& status, const char* what);
@@ -167,7 +169,6 @@ class RocksStore final : public Store {
   std::uint64_t renumbered_ = 0;      // constant after Initialise()
   std::uint64_t restored_epoch_ = 0;  // constant after Initialise()
   StoreState state_;                  // writer thread only, after Open
-  std::uint64_t commits_ = 0;         // as state_: the number of the last one
   std::atomic<bool> broken_{false};   // a write failed, the handle is not trusted any more
   std::mutex trim_mu_;                // Reopen() and TrimOutbox() exclude each other
   std::atomic<std::uint64_t> outbox_records_{0};

@@ -224,17 +224,24 @@ Result<StoreIdentity> DecodeIdentity(std::string_view bytes) {
 }
 
 std::string EncodeState(const StoreState& state) {
-  ByteWriter out = Begin();
+  ByteWriter out = Begin2();
   out.Put(state.next_label).Put(state.sequence).Put(state.as_of_ms);
+  out.Put(static_cast<std::uint8_t>(state.links.size()));
+  for (const std::uint64_t last : state.links) out.Put(last);
   return out.Take();
 }
 
 Result<StoreState> DecodeState(std::string_view bytes) {
-  ByteReader in = Open(bytes);
+  std::uint8_t version = 0;
+  ByteReader in = OpenAny(bytes, &version);
   StoreState state;
   state.next_label = in.Get<std::uint64_t>();
   state.sequence = in.Get<std::uint64_t>();
   state.as_of_ms = in.Get<std::int64_t>();
+  if (version == kVersion2) {
+    state.links.resize(in.Get<std::uint8_t>());
+    for (std::uint64_t& last : state.links) last = in.Get<std::uint64_t>();
+  }
   FRESHET_TRY(Check(in, "state"));
   return state;
 }

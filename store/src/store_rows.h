@@ -51,6 +51,7 @@ struct StoreState {
   std::uint64_t next_label = 1;
   std::uint64_t sequence = 0;
   std::int64_t as_of_ms = 0;
+  std::vector<std::uint64_t> links;  // commits that wrote to each family (store_chain.h); none before format 3
 };
 [[nodiscard]] std::string EncodeState(const StoreState& state);
 [[nodiscard]] Result<StoreState> DecodeState(std::string_view bytes);
