@@ -17,7 +17,7 @@ ALONE = {"indexer": ["core", "indexer"]}  # what can be taken alone, and all tha
 
 # Third-party headers: pattern of the include -> the only files that may have it (tests: see TEST_ADAPTERS).
 ADAPTERS = [
-    (r"librdkafka/", r"ingest/src/kafka_[^/]*"),
+    (r"librdkafka/", r"ingest/src/kafka_[^/]*|tests/support/src/kafka_transactions\.cc"),
     (r"(torch|ATen|c10|caffe2)/", r"encoder/src/torch_[^/]*"),
     (r"hnswlib/", r"indexer/src/[^/]*"),
     (r"rocksdb/", r"store/src/store[^/]*|tests/unit/store/fault_env\.h"),
