@@ -13,6 +13,7 @@ constexpr std::size_t kScanFactor = 16;
 constexpr std::size_t kFilterSamples = 128;
 constexpr std::size_t kFirstSamples = 32;
 constexpr std::size_t kRescoredAtLeast = 32;
+constexpr double kFewMatch = 0.5;  // of the rows
 constexpr double kWiden = 0.5;        // of a search that came short, at most
 constexpr std::size_t kTogether = 8;  // queries of a batch
 
@@ -37,10 +38,30 @@ double MatchingShare(const SearchView& view, const LabelFilter* filter) {
 
 std::vector<Hit> ScanAll(const SearchView& view, const float* query, const SearchOptions& options) {
   TopK top(options);
-  for (std::size_t slot = 0; slot < view.used; ++slot) {
-    if (!view.IsDead(slot)) top.Offer(view.labels[slot], view.Score(query, slot));
+  if (options.filter == nullptr) {
+    for (std::size_t slot = 0; slot < view.used; ++slot) {
+      if (!view.IsDead(slot)) top.Offer(view.labels[slot], view.Score(query, slot));
+    }
+    return top.Take();
   }
-  return top.Take();
+  // What may not be returned is asked for before it is scored: a label costs less to look at than a row. Some slots
+  // ahead, so that rows far from each other are on their way.
+  SearchOptions allowed = options;
+  allowed.filter = nullptr;
+  TopK of_allowed(allowed);
+  constexpr std::size_t kAhead = 8;
+  std::array<std::uint32_t, kAhead> coming{};
+  std::size_t count = 0;
+  const auto score = [&](std::uint32_t slot) { of_allowed.Offer(view.labels[slot], view.Score(query, slot)); };
+  for (std::size_t slot = 0; slot < view.used; ++slot) {
+    if (view.IsDead(slot) || !options.filter->Allows(view.labels[slot])) continue;
+    std::uint32_t& place = coming[count % kAhead];
+    if (count++ >= kAhead) score(place);
+    place = static_cast<std::uint32_t>(slot);
+    view.Prefetch(place);
+  }
+  for (std::size_t i = 0; i < std::min(count, kAhead); ++i) score(coming[i]);
+  return of_allowed.Take();
 }
 
 // One query on its way. A search allocates little once this is warm.
@@ -53,9 +74,11 @@ class Asking {
     options_ = &options;
     const std::size_t wanted =
         options.ef > 0 ? std::max(options.ef, options.k) : std::max(options.k + options.k / 2, std::size_t{64});
-    const double width = static_cast<double>(wanted) / std::max(share, 1e-9);
-    // The codes put nearly everything in its place: a few more than k are enough to score exactly.
-    rescored_ = std::min(wanted, options.k + std::max(options.k / 4, kRescoredAtLeast));
+    // The codes put nearly everything in its place: a few more than k are enough to score exactly. Further out, behind
+    // many that may not be returned, rows lie closer to each other than the codes can tell, and more are needed.
+    const bool far = share < kFewMatch;
+    const double width = static_cast<double>(far ? 2 * wanted : wanted) / std::max(share, 1e-9);
+    rescored_ = far ? 2 * wanted : std::min(wanted, options.k + std::max(options.k / 4, kRescoredAtLeast));
     const Int8Codes& codes = *view.graph.rows.codes;
     codes_.resize(codes.row_bytes());
     head_ = codes.Encode(query, codes_.data(), nullptr);
@@ -115,11 +138,11 @@ class Asking {
     if (!fresh.empty()) AddFresh(fresh);
     const SearchView& view = *view_;
     constexpr std::size_t kAhead = 8;
-    for (std::size_t i = 0; i < std::min(kAhead, matching_.size()); ++i) Prefetch(matching_[i]);
+    for (std::size_t i = 0; i < std::min(kAhead, matching_.size()); ++i) view.Prefetch(matching_[i]);
     std::vector<Hit> hits;
     hits.reserve(matching_.size());
     for (std::size_t i = 0; i < matching_.size(); ++i) {
-      if (i + kAhead < matching_.size()) Prefetch(matching_[i + kAhead]);
+      if (i + kAhead < matching_.size()) view.Prefetch(matching_[i + kAhead]);
       hits.push_back({view.labels[matching_[i]], view.Score(query_, matching_[i])});
     }
     TopK top(*options_);
@@ -163,13 +186,6 @@ class Asking {
     std::sort(matching_.begin(), matching_.end());
     matching_.erase(std::unique(matching_.begin(), matching_.end()), matching_.end());
   }
-  void Prefetch(std::size_t slot) const {
-    const std::size_t row_bytes = view_->reranker->row_bytes();
-    const std::byte* row = view_->rerank_rows + slot * row_bytes;
-    for (std::size_t at = 0; at < std::min<std::size_t>(row_bytes, 512); at += 64) __builtin_prefetch(row + at);
-    __builtin_prefetch(view_->labels + slot);
-  }
-
   const SearchView* view_ = nullptr;
   const float* query_ = nullptr;
   const SearchOptions* options_ = nullptr;

@@ -3,6 +3,7 @@
 // Thread-safe; the owner sees to it that no slot is freed while a search is under way.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
@@ -38,6 +39,13 @@ struct SearchView {
   [[nodiscard]] std::uint32_t NextSame(std::uint32_t slot) const {
     const std::uint32_t next = LoadLink(next_same + slot) - 1;
     return next < used ? next : kNoSlot;
+  }
+  // What Score() will read.
+  void Prefetch(std::size_t slot) const {
+    const std::size_t row_bytes = reranker->row_bytes();
+    const std::byte* row = rerank_rows + slot * row_bytes;
+    for (std::size_t at = 0; at < std::min<std::size_t>(row_bytes, 512); at += 64) __builtin_prefetch(row + at);
+    __builtin_prefetch(labels + slot);
   }
   // Higher is better, see Reranker. Never NaN, which a damaged file may hold and which cannot be sorted.
   [[nodiscard]] float Score(const float* query, std::size_t slot) const {

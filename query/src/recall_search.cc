@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <unordered_map>
 
 #include "freshet/core/strings.h"
+#include "freshet/indexer/label_filters.h"
 #include "recall_query.h"
 
 namespace freshet {
@@ -16,26 +18,63 @@ constexpr int kMaxAttempts = 4;
 constexpr std::size_t kMaxDiverseRounds = 32;
 constexpr std::size_t kDeadlineEvery = 256;
 
-// What a search costs, in microseconds: estimates for 128 dimensions, not yet measured; only their ratios matter, and
-// they decide the path alone, never the answer.
-constexpr double kReadVectorUs = 3.0;   // one vector out of the store
-constexpr double kVisitUs = 0.15;       // one step of a graph search
-constexpr double kScanVectorUs = 0.05;  // one vector in a scan of the index
+// What a search costs, in microseconds, by `freshet_bench filters` (128 dimensions); only their ratios matter, and they
+// decide the path alone, never the answer.
+constexpr double kReadVectorUs = 8.0;   // one vector out of the store
+constexpr double kVisitUs = 0.6;        // one step of a graph search with a filter
+constexpr double kTestLabelUs = 0.003;  // one label in a scan of the index
+constexpr double kScanVectorUs = 0.2;   // one vector in it that matches
+
+constexpr double kFurther = 2;         // the index looks so much further where less than half match
+constexpr double kExactIsWorth = 1.5;  // what finds all may cost so much more
 
 enum class Path { kGraph, kScan, kSet };
 
-// The graph is searched until `effort` matching items are found, so it visits effort / selectivity of them. A small
-// matching set is cheaper to read one by one; the scan of the whole index is the bound of both.
+// The graph is searched until `effort` matching items are found, so it visits effort / selectivity of them. A scan of
+// the index looks at every label, and scores what matches; the last resort reads what matches out of the store.
 Path Plan(const RecallRequest& request, std::size_t k, std::size_t matching, std::size_t live) {
   const auto m = static_cast<double>(matching);
   const auto n = static_cast<double>(std::max(live, matching));
   const auto effort = static_cast<double>(std::max({request.ef, k + k / 2, std::size_t{64}}));
+  const double further = 2 * m < n ? kFurther : 1;
   const double set = kReadVectorUs * m;
-  const double scan = kScanVectorUs * n;
-  const double graph = kVisitUs * effort * n / m;
+  const double scan = kTestLabelUs * n + kScanVectorUs * m;
+  const double graph = kExactIsWorth * kVisitUs * further * effort * n / m;
   if (set <= scan && (request.exact || set <= graph)) return Path::kSet;
   return request.exact || scan <= graph ? Path::kScan : Path::kGraph;
 }
+
+// A selection answers by way of the item that has a label, two tables away. Where few match, their labels alone are
+// cheaper to ask: as bits where they lie close together, else as a table.
+constexpr std::size_t kMostListed = 16'384;
+constexpr std::uint64_t kBitsForEach = 512;  // of the matching labels
+
+class Matching final : public LabelFilter {
+ public:
+  Matching(const Catalog& catalog, const Catalog::Selection& selection) : selection_(selection) {
+    if (selection.count() > kMostListed) return;
+    const Catalog::Labels of = catalog.LabelsOf(selection);
+    if (of.labels.empty()) return;
+    newest_ = of.newest;
+    const auto [least, most] = std::minmax_element(of.labels.begin(), of.labels.end());
+    if ((*most - *least) / kBitsForEach <= of.labels.size()) {
+      bits_.emplace(*least, *most + 1);
+      for (const Label label : of.labels) bits_->Allow(label);
+    } else {
+      listed_.emplace(of.labels);
+    }
+  }
+  [[nodiscard]] bool Allows(Label label) const override {
+    if (label > newest_) return selection_.Allows(label);  // of an item that has changed since
+    return bits_ ? bits_->Allows(label) : listed_->Allows(label);
+  }
+
+ private:
+  const Catalog::Selection& selection_;
+  Label newest_ = 0;  // without bits and list: below every label
+  std::optional<LabelBitmap> bits_;
+  std::optional<OnlyLabels> listed_;
+};
 
 const char* Name(Path path) {
   switch (path) {
@@ -152,7 +191,8 @@ Status RecallService::SearchFiltered(const RecallRequest& request, const Filter&
       options.ef = request.ef;
       options.exact = path == Path::kScan;
       options.score_threshold = query->score_threshold;
-      options.filter = &selection;
+      const Matching matching(replica_->catalog(), selection);
+      options.filter = &matching;
       FRESHET_ASSIGN([[maybe_unused]] const std::size_t found, SearchOnce(options, &filter, query, results));
     }
     FRESHET_TRY(CheckDeadline(*query, "while searching"));

@@ -65,6 +65,7 @@ void Catalog::Apply(const std::vector<Change>& changes) {
     if (new_label) {
       ++slots_[slot].labels;
       by_label_.Insert(*change.label, slot);
+      newest_label_ = std::max(newest_label_, *change.label);
     }
     attributes_.Set(slot, change.attributes);
   }
@@ -195,6 +196,20 @@ std::vector<std::string> Catalog::IdsOf(const Selection& selection, std::size_t 
     }
   }
   return ids;
+}
+
+Catalog::Labels Catalog::LabelsOf(const Selection& selection) const {
+  Labels of;
+  of.labels.reserve(selection.count());
+  const auto lock = ReadLock();
+  of.newest = newest_label_;
+  for (std::size_t w = 0; w < selection.words_.size(); ++w) {
+    for (std::uint64_t left = selection.words_[w]; left != 0; left &= left - 1) {
+      const std::size_t slot = w * 64 + static_cast<std::size_t>(std::countr_zero(left));
+      if (slots_[slot].live && !IsHidden(static_cast<std::uint32_t>(slot))) of.labels.push_back(slots_[slot].label);
+    }
+  }
+  return of;
 }
 
 std::vector<bool> Catalog::Matching(const std::vector<std::string>& ids, const Filter& filter) const {

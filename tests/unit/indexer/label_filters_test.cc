@@ -46,6 +46,14 @@ TEST(ExcludedLabels, IsTheSetOfWhatWasAdded) {
   for (const Label label : oracle) ASSERT_FALSE(excluded.Allows(label)) << label;
 }
 
+TEST(OnlyLabels, AllowsThoseAndNoOthers) {
+  const std::vector<Label> labels = {3, 900'000'000'000, 7, 3, ~Label{0}};
+  const OnlyLabels only(labels);
+  for (const Label label : labels) EXPECT_TRUE(only.Allows(label)) << label;
+  for (const Label label : {Label{0}, Label{4}, Label{8}, ~Label{0} - 1}) EXPECT_FALSE(only.Allows(label)) << label;
+  EXPECT_FALSE(OnlyLabels({}).Allows(0));
+}
+
 class FiltersTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -150,6 +158,25 @@ TEST_F(FiltersTest, ListsOfTheBestAndOfAny) {
     options.score_threshold = 0.5F;
     EXPECT_GE(Recall(options), 0.95) << count;
     options.score_threshold.reset();
+  }
+}
+
+// A scan scores what is allowed, and nothing else: as the oracle does, for few and for many, bits and lists.
+TEST_F(FiltersTest, AScanFindsTheBestOfWhatIsAllowed) {
+  for (const Label every : {1U, 3U, 50U, 4'000U, 30'000U}) {
+    LabelBitmap bitmap(0, kRows);
+    std::vector<Label> labels;
+    for (Label label = 0; label < kRows; label += every) labels.push_back(label);
+    for (const Label label : labels) bitmap.Allow(label);
+    const OnlyLabels listed(labels);
+    for (const LabelFilter* filter :
+         {static_cast<const LabelFilter*>(&bitmap), static_cast<const LabelFilter*>(&listed)}) {
+      SearchOptions options;
+      options.k = 20;
+      options.ef = 80;
+      options.filter = filter;
+      EXPECT_GE(Recall(options), 0.95) << every;
+    }
   }
 }
 

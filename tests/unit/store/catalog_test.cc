@@ -62,6 +62,24 @@ TEST(Catalog, SlotsOfDeletedItemsAreUsedAgainWithoutMixingItems) {
   EXPECT_TRUE(catalog.LiveIds().empty());
 }
 
+// A search may ask the labels instead of the selection, and asks the selection for what came after them.
+TEST(Catalog, WhatChangesAfterItsLabelsWereTakenIsKnownToTheSelection) {
+  Catalog catalog;
+  catalog.Apply({{"a", 1}, {"b", 2}, {"c", 3}});
+  catalog.Apply({{"b", 4}});
+  const auto selection = catalog.Select(Filter{}, {"c"}, [] { return false; });
+  ASSERT_OK(selection);
+  const Catalog::Labels of = catalog.LabelsOf(*selection);
+  EXPECT_EQ(of.labels, (std::vector<Label>{1, 4}));
+  EXPECT_EQ(of.newest, 4U);
+  catalog.Apply({{"a", 5}});
+  EXPECT_GT(5U, of.newest);
+  EXPECT_TRUE(selection->Allows(5));
+  catalog.Apply({{"b", std::nullopt}});
+  EXPECT_EQ(catalog.LabelsOf(*selection).labels, std::vector<Label>{5});
+  EXPECT_EQ(catalog.LabelsOf(*selection).newest, 5U);
+}
+
 TEST(Catalog, DeletingTheUnknownChangesNothing) {
   Catalog catalog;
   catalog.Apply({{"a", std::nullopt}});

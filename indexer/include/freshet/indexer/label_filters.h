@@ -1,4 +1,4 @@
-// Filters that most callers need, ready made: the labels of a bitmap, and all but those of a list.
+// Filters that most callers need, ready made: the labels of a bitmap, those of a list, and all but those of a list.
 //
 // Place in the flow: SearchOptions::filter, of every kind of index. Thread-safe while they are searched with, which is
 // once they are filled; a filter outlives the searches that have it.
@@ -95,6 +95,16 @@ class ExcludedLabels final : public LabelFilter {
   int shift_ = 64;             // the upper bits of the hash number a place
   std::size_t size_ = 0;
   bool refuses_none_ = false;
+};
+
+// What alone may be returned, some ten thousand labels at most: the same table, asked the other way round.
+class OnlyLabels final : public LabelFilter {
+ public:
+  explicit OnlyLabels(std::span<const Label> labels) : table_(labels) {}
+  [[nodiscard]] bool Allows(Label label) const override { return !table_.Allows(label); }
+
+ private:
+  ExcludedLabels table_;
 };
 
 }  // namespace freshet

@@ -80,6 +80,13 @@ class Catalog {
                                          const std::function<bool()>& expired) const;
   // Those still live, the first `max` by slot.
   [[nodiscard]] std::vector<std::string> IdsOf(const Selection& selection, std::size_t max = ~std::size_t{0}) const;
+  // Their labels, for a filter that is cheaper to ask than the selection. An item that changes afterwards gets a label
+  // above `newest`: of those the selection knows.
+  struct Labels {
+    std::vector<Label> labels;
+    Label newest = 0;
+  };
+  [[nodiscard]] Labels LabelsOf(const Selection& selection) const;
   // Of those ids the ones that are live and match now.
   [[nodiscard]] std::vector<bool> Matching(const std::vector<std::string>& ids, const Filter& filter) const;
   // The values of one attribute of each item; none of an item that is not live.
@@ -117,6 +124,7 @@ class Catalog {
   std::vector<std::uint32_t> free_slots_;
   SlotTable by_id_;
   LabelMap by_label_;
+  Label newest_label_ = 0;
   AttributeIndex attributes_;                                // by slot
   std::vector<std::pair<Label, std::uint32_t>> newly_dead_;  // since the last ForgetDeadLabels()
   std::vector<std::pair<Label, std::uint32_t>> dead_;        // before it
