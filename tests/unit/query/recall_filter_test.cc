@@ -292,11 +292,11 @@ TEST_P(SelectivityTest, AnswersExactlyWhatMatches) {
     std::vector<float> vector(kDim);
     for (float& x : vector) x = static_cast<float>(uniform(2'001) - 1'000) * 1e-3F;
     const std::string id = StrCat("i", i);
-    buckets[id] = uniform(10'000);
+    buckets[id] = 1 + uniform(9'999);
     replica.Put(id, vector, {{"bucket", buckets[id]}});
   };
   for (int i = 0; i < kItems; ++i) put(i);
-  buckets["i0"] = 0;  // one in ten thousand is there
+  buckets["i0"] = 0;  // one in ten thousand, and no other
   replica.Put("i0", replica.vectors["i0"], {{"bucket", std::int64_t{0}}});
 
   double recalled = 0;
