@@ -185,16 +185,25 @@ Result<Catalog::Selection> Catalog::Select(const Filter& filter, const std::vect
   return selection;
 }
 
-std::vector<std::string> Catalog::IdsOf(const Selection& selection, std::size_t max) const {
-  std::vector<std::string> ids;
-  ids.reserve(std::min(max, selection.count()));
-  const auto lock = ReadLock();
-  for (std::size_t w = 0; w < selection.words_.size() && ids.size() < max; ++w) {
-    for (std::uint64_t left = selection.words_[w]; left != 0 && ids.size() < max; left &= left - 1) {
+void Catalog::ForEachSelected(const Selection& selection, const std::function<bool(const Item&)>& item) const {
+  for (std::size_t w = 0; w < selection.words_.size(); ++w) {
+    for (std::uint64_t left = selection.words_[w]; left != 0; left &= left - 1) {
       const std::size_t slot = w * 64 + static_cast<std::size_t>(std::countr_zero(left));
-      if (slots_[slot].live && !IsHidden(static_cast<std::uint32_t>(slot))) ids.push_back(slots_[slot].id);
+      if (!slots_[slot].live || IsHidden(static_cast<std::uint32_t>(slot))) continue;
+      if (!item(slots_[slot])) return;
     }
   }
+}
+
+std::vector<std::string> Catalog::IdsOf(const Selection& selection, std::size_t max) const {
+  std::vector<std::string> ids;
+  if (max == 0) return ids;
+  ids.reserve(std::min(max, selection.count()));
+  const auto lock = ReadLock();
+  ForEachSelected(selection, [&](const Item& item) {
+    ids.push_back(item.id);
+    return ids.size() < max;
+  });
   return ids;
 }
 
@@ -203,12 +212,10 @@ Catalog::Labels Catalog::LabelsOf(const Selection& selection) const {
   of.labels.reserve(selection.count());
   const auto lock = ReadLock();
   of.newest = newest_label_;
-  for (std::size_t w = 0; w < selection.words_.size(); ++w) {
-    for (std::uint64_t left = selection.words_[w]; left != 0; left &= left - 1) {
-      const std::size_t slot = w * 64 + static_cast<std::size_t>(std::countr_zero(left));
-      if (slots_[slot].live && !IsHidden(static_cast<std::uint32_t>(slot))) of.labels.push_back(slots_[slot].label);
-    }
-  }
+  ForEachSelected(selection, [&](const Item& item) {
+    of.labels.push_back(item.label);
+    return true;
+  });
   return of;
 }
 

@@ -1,6 +1,5 @@
 #include "store_chain.h"
 
-#include <limits>
 #include <optional>
 
 #include "freshet/core/bytes.h"

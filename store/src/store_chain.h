@@ -2,9 +2,10 @@
 //
 // RocksDB takes a log of changes of files (MANIFEST) that ends early for one that was torn, and a write-ahead log that
 // is not there for one that was flushed. Both may lose what was acknowledged years ago under what was written a second
-// ago, and say nothing. So each commit leaves a link (number before, own number) in each column family, as a merge
-// operand; links that do not meet merge into one that names the gap. One row a family, checked when the store is
-// opened: families that stand at different commits are found too.
+// ago, and say nothing. So each commit leaves a link (number before, own number) in each column family that it writes
+// to, as a merge operand; links that do not meet merge into one that names the gap. One row a family, and the state
+// knows the last number of each: checked when the store is opened. Each family has numbers of its own, because where
+// nothing is written nothing has to be flushed (RocksDB flushes the oldest memtable first, however small it is).
 //
 // Place in the flow: private to store/src/store*.cc. Thread-safe.
 #pragma once
@@ -28,7 +29,7 @@ inline constexpr char kChainKey[] =
 // The upper bound of a walk through the rows.
 [[nodiscard]] const rocksdb::Slice* RowsEnd();
 
-// The operand of commit `number`, the first of which is 1. Where a chain begins: Link(0), as a value.
+// The operand of a family's commit `number`, the first of which is 1. Where a chain begins: EncodeLink(0), as a value.
 [[nodiscard]] std::string EncodeLink(std::uint64_t number);
 // The number of the last commit of a whole chain. Errors: kCorruption, with the first commit that is missing.
 [[nodiscard]] Result<std::uint64_t> DecodeChain(std::string_view bytes);

@@ -9,12 +9,14 @@
 #include "freshet/core/strings.h"
 #include "freshet/core/yaml.h"
 #include "freshet/query/http_client.h"
-#include "freshet_test/test_support.h"
-
 #include "freshet/query/http_server.h"
+#include "freshet_test/test_support.h"
+#include "json_at.h"
 
 namespace freshet {
 namespace {
+
+using test::At;
 
 class HttpApiTest : public ::testing::Test {
  protected:
@@ -34,12 +36,6 @@ class HttpApiTest : public ::testing::Test {
     Result<HttpReply> reply = HttpCall(server_->address(), method, target, body, 30'000);
     EXPECT_OK(reply);
     return reply.ok() ? *reply : HttpReply{};
-  }
-  static std::string At(const std::string& json, const std::string& pointer) {
-    const auto document = ParseJson(json);
-    if (!document.ok()) return "not JSON: " + json;
-    const JsonValue* value = JsonPointer(pointer.c_str(), pointer.size()).Get(**document);
-    return value == nullptr ? "" : ToJson(*value);
   }
 
   test::FakeReplica replica_;

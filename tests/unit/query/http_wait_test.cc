@@ -10,11 +10,13 @@
 #include "freshet/query/http_client.h"
 #include "freshet/query/http_server.h"
 #include "freshet_test/test_support.h"
+#include "json_at.h"
 #include "raw_connection.h"
 
 namespace freshet {
 namespace {
 
+using test::At;
 using test::RawConnection;
 using test::WaitFor;
 
@@ -44,12 +46,6 @@ class HttpWaitTest : public ::testing::Test {
   }
   [[nodiscard]] bool Waiting(double count) {
     return WaitFor([&] { return metrics_.GetGauge("freshet_http_waiting_requests", "").Value() == count; });
-  }
-  static std::string At(const std::string& json, const std::string& pointer) {
-    const auto document = ParseJson(json);
-    if (!document.ok()) return "not JSON: " + json;
-    const JsonValue* value = JsonPointer(pointer.c_str(), pointer.size()).Get(**document);
-    return value == nullptr ? "" : ToJson(*value);
   }
 
   test::FakeReplica replica_;

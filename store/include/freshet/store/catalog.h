@@ -111,6 +111,8 @@ class Catalog {
     return slot / 64 < hidden_.size() && (hidden_[slot / 64] >> (slot % 64) & 1) != 0;
   }
   void SetHidden(std::uint32_t slot, bool hidden);
+  // What is selected and still live, by slot, until `item` says false. REQUIRES: mu_.
+  void ForEachSelected(const Selection& selection, const std::function<bool(const Item&)>& item) const;
   void Reveal(std::uint32_t slot);  // or hide: as its partition says
   [[nodiscard]] std::shared_lock<std::shared_mutex> ReadLock() const {
     const std::lock_guard gate(gate_);
