@@ -14,7 +14,7 @@ constexpr double kLeastWeight = 1e-6;  // of a very old pair: a batch of them mu
 
 BatchSampler::BatchSampler(const TrainOptions& options, const TrainingData& data, const InputCache& cache,
                            std::mt19937_64* random)
-    : options_(options), data_(data), cache_(cache), random_(random), order_(data.examples.size()) {
+    : options_(options), data_(data), cache_(cache), random_(random) {
   log_q_.reserve(data_.items.size());
   for (const std::int64_t count : data_.item_counts) {
     const double share =
@@ -23,6 +23,11 @@ BatchSampler::BatchSampler(const TrainOptions& options, const TrainingData& data
   }
   const auto examples = static_cast<std::int64_t>(data_.examples.size());
   steps_per_epoch_ = std::max<std::int64_t>(1, examples / options_.batch_size);
+  if (options_.ReadsSequence()) {
+    MakeWindows();
+    steps_per_epoch_ = std::min(steps_per_epoch_, static_cast<std::int64_t>(windows_.size()));
+  }
+  order_.resize(windows_.empty() ? data_.examples.size() : windows_.size());
   for (const TrainingExample& one : data_.examples) newest_ms_ = std::max(newest_ms_, one.timestamp_ms);
   std::iota(order_.begin(), order_.end(), 0U);
 }
@@ -45,17 +50,45 @@ std::size_t BatchSampler::Fill(std::int64_t step) {
   };
   users_.Clear();
   batch_.Clear();
-  for (std::size_t i = bound(step); i < bound(step + 1); ++i) AddExample(data_.examples[order_[i]]);
+  for (std::size_t i = bound(step); i < bound(step + 1); ++i) {
+    if (!windows_.empty()) {
+      AddWindow(windows_[order_[i]]);
+      continue;
+    }
+    const TrainingExample& example = data_.examples[order_[i]];
+    cache_.AppendUser(example.user, HistoryOf(example), &users_);
+    AddTarget(example);
+  }
+  const std::size_t pairs = batch_.targets.size();
   AddNegatives();
-  return bound(step + 1) - bound(step);
+  return pairs;
 }
 
-// The history of an example: everything before it, or only what is of an earlier time, by turns. The first teaches
-// what belongs into one basket, the second what people come back for; a request may stand at either moment. A share
-// of it is left out, a different one each epoch, so that no single item of a history is learned by heart.
+// Half a history long, so that every target but a user's first ones knows at least the other half.
+void BatchSampler::MakeWindows() {
+  examples_of_.resize(data_.sequences.size());
+  for (std::size_t i = 0; i < data_.examples.size(); ++i) {
+    examples_of_[static_cast<std::size_t>(data_.examples[i].user)].push_back(static_cast<std::uint32_t>(i));
+  }
+  const std::int32_t length = std::max(1, options_.history / 2);
+  for (std::size_t user = 0; user < data_.sequences.size(); ++user) {
+    const auto size = static_cast<std::int32_t>(data_.sequences[user].size());
+    for (std::int32_t begin = 0; begin < size; begin += length) {
+      windows_.push_back({static_cast<std::int32_t>(user), begin, std::min(begin + length, size)});
+    }
+  }
+}
+
+// The moment of a request: everything before the pair, or only what is of an earlier time, by turns. The first teaches
+// what belongs into one basket, the second what people come back for.
+std::int32_t BatchSampler::HistoryEnd(const TrainingExample& example) {
+  if (options_.stranger_share > 0 && UnitInterval() < options_.stranger_share) return 0;
+  return UnitInterval() < 0.5 ? example.earlier : example.position;
+}
+
+// A share of a history is left out, a different one each epoch, so that no single item of it is learned by heart.
 std::span<const std::int32_t> BatchSampler::HistoryOf(const TrainingExample& example) {
-  if (options_.stranger_share > 0 && UnitInterval() < options_.stranger_share) return {};
-  const std::int32_t end = UnitInterval() < 0.5 ? example.earlier : example.position;
+  const std::int32_t end = HistoryEnd(example);
   const std::size_t count = std::min(static_cast<std::size_t>(end), static_cast<std::size_t>(options_.history));
   const auto newest = std::span(data_.sequences[static_cast<std::size_t>(example.user)])
                           .subspan(static_cast<std::size_t>(end) - count, count);
@@ -66,10 +99,33 @@ std::span<const std::int32_t> BatchSampler::HistoryOf(const TrainingExample& exa
   return history_;
 }
 
-void BatchSampler::AddExample(const TrainingExample& example) {
+void BatchSampler::AddWindow(const Window& window) {
+  const auto user = static_cast<std::size_t>(window.user);
+  const std::vector<std::int32_t>& sequence = data_.sequences[user];
+  const std::int32_t last = window.end - 1;
+  const std::int32_t first = std::max(0, last - options_.history);
+  history_.clear();
+  kept_.clear();
+  for (std::int32_t position = first; position < last; ++position) {
+    kept_.push_back(static_cast<std::int64_t>(history_.size()));
+    const std::int32_t item = sequence[static_cast<std::size_t>(position)];
+    if (UnitInterval() >= options_.history_dropout && cache_.InHistories(item)) history_.push_back(item);
+  }
+  kept_.push_back(static_cast<std::int64_t>(history_.size()));
+  const std::int64_t row = users_.rows;
+  cache_.AppendUser(window.user, history_, &users_);
+  for (std::int32_t position = window.begin; position < window.end; ++position) {
+    const TrainingExample& example = data_.examples[examples_of_[user][static_cast<std::size_t>(position)]];
+    const std::int32_t end = std::max(HistoryEnd(example), first);
+    batch_.rows.push_back(row);
+    batch_.reads.push_back(kept_[static_cast<std::size_t>(end - first)]);
+    AddTarget(example);
+  }
+}
+
+void BatchSampler::AddTarget(const TrainingExample& example) {
   const std::vector<std::int32_t>& sequence = data_.sequences[static_cast<std::size_t>(example.user)];
   const std::int32_t item = sequence[static_cast<std::size_t>(example.position)];
-  cache_.AppendUser(example.user, HistoryOf(example), &users_);
   batch_.weights.push_back(WeightOf(example));
   if (options_.loss == "full") {
     batch_.targets.push_back(item);

@@ -1,4 +1,6 @@
-// Batches of training: pairs in a new order each epoch, their histories, their negatives.
+// Batches of training: pairs in a new order each epoch, their histories, their negatives. For towers that read a
+// sequence the pairs of a batch come by windows: neighbouring interactions of one user, whose histories begin alike, so
+// that one pass over the longest computes all.
 //
 // Place in the flow: TrainingData -> BatchSampler -> TorchTrainer::Step. Draws from the generator that it is given, so
 // that generator, order and position say where it stands. Not thread-safe.
@@ -34,13 +36,23 @@ class BatchSampler {
   [[nodiscard]] const TowerInput& users() const { return users_; }
   [[nodiscard]] const TrainingBatch& batch() const { return batch_; }
   [[nodiscard]] const std::vector<std::uint32_t>& order() const { return order_; }
-  // False, and nothing changes, when `order` does not hold each example once.
+  // False, and nothing changes, when `order` does not hold each window or pair once.
   [[nodiscard]] bool SetOrder(const std::vector<std::uint32_t>& order);
 
  private:
+  // Targets [begin, end) of a user's sequence.
+  struct Window {
+    std::int32_t user = 0;
+    std::int32_t begin = 0;
+    std::int32_t end = 0;
+  };
+
+  void MakeWindows();
+  void AddWindow(const Window& window);
+  [[nodiscard]] std::int32_t HistoryEnd(const TrainingExample& example);
   [[nodiscard]] double UnitInterval() { return static_cast<double>((*random_)() >> 11) * 0x1.0p-53; }
   [[nodiscard]] std::span<const std::int32_t> HistoryOf(const TrainingExample& example);
-  void AddExample(const TrainingExample& example);
+  void AddTarget(const TrainingExample& example);
   [[nodiscard]] float WeightOf(const TrainingExample& example) const;
   void AddItem(std::int32_t item, float log_q);
   void AddNegatives();
@@ -52,11 +64,14 @@ class BatchSampler {
   std::vector<float> log_q_;  // per item
   std::int64_t newest_ms_ = 0;
   std::int64_t steps_per_epoch_ = 1;
-  std::vector<std::uint32_t> order_;
+  std::vector<Window> windows_;                          // empty: batches are of single pairs
+  std::vector<std::vector<std::uint32_t>> examples_of_;  // per user, by position; where there are windows
+  std::vector<std::uint32_t> order_;                     // of the windows, or of the pairs
   // Reused from batch to batch:
   TowerInput users_;
   TrainingBatch batch_;
   std::vector<std::int32_t> history_;
+  std::vector<std::int64_t> kept_;  // per position of a window's history: how many items before it were kept
 };
 
 }  // namespace freshet

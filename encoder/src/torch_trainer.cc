@@ -22,6 +22,10 @@ at::Tensor View(std::span<const T> values, at::IntArrayRef shape, at::ScalarType
   return torch::from_blob(const_cast<T*>(values.data()), shape, at::TensorOptions().dtype(type));
 }
 
+at::Tensor Longs(std::span<const std::int64_t> values) {
+  return View(values, {static_cast<std::int64_t>(values.size())}, at::kLong);
+}
+
 std::vector<float> Values(const at::Tensor& tensor) {
   const at::Tensor values = tensor.detach().contiguous();
   const float* begin = values.data_ptr<float>();
@@ -91,20 +95,22 @@ struct TowerNet {
       parameters.emplace_back(one.name, std::move(value), false);
       module.register_parameter(one.name, parameters.back().value, false);
     }
-    module.define(ForwardSourceOf(design, "forward", false));
-    module.define(ForwardSourceOf(design, "train_forward", true));
+    module.define(ForwardSourceOf(design, "forward", Forward::kServing));
+    module.define(ForwardSourceOf(design, "train_forward", Forward::kTraining));
+    if (ReadsSequence(design)) module.define(ForwardSourceOf(design, "train_places", Forward::kEveryPlace));
   }
 
   // `row_of` moves the tower's rows to those of the table.
-  [[nodiscard]] at::Tensor Forward(const at::Tensor& row_of, const TowerInput& input, bool training) const {
-    const auto count = [](const auto& values) { return static_cast<std::int64_t>(values.size()); };
-    const at::Tensor indices =
-        row_of.index_select(0, View(std::span(input.indices), {count(input.indices)}, at::kLong));
-    const at::Tensor offsets = View(std::span(input.offsets), {count(input.offsets)}, at::kLong);
-    const at::Tensor dense = View(std::span(input.dense), {input.rows, count(input.dense) / input.rows}, at::kFloat);
+  [[nodiscard]] std::vector<c10::IValue> Arguments(const at::Tensor& row_of, const TowerInput& input) const {
+    const at::Tensor indices = row_of.index_select(0, Longs(input.indices));
+    const std::int64_t dense = static_cast<std::int64_t>(input.dense.size()) / input.rows;
+    return {indices, Longs(input.offsets), View(std::span(input.dense), {input.rows, dense}, at::kFloat)};
+  }
+
+  [[nodiscard]] at::Tensor Run(const char* method, std::vector<c10::IValue> arguments) const {
     // Operator by operator: the optimising executors rewrite a script for gradients, and none of that pays here.
     const torch::jit::GraphOptimizerEnabledGuard plain(false);
-    return module.get_method(training ? "train_forward" : "forward")({indices, offsets, dense}).toTensor();
+    return module.get_method(method)(std::move(arguments)).toTensor();
   }
 };
 
@@ -122,8 +128,16 @@ struct TorchTrainer::Impl {
 
   [[nodiscard]] const TowerNet& Of(Side side) const { return side == Side::kItem ? item : user; }
   [[nodiscard]] const at::Tensor& RowsOf(Side side) const { return side == Side::kItem ? item_rows : user_rows; }
-  [[nodiscard]] at::Tensor Forward(Side side, const TowerInput& input, bool training) const {
-    return Of(side).Forward(RowsOf(side), input, training);
+  [[nodiscard]] at::Tensor Embed(Side side, const TowerInput& input, bool training) const {
+    return Of(side).Run(training ? "train_forward" : "forward", Of(side).Arguments(RowsOf(side), input));
+  }
+  // A vector for each target of the batch.
+  [[nodiscard]] at::Tensor Users(const TowerInput& users, const TrainingBatch& batch) const {
+    if (batch.rows.empty()) return Embed(Side::kUser, users, true);
+    std::vector<c10::IValue> arguments = user.Arguments(user_rows, users);
+    arguments.emplace_back(Longs(batch.rows));
+    arguments.emplace_back(Longs(batch.reads));
+    return user.Run("train_places", std::move(arguments));
   }
   // In the order in which they are stepped and stored.
   [[nodiscard]] std::vector<Parameter*> Trained() {
@@ -161,18 +175,16 @@ Result<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(const TrainerOptions&
 
 Result<double> TorchTrainer::Step(const TowerInput& users, const TrainingBatch& batch, double learning_rate) {
   try {
-    const std::int64_t rows = users.rows;
-    const std::int64_t columns = batch.items.rows;
-    const at::Tensor user_vectors = impl_->Forward(Side::kUser, users, true);
-    const at::Tensor item_vectors = impl_->Forward(Side::kItem, batch.items, true);
-    const at::Tensor numbers = View(std::span(batch.numbers), {columns}, at::kLong);
-    const at::Tensor targets = View(std::span(batch.targets), {rows}, at::kLong);
-    const at::Tensor weights = View(std::span(batch.weights), {rows}, at::kFloat);
+    const at::Tensor user_vectors = impl_->Users(users, batch);
+    const at::Tensor item_vectors = impl_->Embed(Side::kItem, batch.items, true);
+    const at::Tensor numbers = Longs(batch.numbers);
+    const at::Tensor targets = Longs(batch.targets);
+    const at::Tensor weights = View(std::span(batch.weights), {targets.size(0)}, at::kFloat);
     // The same item in another column is no negative.
     const at::Tensor accidental = at::eq(numbers.unsqueeze(0), numbers.index_select(0, targets).unsqueeze(1))
                                       .scatter_(1, targets.unsqueeze(1), false);
     const at::Tensor logits = (at::mm(user_vectors, item_vectors.t()) / impl_->options.temperature -
-                               View(std::span(batch.log_q), {1, columns}, at::kFloat))
+                               View(std::span(batch.log_q), {1, numbers.size(0)}, at::kFloat))
                                   .masked_fill(accidental, -1e9);
     const at::Tensor losses = at::cross_entropy_loss(logits, targets, {}, at::Reduction::None);
     const at::Tensor loss = at::sum(losses * weights) / at::sum(weights);
@@ -190,7 +202,7 @@ Result<double> TorchTrainer::Step(const TowerInput& users, const TrainingBatch& 
 Result<std::vector<float>> TorchTrainer::Embed(Side side, const TowerInput& input) const {
   try {
     const at::NoGradGuard no_grad;
-    const at::Tensor vectors = impl_->Forward(side, input, false).contiguous();
+    const at::Tensor vectors = impl_->Embed(side, input, false).contiguous();
     const float* begin = vectors.data_ptr<float>();
     return std::vector<float>(begin, begin + vectors.numel());
   } catch (const std::exception& e) {
@@ -212,7 +224,7 @@ std::vector<TowerParameter> TorchTrainer::Parameters(Side side) const {
 }
 
 std::string TorchTrainer::ForwardSource(Side side) const {
-  return ForwardSourceOf(side == Side::kItem ? impl_->options.item : impl_->options.user, "forward", false);
+  return ForwardSourceOf(side == Side::kItem ? impl_->options.item : impl_->options.user, "forward", Forward::kServing);
 }
 
 TrainerState TorchTrainer::State() const {

@@ -26,19 +26,24 @@ struct TrainerOptions {
   std::uint64_t seed = 1;
 };
 
-// The columns of a step, and which of them belongs to each user.
+// The columns of a step, and which of them belongs to each target. A target is a row of the users, or, where `rows` is
+// not empty, a place in the history of one: many targets then share a row, whose history is read once.
 struct TrainingBatch {
   TowerInput items;
   std::vector<std::int64_t> numbers;  // per column: the item's number; the target's number elsewhere is no negative
   std::vector<float> log_q;           // per column: the log of its share among the columns
-  std::vector<std::int64_t> targets;  // per user: a column
-  std::vector<float> weights;         // per user
+  std::vector<std::int64_t> targets;  // per target: a column
+  std::vector<float> weights;         // per target
+  std::vector<std::int64_t> rows;     // per target: a row of the users; only for towers that read a sequence
+  std::vector<std::int64_t> reads;    // per target: how many of the oldest items of that row's history it knows
   void Clear() {
     items.Clear();
     numbers.clear();
     log_q.clear();
     targets.clear();
     weights.clear();
+    rows.clear();
+    reads.clear();
   }
 };
 
@@ -64,7 +69,7 @@ class TorchTrainer {
   [[nodiscard]] static Result<std::unique_ptr<TorchTrainer>> Create(const TrainerOptions& options);
   ~TorchTrainer();
 
-  // One step of InfoNCE: all columns but its own are a user's negatives. Returns the loss. Errors: kInternal.
+  // One step of InfoNCE: all columns but its own are a target's negatives. Returns the loss. Errors: kInternal.
   [[nodiscard]] Result<double> Step(const TowerInput& users, const TrainingBatch& batch, double learning_rate);
 
   // Rows of unit vectors, without gradients.

@@ -9,12 +9,8 @@ namespace {
 
 double He(std::int64_t fan_in, double gain) { return std::sqrt(gain / static_cast<double>(fan_in)); }
 
-bool ReadsSequence(const TowerDesign& design) {
-  return design.pooling == Pooling::kGru || design.pooling == Pooling::kSelfAttention;
-}
-
-std::string Dropout(const TowerDesign& design, bool training, const std::string& value) {
-  if (!training || design.dropout <= 0) return value;
+std::string Dropout(const TowerDesign& design, Forward forward, const std::string& value) {
+  if (forward == Forward::kServing || design.dropout <= 0) return value;
   return StrCat("torch.dropout(", value, ", ", design.dropout, ", True)");
 }
 
@@ -53,37 +49,49 @@ std::string SequenceSource(const TowerDesign& design, const std::string& place) 
       ")\n    steps = max(int(count.max()), 1)\n    batch = count.size(0)\n"
       "    real = torch.logical_and(torch.eq(torch.remainder(bag, ",
       bags, "), ", design.history_bag, "), torch.lt(age, ", design.history,
-      "))\n    where = torch.nonzero(real).squeeze(1)\n    row = torch.floor_divide(bag.index_select(0, where), ", bags,
-      ")\n    age = age.index_select(0, where)\n    place = row * steps + ", place,
+      "))\n    where = torch.nonzero(real).squeeze(1)\n    owner = torch.floor_divide(bag.index_select(0, where), ",
+      bags, ")\n    age = age.index_select(0, where)\n    place = owner * steps + ", place,
       "\n    taken = torch.embedding(self.table, indices.index_select(0, where), -1, False, True)\n"
       "    seq = torch.zeros([batch * steps, ",
       design.embedding_dim, "]).index_copy(0, place, taken).reshape([batch, steps, ", design.embedding_dim, "])\n");
 }
 
-// Oldest first, so that padding comes after what is read and changes nothing.
-std::string GruSource(const TowerDesign& design, bool training) {
+// What stands at each place, and where a reader of so many of the oldest items finds it. `target` [targets]: its row of
+// `states`; `sums`: of the items up to each place.
+std::string PlacesSource(const TowerDesign& design, const std::string& target, const std::string& sums) {
   const int width = design.embedding_dim;
-  return StrCat(SequenceSource(design, "count.index_select(0, row) - 1 - age"),
-                "    seq = ", Dropout(design, training, "seq"), "\n    states = torch.gru(seq, torch.zeros([1, batch, ",
-                width,
-                "]), [self.gru_in, self.gru_state, self.gru_in_bias, self.gru_state_bias], True, 1, 0.0, False, False, "
-                "True)[0]\n    newest = torch.arange(batch) * steps + torch.clamp(count - 1, 0)\n"
-                "    sequence = states.reshape([batch * steps, ",
-                width, "]).index_select(0, newest)\n");
+  return StrCat(
+      "    target = row * steps + torch.clamp(", target, ", 0, steps - 1)\n    some = torch.gt(read, 0).unsqueeze(1)\n",
+      "    sequence = states.reshape([batch * steps, ", width, "]).index_select(0, target) * some\n    past = ", sums,
+      ".reshape([batch * steps, ", width, "]).index_select(0, target) * some / torch.clamp(read, 1).unsqueeze(1)\n");
 }
 
-// Newest first: the position is the age, and a query sees itself and what is older. Only the newest place is read, so
-// the last block computes no other.
-std::string SelfAttentionSource(const TowerDesign& design, bool training) {
+// Oldest first, so that padding comes after what is read and changes nothing.
+std::string GruSource(const TowerDesign& design, Forward forward) {
+  const int width = design.embedding_dim;
+  const std::string source =
+      StrCat(SequenceSource(design, "count.index_select(0, owner) - 1 - age"), "    states = torch.gru(",
+             Dropout(design, forward, "seq"), ", torch.zeros([1, batch, ", width,
+             "]), [self.gru_in, self.gru_state, self.gru_in_bias, self.gru_state_bias], True, 1, 0.0, False, False, "
+             "True)[0]\n");
+  if (forward == Forward::kEveryPlace) return StrCat(source, PlacesSource(design, "read - 1", "torch.cumsum(seq, 1)"));
+  return StrCat(source, "    newest = torch.arange(batch) * steps + torch.clamp(count - 1, 0)\n",
+                "    sequence = states.reshape([batch * steps, ", width, "]).index_select(0, newest)\n");
+}
+
+// Newest first: the place is the age, and a query sees itself and what is older. How far apart two places are moves
+// their score, and nothing else of a place is known: so what a place holds does not depend on what came after it, and
+// training on all of them trains what is served. Unless all are read, the last block computes the newest only.
+std::string SelfAttentionSource(const TowerDesign& design, Forward forward) {
   const int width = design.embedding_dim;
   const int head = width / design.heads;
-  std::string source = StrCat(SequenceSource(design, "age"),
-                              "    x = ", Dropout(design, training, "(seq + self.position[0:steps].unsqueeze(0))"),
-                              R"(
+  const bool all = forward == Forward::kEveryPlace;
+  std::string source = StrCat(SequenceSource(design, "age"), "    x = ", Dropout(design, forward, "seq"), R"(
     ages = torch.arange(steps)
     padding = torch.ge(ages.unsqueeze(0), count.unsqueeze(1))
-    newer = torch.lt(ages.unsqueeze(0), ages.unsqueeze(1))
-    hide = torch.logical_or(padding.unsqueeze(1), newer.unsqueeze(0)).unsqueeze(1)
+    apart = ages.unsqueeze(0) - ages.unsqueeze(1)
+    hide = torch.logical_or(padding.unsqueeze(1), torch.lt(apart, 0).unsqueeze(0)).unsqueeze(1)
+    apart = torch.clamp(apart, 0).reshape([-1])
 )");
   for (int block = 0; block < design.blocks; ++block) {
     const auto own = [&](const char* name) { return StrCat("self.block", block, "_", name); };
@@ -91,22 +99,30 @@ std::string SelfAttentionSource(const TowerDesign& design, bool training) {
       return StrCat("torch.matmul(", value, ", ", own(matrix), ").reshape([batch, -1, ", design.heads, ", ", head,
                     "]).transpose(1, 2)");
     };
-    const bool last = block == design.blocks - 1;
+    const bool newest_only = block == design.blocks - 1 && !all;
     source += StrCat("    normal = torch.layer_norm(x, [", width, "], ", own("norm1"), ", ", own("norm1_bias"),
                      ", 1e-5)\n    key = ", heads("normal", "key"), "\n    value = ", heads("normal", "value"), "\n");
-    if (last) source += "    x = x[:, 0:1]\n    normal = normal[:, 0:1]\n    hide = hide[:, :, 0:1]\n";
+    if (newest_only) {
+      source += StrCat("    x = x[:, 0:1]\n    normal = normal[:, 0:1]\n    hide = hide[:, :, 0:1]\n    distance = ",
+                       own("distance"), "[:, 0:steps].unsqueeze(1)\n");
+    } else {
+      source += StrCat("    distance = ", own("distance"), ".index_select(1, apart).reshape([", design.heads,
+                       ", steps, steps])\n");
+    }
     const std::string scale = StrCat(1 / std::sqrt(static_cast<double>(head)));
     source +=
         StrCat("    query = ", heads("normal", "query"), "\n    score = torch.matmul(query, key.transpose(2, 3)) * ",
-               scale, "\n    share = torch.softmax(score.masked_fill(hide, -1e9), -1)\n",
+               scale, " + distance.unsqueeze(0)\n    share = torch.softmax(score.masked_fill(hide, -1e9), -1)\n",
                "    mixed = torch.matmul(share, value).transpose(1, 2).reshape([batch, -1, ", width, "])\n    x = x + ",
-               Dropout(design, training, StrCat("torch.matmul(mixed, ", own("out"), ")")),
+               Dropout(design, forward, StrCat("torch.matmul(mixed, ", own("out"), ")")),
                "\n    normal = torch.layer_norm(x, [", width, "], ", own("norm2"), ", ", own("norm2_bias"),
                ", 1e-5)\n    inner = torch.relu(torch.matmul(normal, ", own("w1"), ") + ", own("b1"), ")\n    x = x + ",
-               Dropout(design, training, StrCat("(torch.matmul(inner, ", own("w2"), ") + ", own("b2"), ")")), "\n");
+               Dropout(design, forward, StrCat("(torch.matmul(inner, ", own("w2"), ") + ", own("b2"), ")")), "\n");
   }
-  return StrCat(source, "    sequence = torch.layer_norm(x.squeeze(1), [", width,
-                "], self.norm, self.norm_bias, 1e-5)\n");
+  source += StrCat("    states = torch.layer_norm(x, [", width, "], self.norm, self.norm_bias, 1e-5)\n");
+  if (!all) return StrCat(source, "    sequence = states.squeeze(1)\n");
+  return StrCat(source, PlacesSource(design, "count.index_select(0, row) - read",
+                                     "torch.flip(torch.cumsum(torch.flip(seq, [1]), 1), [1])"));
 }
 
 void AddSequenceParameters(const TowerDesign& design, std::vector<ParameterDesign>* out) {
@@ -118,12 +134,12 @@ void AddSequenceParameters(const TowerDesign& design, std::vector<ParameterDesig
     out->push_back({"gru_state_bias", {3 * width}});
     return;
   }
-  out->push_back({"position", {design.history, width}, 0.05});
   for (int block = 0; block < design.blocks; ++block) {
     const auto add = [&](const char* name, std::vector<std::int64_t> shape, double deviation, double constant) {
       out->push_back({StrCat("block", block, "_", name), std::move(shape), deviation, constant});
     };
     for (const char* matrix : {"query", "key", "value", "out"}) add(matrix, {width, width}, He(width, 1), 0);
+    add("distance", {design.heads, design.history}, 0.05, 0);
     add("norm1", {width}, 0, 1);
     add("norm1_bias", {width}, 0, 0);
     add("norm2", {width}, 0, 1);
@@ -138,6 +154,10 @@ void AddSequenceParameters(const TowerDesign& design, std::vector<ParameterDesig
 }
 
 }  // namespace
+
+bool ReadsSequence(const TowerDesign& design) {
+  return design.pooling == Pooling::kGru || design.pooling == Pooling::kSelfAttention;
+}
 
 std::vector<ParameterDesign> ParametersOf(const TowerDesign& design) {
   const std::int64_t width = design.embedding_dim;
@@ -161,7 +181,7 @@ std::vector<ParameterDesign> ParametersOf(const TowerDesign& design) {
   return out;
 }
 
-std::string ForwardSourceOf(const TowerDesign& design, const std::string& name, bool training) {
+std::string ForwardSourceOf(const TowerDesign& design, const std::string& name, Forward forward) {
   std::string body;
   switch (design.pooling) {
     case Pooling::kMean:
@@ -171,18 +191,31 @@ std::string ForwardSourceOf(const TowerDesign& design, const std::string& name, 
       body = AttentionSource(design);
       break;
     case Pooling::kGru:
-      body = GruSource(design, training);
+      body = GruSource(design, forward);
       break;
     case Pooling::kSelfAttention:
-      body = SelfAttentionSource(design, training);
+      body = SelfAttentionSource(design, forward);
       break;
   }
-  // Whoever has no history has no sequence either.
-  if (ReadsSequence(design)) body += "    sequence = sequence * torch.gt(count, 0).unsqueeze(1)\n";
-  return StrCat("\ndef ", name, "(self, indices: Tensor, offsets: Tensor, dense: Tensor) -> Tensor:\n", body,
-                "    x = torch.cat([bags.reshape([dense.size(0), ", design.shape.bags * design.embedding_dim, "])",
-                ReadsSequence(design) ? ", sequence" : "", ", dense], 1)\n    x = ", Dropout(design, training, "x"),
-                "\n    hidden = ", Dropout(design, training, "torch.relu(torch.addmm(self.b1, x, self.w1))"), R"(
+  const int width = design.embedding_dim;
+  const int bags = design.shape.bags;
+  std::string inputs;
+  if (forward == Forward::kEveryPlace) {
+    // The bag of the history is what was read of it by then.
+    const int after = design.history_bag + 1;
+    body += StrCat("    bags = bags.reshape([batch, ", bags * width, "]).index_select(0, row)\n");
+    inputs = StrCat("bags[:, 0:", design.history_bag * width, "], past, bags[:, ", after * width,
+                    ":], sequence, dense.index_select(0, row)");
+  } else {
+    // Whoever has no history has no sequence either.
+    if (ReadsSequence(design)) body += "    sequence = sequence * torch.gt(count, 0).unsqueeze(1)\n";
+    inputs = StrCat("bags.reshape([dense.size(0), ", bags * width, "])", ReadsSequence(design) ? ", sequence" : "",
+                    ", dense");
+  }
+  return StrCat("\ndef ", name, "(self, indices: Tensor, offsets: Tensor, dense: Tensor",
+                forward == Forward::kEveryPlace ? ", row: Tensor, read: Tensor" : "", ") -> Tensor:\n", body,
+                "    x = torch.cat([", inputs, "], 1)\n    x = ", Dropout(design, forward, "x"),
+                "\n    hidden = ", Dropout(design, forward, "torch.relu(torch.addmm(self.b1, x, self.w1))"), R"(
     out = torch.addmm(self.b2, hidden, self.w2) + torch.mm(x, self.skip)
     return out / torch.clamp_min(torch.norm(out, 2, [1], True), 1e-12)
 )");

@@ -18,7 +18,7 @@ enum class Pooling {
   kMean,
   kAttention,      // softmax over what an item is and how long ago it was taken
   kGru,            // a gated recurrent unit from the oldest to the newest (Hidasi et al., ICLR 2016), beside the mean
-  kSelfAttention,  // causal self-attention with position embeddings (Kang and McAuley, "SASRec", ICDM 2018), likewise
+  kSelfAttention,  // causal self-attention with distances (Kang and McAuley, "SASRec", ICDM 2018), likewise
 };
 
 struct TowerDesign {
@@ -44,7 +44,17 @@ struct ParameterDesign {
 // Without the embedding table, which is the parameter `table` [rows, embedding_dim].
 [[nodiscard]] std::vector<ParameterDesign> ParametersOf(const TowerDesign& design);
 
-// `def NAME(self, indices, offsets, dense)`, with dropout where `training`. Rows of a batch do not touch each other.
-[[nodiscard]] std::string ForwardSourceOf(const TowerDesign& design, const std::string& name, bool training);
+// Does the tower read a history in its order? Then it can be trained on every place of it in one pass.
+[[nodiscard]] bool ReadsSequence(const TowerDesign& design);
+
+enum class Forward {
+  kServing,
+  kTraining,    // the same with dropout
+  kEveryPlace,  // likewise, for targets: target t reads the `read[t]` oldest items of the history in row `row[t]`
+};
+
+// `def NAME(self, indices, offsets, dense)`, for kEveryPlace followed by `row, read` (int64, one a target). Rows of a
+// batch do not touch each other, and no place of a history sees a newer one. REQUIRES: ReadsSequence for kEveryPlace.
+[[nodiscard]] std::string ForwardSourceOf(const TowerDesign& design, const std::string& name, Forward forward);
 
 }  // namespace freshet

@@ -53,6 +53,8 @@ class InputCache {
   void AppendItem(std::int32_t item, bool hide_id, TowerInput* input) const;
   // History: the newest `max_history` of `before` (oldest first).
   void AppendUser(std::int32_t user, std::span<const std::int32_t> before, TowerInput* input) const;
+  // Has the user tower a row for this item of a history?
+  [[nodiscard]] bool InHistories(std::int32_t item) const { return history_rows_[static_cast<std::size_t>(item)] >= 0; }
   [[nodiscard]] int history_bag() const { return history_bag_; }
   // For each row of the user tower's table, the row of the item tower's that stands for the same item; -1: none does.
   [[nodiscard]] std::vector<std::int64_t> SharedRows() const;

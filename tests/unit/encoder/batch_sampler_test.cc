@@ -68,6 +68,50 @@ TEST_F(BatchSamplerTest, WeighsByAgeAndByUser) {
   for (const auto& [item, weight] : Weights()) EXPECT_GT(weight, 0) << item;
 }
 
+// Every pair is a target once an epoch, and knows of its user what came before it, or before its basket.
+TEST_F(BatchSamplerTest, WindowsHoldEveryPairOnce) {
+  options_.pooling = "gru";
+  options_.history_dropout = 0;
+  options_.batch_size = 2;
+  for (const int history : {1, 2, 3, 10}) {
+    options_.history = history;
+    data_.user_spec.features[0].max_values = history;
+    const InputCache cache(data_);
+    std::mt19937_64 random(7);
+    BatchSampler sampler(options_, data_, cache, &random);
+    sampler.StartEpoch();
+    std::vector<std::int64_t> items;
+    for (std::int64_t step = 0; step < sampler.steps_per_epoch(); ++step) {
+      sampler.Fill(step);
+      const TrainingBatch& batch = sampler.batch();
+      const TowerInput& users = sampler.users();
+      ASSERT_EQ(batch.rows.size(), batch.targets.size());
+      ASSERT_EQ(batch.reads.size(), batch.targets.size());
+      for (std::size_t i = 0; i < batch.targets.size(); ++i) {
+        const std::int64_t item = batch.numbers[static_cast<std::size_t>(batch.targets[i])];
+        items.push_back(item);
+        const auto row = static_cast<std::size_t>(batch.rows[i]);
+        const auto begin = static_cast<std::size_t>(users.offsets[row]);
+        const std::size_t end =
+            row + 1 < users.offsets.size() ? static_cast<std::size_t>(users.offsets[row + 1]) : users.indices.size();
+        ASSERT_LE(batch.reads[i], static_cast<std::int64_t>(end - begin));
+        if (item == 4) {
+          EXPECT_EQ(batch.reads[i], 0);
+          continue;
+        }
+        // Item i is row i here, and the user took 0, 1, 2, 3: the newest that is read is the one before the target.
+        const std::int64_t reads = batch.reads[i];
+        EXPECT_GE(reads, std::min<std::int64_t>(item, history - std::max(1, history / 2) + 1));
+        if (reads > 0) {
+          EXPECT_EQ(users.indices[end - static_cast<std::size_t>(reads)], item - 1) << "history " << history;
+        }
+      }
+    }
+    std::sort(items.begin(), items.end());
+    EXPECT_EQ(items, (std::vector<std::int64_t>{0, 1, 2, 3, 4})) << "history " << history;
+  }
+}
+
 TEST_F(BatchSamplerTest, TakesBackOnlyAnOrderOfItsExamples) {
   const InputCache cache(data_);
   std::mt19937_64 random(7);

@@ -59,6 +59,8 @@ struct TrainOptions {
   // `<out_directory>.report.html`: curves, baselines on the validation part, neighbours, a map of the items.
   bool report = true;
   Status Validate() const;
+  // Does the pooling read a history in its order? Such towers are trained on every place of a sequence at once.
+  [[nodiscard]] bool ReadsSequence() const { return pooling == "gru" || pooling == "self-attention"; }
 };
 
 struct TrainProgress {
