@@ -11,9 +11,9 @@
 #include <type_traits>
 #include <utility>
 
-namespace freshet {
+#include "freshet/core/huge_pages.h"
 
-inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
+namespace freshet {
 
 // Zeroed. Movable, not copyable. Errors: std::bad_alloc.
 template <typename T>

@@ -7,6 +7,8 @@
 namespace freshet {
 namespace {
 
+constexpr std::uint32_t kAhead = 16;  // rows whose label's entry is fetched while others are read
+
 bool Bit(const std::vector<std::uint64_t>& bits, std::size_t i) { return (bits[i / 64] >> (i % 64) & 1) != 0; }
 
 void Put32(std::byte* to, std::uint32_t value) { std::memcpy(to, &value, sizeof(value)); }
@@ -271,6 +273,7 @@ Status HnswIndex::Load(const IndexFile& file) {
     Segment& segment = *segment_;
     segment.Reserve(header.rows);
     for (std::uint32_t slot = 0; slot < header.rows; ++slot) {
+      if (slot + kAhead < header.rows) segment.PrefetchLabel(labels[slot + kAhead]);
       const bool is_dead = (dead[slot / 64] >> (slot % 64) & 1) != 0;
       const bool is_node = (nodes[slot / 64] >> (slot % 64) & 1) != 0;
       if (!is_dead && segment.SlotOf(labels[slot])) return Corruption(file.path() + ": a label twice");

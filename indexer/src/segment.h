@@ -123,6 +123,7 @@ class Segment {
     const std::uint32_t slot = label_table_.Find(label, [&](std::uint32_t other) { return labels_[other] == label; });
     return slot == kNoSlot ? std::nullopt : std::optional(slot);
   }
+  void PrefetchLabel(Label label) const { label_table_.Prefetch(label); }
   // Its label is known no more.
   void MarkDead(std::uint32_t slot) {
     label_table_.Remove(labels_[slot], slot, [&](std::uint32_t other) { return labels_[other]; });

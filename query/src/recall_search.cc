@@ -5,6 +5,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "freshet/core/slot_table.h"
 #include "freshet/core/strings.h"
 #include "freshet/indexer/label_filters.h"
 #include "recall_query.h"
@@ -101,7 +102,10 @@ Status RecallService::Search(const RecallRequest& request, Query* query, std::ve
   } else {
     FRESHET_TRY(SearchDiverse(request, query, results));
   }
-  std::sort(results->begin(), results->end(), BetterRecall);
+  // Mostly the index has done it, and moving hits about is slow.
+  if (!std::is_sorted(results->begin(), results->end(), BetterRecall)) {
+    std::sort(results->begin(), results->end(), BetterRecall);
+  }
   if (results->size() > request.k) results->resize(request.k);
   return Status::Ok();
 }
@@ -357,20 +361,26 @@ Result<std::size_t> RecallService::SearchOnce(const SearchOptions& options, cons
   FRESHET_ASSIGN(const std::vector<Hit> found, replica_->index().Search(query->vector, options));
   ++query->explanation.searches;
   query->explanation.candidates += found.size();
-  std::vector<std::string> ids;
-  replica_->catalog().Resolve(found, &ids, filter);
+  std::vector<Catalog::Resolved> resolved = replica_->catalog().Resolve(found, filter);
   hits->clear();
   hits->reserve(found.size());
-  std::unordered_map<std::string_view, std::size_t> places;  // keys are views into `ids`
-  places.reserve(found.size());
+  SlotTable places;                     // items to where they are in `hits`
+  std::vector<std::uint32_t> slots_of;  // by place
+  slots_of.reserve(found.size());
+  const auto hash_of = [&](std::uint32_t place) { return std::uint64_t{slots_of[place]}; };
+  places.Reserve(found.size(), hash_of);
   for (std::size_t i = 0; i < found.size(); ++i) {
+    Catalog::Resolved& item = resolved[i];
     // By id again: an excluded item may have got another label since.
-    if (ids[i].empty() || query->excluded_ids.contains(ids[i])) continue;
-    const auto [place, first] = places.try_emplace(ids[i], hits->size());
-    if (first) {
-      hits->push_back(RecallHit{ids[i], found[i].score, {}});
-    } else if (replica_->catalog().LabelOf(ids[i]) == found[i].label) {
-      (*hits)[place->second].score = found[i].score;  // the item as it is now, not as it was
+    if (item.id.empty() || (!query->excluded_ids.empty() && query->excluded_ids.contains(item.id))) continue;
+    const std::uint32_t known =
+        places.Find(item.slot, [&](std::uint32_t place) { return slots_of[place] == item.slot; });
+    if (known == SlotTable::kNone) {
+      places.Add(item.slot, static_cast<std::uint32_t>(hits->size()), hash_of);
+      slots_of.push_back(item.slot);
+      hits->push_back(RecallHit{std::move(item.id), found[i].score, {}});
+    } else if (item.newest) {
+      (*hits)[known].score = found[i].score;  // the item as it is now, not as it was
     }
   }
   return found.size();

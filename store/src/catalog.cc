@@ -1,6 +1,7 @@
 #include "freshet/store/catalog.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "freshet/core/checksum.h"
@@ -9,12 +10,15 @@ namespace freshet {
 namespace {
 
 constexpr std::size_t kChunksPerLock = 16;  // tens of microseconds for which a writer may have to wait
+constexpr std::size_t kAhead = 16;          // changes whose table entries are fetched while others are applied
 
 }  // namespace
 
-std::uint32_t Catalog::SlotOf(std::string_view item_id) const {
-  return by_id_.Find(Xxh3(item_id), [&](std::uint32_t slot) { return slots_[slot].id == item_id; });
+std::uint32_t Catalog::SlotOf(std::string_view item_id, std::uint64_t hash) const {
+  return by_id_.Find(hash, [&](std::uint32_t slot) { return slots_[slot].id == item_id; });
 }
+
+std::uint32_t Catalog::SlotOf(std::string_view item_id) const { return SlotOf(item_id, Xxh3(item_id)); }
 
 void Catalog::Reserve(std::size_t items) {
   const std::lock_guard gate(gate_);
@@ -27,48 +31,63 @@ void Catalog::Reserve(std::size_t items) {
 void Catalog::Apply(const std::vector<Change>& changes) {
   const std::lock_guard gate(gate_);
   const std::unique_lock lock(mu_);
-  const auto hash_of = [this](std::uint32_t slot) { return Xxh3(slots_[slot].id); };
-  for (const Change& change : changes) {
-    std::uint32_t slot = SlotOf(change.item_id);
-    const bool is_new = slot == SlotTable::kNone;
-    if (!change.label) {
-      if (is_new) continue;
-      Item& item = slots_[slot];
-      SetHidden(slot, false);
-      item.live = false;
-      newly_dead_.emplace_back(item.label, slot);
-      attributes_.Remove(slot);
-      by_id_.Remove(Xxh3(change.item_id), slot, hash_of);
-      --live_;
-      continue;
-    }
-    bool new_label = true;
-    if (is_new) {
-      slot = static_cast<std::uint32_t>(slots_.size());
-      if (free_slots_.empty()) {
-        slots_.emplace_back();
-      } else {
-        slot = free_slots_.back();
-        free_slots_.pop_back();
-      }
-      slots_[slot] = Item{change.item_id, *change.label, 0, true, change.partition};
-      by_id_.Add(Xxh3(change.item_id), slot, hash_of);
-      ++live_;
-    } else {
-      Item& item = slots_[slot];
-      new_label = item.label != *change.label;
-      if (new_label) newly_dead_.emplace_back(item.label, slot);
-      item.label = *change.label;
-      item.partition = change.partition;
-    }
-    Reveal(slot);
-    if (new_label) {
-      ++slots_[slot].labels;
-      by_label_.Insert(*change.label, slot);
-      newest_label_ = std::max(newest_label_, *change.label);
-    }
-    attributes_.Set(slot, change.attributes);
+  // In a big catalog each look into a table waits for memory; those of the changes ahead are under way meanwhile.
+  std::array<std::uint64_t, kAhead> hashes{};
+  const auto fetch = [&](std::size_t i) {
+    if (i >= changes.size()) return;
+    hashes[i % kAhead] = Xxh3(changes[i].item_id);
+    by_id_.Prefetch(hashes[i % kAhead]);
+    if (changes[i].label) by_label_.Prefetch(*changes[i].label);
+  };
+  for (std::size_t i = 0; i < kAhead; ++i) fetch(i);
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    const std::uint64_t hash = hashes[i % kAhead];
+    fetch(i + kAhead);
+    ApplyOne(changes[i], hash);
   }
+}
+
+void Catalog::ApplyOne(const Change& change, std::uint64_t id_hash) {
+  const auto hash_of = [this](std::uint32_t slot) { return Xxh3(slots_[slot].id); };
+  std::uint32_t slot = SlotOf(change.item_id, id_hash);
+  const bool is_new = slot == SlotTable::kNone;
+  if (!change.label) {
+    if (is_new) return;
+    Item& item = slots_[slot];
+    SetHidden(slot, false);
+    item.live = false;
+    newly_dead_.emplace_back(item.label, slot);
+    attributes_.Remove(slot);
+    by_id_.Remove(id_hash, slot, hash_of);
+    --live_;
+    return;
+  }
+  bool new_label = true;
+  if (is_new) {
+    slot = static_cast<std::uint32_t>(slots_.size());
+    if (free_slots_.empty()) {
+      slots_.emplace_back();
+    } else {
+      slot = free_slots_.back();
+      free_slots_.pop_back();
+    }
+    slots_[slot] = Item{change.item_id, *change.label, 0, true, change.partition};
+    by_id_.Add(id_hash, slot, hash_of);
+    ++live_;
+  } else {
+    Item& item = slots_[slot];
+    new_label = item.label != *change.label;
+    if (new_label) newly_dead_.emplace_back(item.label, slot);
+    item.label = *change.label;
+    item.partition = change.partition;
+  }
+  Reveal(slot);
+  if (new_label) {
+    ++slots_[slot].labels;
+    by_label_.Insert(*change.label, slot);
+    newest_label_ = std::max(newest_label_, *change.label);
+  }
+  attributes_.Set(slot, change.attributes);
 }
 
 void Catalog::ShowOnly(std::set<std::int32_t> partitions) {
@@ -107,16 +126,26 @@ void Catalog::ForgetDeadLabels() {
   newly_dead_.clear();
 }
 
-void Catalog::Resolve(const std::vector<Hit>& hits, std::vector<std::string>* ids, const Filter* filter) const {
-  ids->clear();
-  ids->reserve(hits.size());
+std::vector<Catalog::Resolved> Catalog::Resolve(const std::vector<Hit>& hits, const Filter* filter) const {
+  std::vector<Resolved> resolved(hits.size());
   const auto lock = ReadLock();
-  for (const Hit& hit : hits) {
-    const auto slot = by_label_.Find(hit.label);
-    const bool counts =
-        slot && slots_[*slot].live && !IsHidden(*slot) && (filter == nullptr || attributes_.Matches(*filter, *slot));
-    ids->emplace_back(counts ? slots_[*slot].id : std::string());
+  // Two looks into memory a hit, each fetched while others are gone through.
+  for (std::size_t i = 0; i < hits.size() + kAhead; ++i) {
+    if (i < hits.size()) by_label_.Prefetch(hits[i].label);
+    if (i < kAhead) continue;
+    Resolved& one = resolved[i - kAhead];
+    one.slot = by_label_.Find(hits[i - kAhead].label).value_or(SlotTable::kNone);
+    if (one.slot != SlotTable::kNone) __builtin_prefetch(&slots_[one.slot]);
   }
+  for (std::size_t i = 0; i < hits.size(); ++i) {
+    Resolved& one = resolved[i];
+    if (one.slot == SlotTable::kNone || IsHidden(one.slot)) continue;
+    const Item& item = slots_[one.slot];
+    if (!item.live || (filter != nullptr && !attributes_.Matches(*filter, one.slot))) continue;
+    one.id = item.id;
+    one.newest = item.label == hits[i].label;
+  }
+  return resolved;
 }
 
 std::optional<Label> Catalog::LabelOf(std::string_view item_id) const {

@@ -139,9 +139,7 @@ TEST_F(AttributeFilterTest, ASelectionAllowsBothLabelsOfAnItemBeingReplacedAndRe
   EXPECT_TRUE(selection->Allows(1));
   EXPECT_FALSE(selection->Allows(2));
   Put("a", {{"v", false}});
-  std::vector<std::string> ids;
-  catalog_.Resolve({{1, 1.0F}, {2, 1.0F}}, &ids, &filter);
-  EXPECT_EQ(ids, (Ids{"", ""}));
+  for (const Catalog::Resolved& one : catalog_.Resolve({{1, 1.0F}, {2, 1.0F}}, &filter)) EXPECT_EQ(one.id, "");
 }
 
 TEST(AttributeIndexTest, WhatDoesNotFitIsRefusedRatherThanAnsweredWrongly) {

@@ -1,5 +1,7 @@
 #include "freshet/store/catalog.h"
 
+#include <map>
+
 #include "freshet_test/test_support.h"
 
 namespace freshet {
@@ -9,7 +11,7 @@ std::vector<std::string> Resolve(const Catalog& catalog, std::vector<Label> labe
   std::vector<Hit> hits;
   for (const Label label : labels) hits.push_back({label, 1.0F});
   std::vector<std::string> ids;
-  catalog.Resolve(hits, &ids);
+  for (const Catalog::Resolved& one : catalog.Resolve(hits)) ids.push_back(one.id);
   return ids;
 }
 
@@ -22,6 +24,42 @@ TEST(Catalog, WhileAnItemIsReplacedBothLabelsAreIt) {
   EXPECT_EQ(Resolve(catalog, {1, 2}), (Ids{"a", "a"}));
   EXPECT_EQ(catalog.LabelOf("a"), 2U);
   EXPECT_EQ(catalog.live(), 1U);
+  catalog.Apply({{"b", 3}});
+  const auto resolved = catalog.Resolve({{1, 1.0F}, {2, 1.0F}, {3, 1.0F}, {4, 1.0F}});
+  EXPECT_EQ(resolved[0].slot, resolved[1].slot);
+  EXPECT_NE(resolved[0].slot, resolved[2].slot);
+  EXPECT_FALSE(resolved[0].newest);
+  EXPECT_TRUE(resolved[1].newest);
+  EXPECT_TRUE(resolved[2].newest);
+  EXPECT_EQ(resolved[3].id, "");
+}
+
+// More changes in a batch than are looked up ahead, and than a table has room for: each is applied once, in order.
+TEST(Catalog, ABatchOfAnyLengthIsAppliedInOrder) {
+  for (const std::size_t length :
+       {std::size_t{1}, std::size_t{15}, std::size_t{16}, std::size_t{17}, std::size_t{500}}) {
+    Catalog catalog;
+    std::vector<Catalog::Change> changes;
+    for (std::size_t i = 0; i < length; ++i) {
+      const std::string id = "item-" + std::to_string(i % 100);
+      const bool deleted = i % 7 == 6;
+      changes.push_back({id, deleted ? std::nullopt : std::optional<Label>(i)});
+    }
+    catalog.Apply(changes);
+    std::map<std::string, Label> expected;
+    for (const Catalog::Change& change : changes) {
+      if (change.label) {
+        expected[change.item_id] = *change.label;
+      } else {
+        expected.erase(change.item_id);
+      }
+    }
+    EXPECT_EQ(catalog.live(), expected.size());
+    for (const auto& [id, label] : expected) {
+      EXPECT_EQ(catalog.LabelOf(id), label) << length;
+      EXPECT_EQ(Resolve(catalog, {label}), Ids{id}) << length;
+    }
+  }
 }
 
 TEST(Catalog, ADeletedItemIsNothingAtOnceAndAReAddDoesNotBringTheOldVersionBack) {

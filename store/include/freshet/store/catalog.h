@@ -46,9 +46,14 @@ class Catalog {
   // last (request deadlines are seconds), so no search still holds one of them.
   void ForgetDeadLabels();
 
-  // ids[i] is the item's id when the label of hits[i] belongs, or belonged until a moment ago, to an item that is live
-  // now and that matches `filter` now; empty otherwise. One lock for all of them: the answer is true of one moment.
-  void Resolve(const std::vector<Hit>& hits, std::vector<std::string>* ids, const Filter* filter = nullptr) const;
+  // Whose label a hit has.
+  struct Resolved {
+    std::string id;          // empty: of nothing that is live now and matches `filter` now
+    std::uint32_t slot = 0;  // of the item: what two labels have in common while it is being replaced
+    bool newest = false;     // it is the label that the item has now, not the one before
+  };
+  // One entry for each hit. One lock for all of them: the answer is true of one moment.
+  [[nodiscard]] std::vector<Resolved> Resolve(const std::vector<Hit>& hits, const Filter* filter = nullptr) const;
   [[nodiscard]] std::optional<Label> LabelOf(std::string_view item_id) const;
   [[nodiscard]] std::size_t live() const;
   // Items that live but are not shown. While there are any, an unfiltered search meets their labels in the index.
@@ -106,6 +111,8 @@ class Catalog {
   };
   // The slot of a live item, or SlotTable::kNone.
   [[nodiscard]] std::uint32_t SlotOf(std::string_view item_id) const;
+  [[nodiscard]] std::uint32_t SlotOf(std::string_view item_id, std::uint64_t hash) const;
+  void ApplyOne(const Change& change, std::uint64_t id_hash);
   [[nodiscard]] bool IsShown(std::uint32_t slot) const { return slot != SlotTable::kNone && !IsHidden(slot); }
   [[nodiscard]] bool IsHidden(std::uint32_t slot) const {
     return slot / 64 < hidden_.size() && (hidden_[slot / 64] >> (slot % 64) & 1) != 0;

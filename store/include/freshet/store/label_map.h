@@ -13,6 +13,7 @@
 #include <optional>
 #include <vector>
 
+#include "freshet/core/huge_pages.h"
 #include "freshet/indexer/index.h"
 
 namespace freshet {
@@ -34,6 +35,8 @@ class LabelMap {
   void Reserve(std::size_t labels) {
     if (2 * (labels + 1) > table_->buckets.size()) Rehash(2 * (labels + 1));
   }
+  // Of a label that is going to be inserted or found: its bucket is fetched meanwhile.
+  void Prefetch(Label label) const { __builtin_prefetch(&table_->buckets[table_->Home(label)]); }
   void Erase(Label label) {
     Bucket* bucket = table_->Find(label);
     if (bucket == nullptr || bucket->slot.exchange(kNone, std::memory_order_release) == kNone) return;
@@ -76,7 +79,7 @@ class LabelMap {
       const Slot slot = bucket == nullptr ? kNone : bucket->slot.load(std::memory_order_acquire);
       return slot == kNone ? std::nullopt : std::optional(slot);
     }
-    std::vector<Bucket> buckets;  // a power of two
+    std::vector<Bucket, HugePageAllocator<Bucket>> buckets;  // a power of two
     const int shift;
     std::size_t used = 0;  // erased ones too; writer only
   };
