@@ -116,6 +116,7 @@ Result<std::unique_ptr<IndexFile>> IndexFile::Open(const std::string& path, bool
   }
   struct stat info {};
   const bool known = ::fstat(file, &info) == 0;
+  if (whole) (void)::posix_fadvise(file, 0, 0, POSIX_FADV_WILLNEED);  // read while what came first is checked
   const auto size = static_cast<std::uint64_t>(info.st_size);
   void* mapped = known && size >= kPage ? ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0) : MAP_FAILED;
   const int error = errno;

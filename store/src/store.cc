@@ -4,11 +4,24 @@
 
 #include "freshet/core/bytes.h"
 #include "freshet/core/fault.h"
+#include "freshet/core/file.h"
 #include "freshet/core/strings.h"
 #include "store_chain.h"
 #include "store_rocks.h"
 
 namespace freshet {
+namespace {
+
+// The disk reads a family while what is needed before it is gone through.
+void WillScan(const RocksHandle& handle, Family family) {
+  rocksdb::ColumnFamilyMetaData tables;
+  handle.db()->GetColumnFamilyMetaData(handle.Of(family), &tables);
+  for (const rocksdb::LevelMetaData& level : tables.levels) {
+    for (const rocksdb::SstFileMetaData& file : level.files) WillReadFile(file.db_path + file.name);
+  }
+}
+
+}  // namespace
 
 void RocksStore::PutItem(const RocksHandle& handle, const Commit::Item& item, rocksdb::WriteBatch* batch) const {
   if (item.old_label) {
@@ -128,6 +141,7 @@ Status RocksStore::ForEachUser(const std::function<Status(std::string_view, cons
 Status RocksStore::ForEachShown(
     const std::function<Status(std::string_view, const ItemRow&, Attributes attributes)>& item) const {
   const std::shared_ptr<RocksHandle> handle = Current();
+  for (const Family family : {kItems, kAttributes, kUsers}) WillScan(*handle, family);
   rocksdb::ReadOptions read;
   read.readahead_size = std::size_t{1} << 20;
   read.iterate_upper_bound = RowsEnd();

@@ -24,6 +24,9 @@ Status SyncDirectory(const std::string& directory);
 Status CreateDirectories(const std::string& path);
 [[nodiscard]] bool FileExists(const std::string& path);
 
+// Says that all of a file is going to be read soon, so that the disk is at work before it is. Only a hint.
+void WillReadFile(const std::string& path);
+
 // Calls `line` for each line of a text file, plain or zstd-compressed (by its magic number); '\n' and '\r\n' are
 // stripped. Stops at the first status that is not ok and returns it. `fraction` (0..1 of the file's bytes read) serves
 // progress. Errors: kNotFound; kCorruption for a damaged zstd frame or a line above 16 MiB; kIoError.
