@@ -30,7 +30,8 @@ using std::chrono::milliseconds;
 constexpr std::uint32_t kMaxHeaderBytes = 16 * 1024;
 constexpr std::uint64_t kMaxBodyBytes = 1024 * 1024;
 constexpr std::size_t kMaxBufferBytes = 128 * 1024;  // the body leaves the buffer as it comes
-constexpr std::size_t kFirstReadBytes = 4096;
+constexpr std::size_t kFirstReadBytes = 4096;        // held by a connection that waits
+constexpr std::size_t kReadAtOnceBytes = 32 * 1024;
 constexpr std::size_t kMaxDrainBytes = std::size_t{8} << 20;
 constexpr milliseconds kDrainTime{1'000};
 constexpr milliseconds kWriteTime{30'000};
@@ -51,6 +52,7 @@ class StreamSession final : public HttpSession, public std::enable_shared_from_t
       : sessions_(sessions), stream_(std::move(socket), more...), buffer_(kMaxBufferBytes) {
     ErrorCode ignored;
     Lowest().socket().set_option(net::ip::tcp::no_delay(true), ignored);
+    Lowest().socket().non_blocking(true, ignored);  // for WriteAtOnce()
   }
   ~StreamSession() override {
     CloseNow();
@@ -75,6 +77,7 @@ class StreamSession final : public HttpSession, public std::enable_shared_from_t
   beast::tcp_stream& Lowest() { return beast::get_lowest_layer(stream_); }
   void Handshake();
   void AwaitRequest();
+  void ReadAtOnce();
   void ReadHeader();
   void OnHeader(ErrorCode error);
   void ReadBody();
@@ -84,6 +87,8 @@ class StreamSession final : public HttpSession, public std::enable_shared_from_t
   // The connection is of no use after an error; a malformed request is told so first.
   void Fail(ErrorCode error);
   void Write(HttpAnswer answer, bool keep_alive, bool head);
+  void WriteAtOnce(http::message_generator* message, ErrorCode* error);
+  void OnWritten(ErrorCode error, bool keep_alive);
   void Drain(std::size_t left);
   void Close();  // TLS says so to the peer first, within bounds
   void CloseNow();
@@ -131,7 +136,7 @@ void StreamSession<Stream>::AwaitRequest() {
   parser_->header_limit(kMaxHeaderBytes);
   parser_->body_limit(kMaxBodyBytes);
   if (first_) Lowest().expires_after(milliseconds(sessions_->options.header_timeout_ms));
-  if (buffer_.size() > 0) return ReadHeader();  // pipelined
+  if (buffer_.size() > 0) return ReadHeader();  // pipelined; by way of the loop, so that others have their turn
   if (!first_) Lowest().expires_after(milliseconds(sessions_->options.idle_timeout_ms));
   idle_ = true;
   stream_.async_read_some(buffer_.prepare(kFirstReadBytes),
@@ -139,8 +144,27 @@ void StreamSession<Stream>::AwaitRequest() {
                             self->idle_ = false;
                             if (error) return self->Fail(error);
                             self->buffer_.commit(bytes);
-                            self->ReadHeader();
+                            self->ReadAtOnce();
                           });
+}
+
+// What has come of the request, which is all of it most of the time. Each read by way of the loop would cost a timer
+// and a turn of it.
+template <typename Stream>
+void StreamSession<Stream>::ReadAtOnce() {
+  parser_->eager(true);
+  for (;;) {
+    ErrorCode error;
+    buffer_.consume(parser_->put(buffer_.data(), error));
+    if (error && error != http::error::need_more) return Fail(error);
+    if (parser_->is_done()) return OnRequest({});
+    if (kTls || buffer_.size() == kMaxBufferBytes) break;
+    const std::size_t room = std::min(kReadAtOnceBytes, kMaxBufferBytes - buffer_.size());
+    buffer_.commit(Lowest().socket().read_some(buffer_.prepare(room), error));
+    if (error == net::error::would_block || error == net::error::try_again) break;
+    if (error) return Fail(error);
+  }
+  parser_->is_header_done() ? OnHeader({}) : ReadHeader();
 }
 
 template <typename Stream>
@@ -174,6 +198,7 @@ void StreamSession<Stream>::ReadBody() {
 template <typename Stream>
 void StreamSession<Stream>::OnRequest(ErrorCode error) {
   if (error) return Fail(error);
+  first_ = false;
   const auto& request = parser_->get();
   const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
   HttpAnswer answer =
@@ -245,17 +270,43 @@ void StreamSession<Stream>::Write(HttpAnswer answer, bool keep_alive, bool head)
     response.body() = std::move(answer.body);
     return response;
   };
+  http::message_generator message = make();
+  ErrorCode error;
+  if constexpr (!kTls) WriteAtOnce(&message, &error);
+  if (error || message.is_done()) return OnWritten(error, keep_alive);
   Lowest().expires_after(kWriteTime);
-  beast::async_write(stream_, make(), [self = this->shared_from_this(), keep_alive](ErrorCode error, std::size_t) {
-    if (error) return self->Fail(error);
-    if (keep_alive) return self->AwaitRequest();
-    if (!self->unread_) return self->Close();
-    // Closing over unread bytes resets the connection, and the peer may lose the answer: let it finish, within bounds.
-    ErrorCode ignored;
-    self->Lowest().socket().shutdown(net::ip::tcp::socket::shutdown_send, ignored);
-    self->Lowest().expires_after(kDrainTime);
-    self->Drain(kMaxDrainBytes);
-  });
+  beast::async_write(stream_, std::move(message),
+                     [self = this->shared_from_this(), keep_alive](ErrorCode failed, std::size_t) {
+                       self->OnWritten(failed, keep_alive);
+                     });
+}
+
+// As much as the socket takes without waiting: all, of most answers.
+template <typename Stream>
+void StreamSession<Stream>::WriteAtOnce(http::message_generator* message, ErrorCode* error) {
+  while (!message->is_done()) {
+    const auto pieces = message->prepare(*error);
+    if (*error) return;
+    const std::size_t bytes = Lowest().socket().write_some(pieces, *error);
+    if (*error == net::error::would_block || *error == net::error::try_again) {
+      *error = {};
+      return;
+    }
+    if (*error) return;
+    message->consume(bytes);
+  }
+}
+
+template <typename Stream>
+void StreamSession<Stream>::OnWritten(ErrorCode error, bool keep_alive) {
+  if (error) return Fail(error);
+  if (keep_alive) return AwaitRequest();
+  if (!unread_) return Close();
+  // Closing over unread bytes resets the connection, and the peer may lose the answer: let it finish, within bounds.
+  ErrorCode ignored;
+  Lowest().socket().shutdown(net::ip::tcp::socket::shutdown_send, ignored);
+  Lowest().expires_after(kDrainTime);
+  Drain(kMaxDrainBytes);
 }
 
 template <typename Stream>
