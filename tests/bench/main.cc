@@ -96,6 +96,11 @@ int main(int argc, char** argv) {
       add_store("restore",
                 "A snapshot of a busy engine, and restores of it, beside hnswlib's build of the graph.\n\n"
                 "Example:\n  freshet_bench restore --vectors 200000 --json");
+  restore_app
+      ->add_option("--ef-construction", store.ef_construction,
+                   "Of the graph: how big a file is, and what opening it costs, does not depend on it, so that a "
+                   "low one shows restores of a big index in less time")
+      ->capture_default_str();
   bench::EncodeBenchOptions encode;
   CLI::App* encode_app =
       app.add_subcommand("encode",

@@ -148,6 +148,7 @@ Result<Report> RunRestoreBench(const StoreBenchOptions& asked) {
   HnswOptions index;
   index.dim = options.dim;
   index.link_threads = 2;
+  index.ef_construction = options.ef_construction;
   Report report;
   report.benchmark = "restore";
   const auto params = std::vector<std::pair<std::string, std::string>>{{"vectors", StrCat(options.vectors)},

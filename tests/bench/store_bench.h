@@ -16,6 +16,7 @@ struct StoreBenchOptions {
   int dim = 128;
   std::size_t batch = 256;
   std::size_t rounds = 5;
+  std::size_t ef_construction = 200;
   std::uint64_t seed = 42;
   bool peer = true;
   bool quick = false;
