@@ -23,6 +23,8 @@ constexpr std::int64_t kCommitEveryUs = 1'000'000;  // offsets for lag dashboard
 constexpr int kLookEveryRecords = 64;
 constexpr std::size_t kWorthAsking = 1'000;  // messages: less is gone before an answer is there
 constexpr int kAskTimeoutMs = 2;
+constexpr std::int64_t kInFlightMs =
+    50;  // a record is here so long after it was acknowledged: the broker answers at once
 
 }  // namespace
 
@@ -165,6 +167,7 @@ Result<PollResult> Consumer::Poll(milliseconds timeout) {
       early_.pop_front();
     } else if (changes_.empty()) {
       message_.reset(rd_kafka_consumer_poll(rk_, static_cast<int>(timeout.count())));
+      if (message_ == nullptr) NothingIsQueued();
     }
     undelivered_ = message_ != nullptr;
     TellLoss();
@@ -243,6 +246,7 @@ void Consumer::AskForMore() {
   if (--until_look_ > 0 || queue_ == nullptr) return;
   until_look_ = kLookEveryRecords;
   const std::size_t queued = rd_kafka_queue_length(queue_.get());
+  if (queued == 0) NothingIsQueued();
   fullest_ = std::max(fullest_, queued);
   if (fullest_ < kWorthAsking || queued > fullest_ / 2) return;
   fullest_ = queued;
@@ -303,15 +307,23 @@ Result<PollResult> Consumer::HandleLost(const TopicPartition& partition, std::in
   return PollResult{};
 }
 
+// All that was fetched has been returned. Right after a pause that says nothing: nothing was fetched during it.
+void Consumer::NothingIsQueued() {
+  if (clock_->MonotonicUs() >= fetching_since_us_ + kInFlightMs * 1000) all_returned_ms_ = clock_->WallMs();
+}
+
 std::int64_t Consumer::AsOfMs() const {
   if (readings_.all().empty()) return 0;
   const std::int64_t now = away_ ? away_since_ms_ : clock_->WallMs();
+  // Not now: a caller that was held up has not seen what came meanwhile, though it was at the end before.
+  const std::int64_t at_end = std::min(now, all_returned_ms_) - kInFlightMs;
   std::int64_t as_of = std::numeric_limits<std::int64_t>::max();
   for (const auto& [partition, reading] : readings_.all()) {
     if (!reading.answered) return 0;
-    as_of = std::min(as_of, reading.at_end ? now : reading.last_timestamp_ms);
+    const std::int64_t last = reading.last_timestamp_ms;
+    as_of = std::min(as_of, reading.at_end ? std::max(at_end, std::min(last, now)) : last);
   }
-  return as_of;
+  return std::max<std::int64_t>(as_of, 0);
 }
 
 std::int64_t Consumer::LagRecords() const {

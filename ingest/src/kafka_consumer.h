@@ -5,6 +5,7 @@
 #pragma once
 
 #include <deque>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <string>
@@ -52,6 +53,7 @@ class Consumer final : public RecordSource {
   bool BrokerAnswers();
   void CommitForDashboards();
   void AskForMore();
+  void NothingIsQueued();
 
   static void OnRebalance(rd_kafka_t* rk, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t* partitions,
                           void* self);
@@ -77,6 +79,8 @@ class Consumer final : public RecordSource {
   bool away_ = false;               // no broker can be reached ...
   std::int64_t away_since_ms_ = 0;  // ... since then (wall)
   std::int64_t next_probe_us_ = 0;
+  std::int64_t all_returned_ms_ = 0;  // when nothing that had been fetched was left to return (wall)
+  std::int64_t fetching_since_us_ = std::numeric_limits<std::int64_t>::min() / 2;  // since the last pause
   std::int64_t next_commit_us_ = 0;
   QueuePtr queue_;           // of what was fetched and not yet polled
   std::size_t fullest_ = 0;  // messages in it at most, since more was asked for
