@@ -8,6 +8,7 @@
 #include "index_bench.h"
 #include "ingest_bench.h"
 #include "sidecar_bench.h"
+#include "soak_bench.h"
 #include "store_bench.h"
 
 int main(int argc, char** argv) {
@@ -150,6 +151,24 @@ int main(int argc, char** argv) {
                                       "Filters from 100% to 0.01% of the items, independent of the query or not: "
                                       "recall of exact, and time beside unfiltered.\n\n"
                                       "Example:\n  freshet_bench filters --vectors 200000 --json");
+  bench::SoakOptions soak;
+  CLI::App* soak_app = app.add_subcommand(
+      "soak",
+      "An engine and a sidecar as processes, under updates, snapshots and queries: memory, errors, answers that hold\n"
+      "what is gone, and how long after its record's time a new item is found.\n\n"
+      "Example:\n  freshet_bench soak --minutes 30");
+  soak_app->add_flag("--json", json, "One JSON object on standard output");
+  soak_app->add_flag("--quick", soak.quick, "A smoke test of half a minute, on the embedded broker");
+  soak_app->add_flag(
+      "--embedded", soak.embedded,
+      "The embedded broker, which keeps its log in memory; otherwise Apache Kafka (deploy/setup --kafka)");
+  soak_app->add_option("--directory", soak.directory, "Where the data goes")->capture_default_str();
+  soak_app->add_option("--minutes", soak.minutes, "So long")->capture_default_str();
+  soak_app->add_option("--items", soak.items, "That come and go")->capture_default_str();
+  soak_app->add_option("--dim", soak.dim, "Of the vectors")->capture_default_str();
+  soak_app->add_option("--updates", soak.updates_per_second, "A second")->capture_default_str();
+  soak_app->add_option("--queries", soak.queries_per_second, "A second, at most")->capture_default_str();
+  soak_app->add_option("--seed", soak.seed, "Of the generator")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
   if (answer_app->parsed()) {
@@ -162,6 +181,7 @@ int main(int argc, char** argv) {
                                           : encode_app->parsed()  ? bench::RunEncodeBench(encode)
                                           : ingest_app->parsed()  ? bench::RunIngestBench(ingest)
                                           : sidecar_app->parsed() ? bench::RunSidecarBench(sidecar)
+                                          : soak_app->parsed()    ? bench::RunSoakBench(soak)
                                           : filters_app->parsed() ? bench::RunFiltersBench(sidecar)
                                           : store_app->parsed()   ? bench::RunStoreBench(store)
                                           : restore_app->parsed() ? bench::RunRestoreBench(store)
