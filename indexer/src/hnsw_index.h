@@ -66,6 +66,7 @@ class HnswIndex final : public Index {
 
   // --- The worker (hnsw_worker.cc).
   void Work();
+  [[nodiscard]] bool IsBehind() const;
   void LinkFresh();
   void LinkAll(Segment* segment, const std::vector<std::uint32_t>& slots);
   void BeginConsolidation();

@@ -11,6 +11,7 @@ namespace {
 constexpr std::size_t kLinkBatch = 32;            // rows, per linking thread
 constexpr std::size_t kConsolidationSlice = 256;  // slots
 constexpr std::size_t kRebuildSlice = 64;         // rows
+constexpr std::size_t kHurry = 4;                 // times shorter is that of slots while many rows wait to be linked
 constexpr std::size_t kLimbo = 1024;              // slots that wait to be freed together
 
 }  // namespace
@@ -71,6 +72,9 @@ void HnswIndex::Work() {
     rebuilding_ = shadow_ != nullptr;
   }
 }
+
+// What is added is waited for, once too much of it is; the dead are waited for by nobody.
+bool HnswIndex::IsBehind() const { return segment_->fresh() > options_.max_fresh / 4; }
 
 // --- Fresh rows into the graph.
 
@@ -153,7 +157,6 @@ void HnswIndex::ConsolidateSlice() {
   if (unlinked_) return;
   Segment& segment = *segment_;
   const std::size_t used = segment.used();
-  const std::size_t end = std::min(used, cursor_ + kConsolidationSlice);
   const auto is_gone = [&](std::size_t slot) {
     return slot / 64 < gone_.size() && (gone_[slot / 64] >> (slot % 64) & 1) != 0;
   };
@@ -161,11 +164,18 @@ void HnswIndex::ConsolidateSlice() {
     if (!segment.IsNode(slot) || is_gone(slot)) return;
     if (segment.graph().Unlink(slot, gone_)) isolated_.push_back(slot);
   };
-  for (; cursor_ < end; ++cursor_) unlink(static_cast<std::uint32_t>(cursor_));
-  if (cursor_ < used) return;
-  // What was linked meanwhile hung on the dead only if nothing else was near.
-  for (const std::uint32_t slot : linked_meanwhile_) unlink(slot);
-  linked_meanwhile_.clear();
+  // To where the rows ended when it began, so that it ends whatever is added meanwhile.
+  const std::size_t end = std::min(used, gone_.size() * 64);
+  const std::size_t to = std::min(end, cursor_ + kConsolidationSlice / (IsBehind() ? kHurry : 1));
+  for (; cursor_ < to; ++cursor_) unlink(static_cast<std::uint32_t>(cursor_));
+  if (cursor_ < end) return;
+  // What was linked meanwhile hung on the dead only if nothing else was near. More at a time than is linked at a time.
+  std::size_t most = std::max(kConsolidationSlice, 2 * kLinkBatch * options_.link_threads);
+  for (; most > 0 && !linked_meanwhile_.empty(); --most) {
+    unlink(linked_meanwhile_.back());
+    linked_meanwhile_.pop_back();
+  }
+  if (!linked_meanwhile_.empty()) return;
   std::uint32_t live = kNoSlot;
   for (std::uint32_t slot = 0; slot < used && live == kNoSlot; ++slot) {
     if (segment.IsNode(slot) && !is_gone(slot)) live = slot;

@@ -52,7 +52,9 @@ Status OnThreads(std::size_t workers, const Worker& worker) {
   return first;
 }
 
-// Does not spin: the cores are the server's. What waking up takes longer counts for every contender.
+}  // namespace
+
+// What waking up takes longer counts for every contender.
 void WaitUntil(double seconds) {
   std::mutex mu;
   std::condition_variable nobody;
@@ -61,8 +63,6 @@ void WaitUntil(double seconds) {
     nobody.wait_for(lock, std::chrono::duration<double>(left));
   }
 }
-
-}  // namespace
 
 Result<std::unique_ptr<LoadConnection>> LoadConnection::Open(const std::string& address) {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -37,6 +37,9 @@ class LoadConnection {
 // One call of a contender: `worker` below the number of workers, `query` which of the prepared ones.
 using LoadCall = std::function<Status(std::size_t worker, std::size_t query)>;
 
+// Until that time by Seconds(). Does not spin: the cores are the servers'.
+void WaitUntil(double seconds);
+
 struct LoadResult {
   double per_second = 0;
   double p50_us = 0;

@@ -131,14 +131,20 @@ class Soak {
   // Both know what the producer knows.
   Status Level() {
     const auto live = static_cast<double>(world_.live());
+    const auto sent_ms = static_cast<double>(clock_.WallMs());
     for (Server* server : {engine_.get(), sidecar_.get()}) {
       const bool level = test::WaitFor(
           [&] {
+            const auto as_of = server->StatusOf("as_of_ms");
             const auto items = server->StatusOf("items_live");
-            return items.ok() && *items == live;
+            return as_of.ok() && *as_of > sent_ms && items.ok() && *items == live;
           },
           kServerUpMs);
-      if (!level) return Internal("a server does not have as many items as were sent");
+      if (!level) {
+        const auto items = server->StatusOf("items_live");
+        return Internal(StrCat("a server has ", items.ok() ? StrCat(*items) : items.status().ToString(), " items, ",
+                               live, " were sent"));
+      }
     }
     return Status::Ok();
   }
@@ -164,14 +170,10 @@ class Soak {
         engine_mb_.push_back(engine / 1e6);
         sidecar_mb_.push_back(sidecar / 1e6);
       }
-      Pause(from + static_cast<double>(tick + 1) / kTicksPerSecond - Seconds());
+      WaitUntil(from + static_cast<double>(tick + 1) / kTicksPerSecond);
     }
     seconds_ = Seconds() - from;
     return Status::Ok();
-  }
-
-  static void Pause(double seconds) {
-    if (seconds > 0) std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
   }
 
   // Queries at a steady rate, each answer compared with what the producer knows.
@@ -194,7 +196,7 @@ class Soak {
         continue;
       }
       Judge(*answer, filtered ? std::optional(category) : std::nullopt);
-      Pause(from + static_cast<double>(i + 1) / static_cast<double>(options_.queries_per_second) - Seconds());
+      WaitUntil(from + static_cast<double>(i + 1) / static_cast<double>(options_.queries_per_second));
     }
     if (!connection.ok()) ++answers_.errors;
   }
@@ -235,8 +237,10 @@ class Soak {
       record.timestamp_ms = clock_.WallMs();
       const double from = Seconds();
       if (!(*producer)->Send({record}, kTimeout).ok()) ++probe_errors_;
-      const std::string request =
-          PostRequest("/v1/recall", "application/json", StrCat(R"({"k":1,"vector":)", vector, "}"));
+      acknowledged_ms_.push_back((Seconds() - from) * 1e3);
+      // Exact: it is not the graph's recall that is asked for.
+      const std::string request = PostRequest("/v1/recall", "application/json",
+                                              StrCat(R"({"k":1,"params":{"exact":true},"vector":)", vector, "}"));
       const std::string found = StrCat(R"("id":")", id, "\"");
       bool at_engine = false;
       bool at_sidecar = false;
@@ -250,11 +254,11 @@ class Soak {
         };
         look(*engine, &at_engine, &engine_ms_);
         look(*sidecar, &at_sidecar, &sidecar_ms_);
-        Pause(0.0005);
+        WaitUntil(Seconds() + 0.0005);
       }
       if (!at_engine || !at_sidecar) ++probe_errors_;
       if (!(*producer)->Send({GoneRecord(id)}, kTimeout).ok()) ++probe_errors_;
-      Pause(0.2);
+      WaitUntil(Seconds() + 0.2);
     }
   }
 
@@ -313,6 +317,7 @@ class Soak {
                               {"p99_ms", Quantile(ms, 0.99)},
                               {"slowest_ms", Quantile(ms, 1)}}});
     };
+    freshness("record time to acknowledged by the broker", acknowledged_ms_);
     freshness("record time to found, engine", engine_ms_);
     freshness("record time to found, sidecar", sidecar_ms_);
     const auto memory = [&](const char* name, const std::vector<double>& mb) {
@@ -351,6 +356,7 @@ class Soak {
   std::unique_ptr<Server> sidecar_;
   std::atomic<bool> stop_{false};
   Answers answers_;  // the asking thread's, until it is joined
+  std::vector<double> acknowledged_ms_;
   std::vector<double> engine_ms_;
   std::vector<double> sidecar_ms_;
   std::uint64_t probe_errors_ = 0;
