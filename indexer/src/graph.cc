@@ -246,14 +246,14 @@ void Graph::Connect(const Level& level, std::uint32_t from, std::uint32_t to) {
     const std::uint32_t other = LoadLink(list + i);
     if (!dead_.Is(level.SlotOf(other))) all.push_back({0, other});
   }
-  Distances(level, from, &all);
+  Distances(level, from, &all, all.size());
   Select(level, &all, level.m, options_.slack);
   WriteList(list, all);
 }
 
-// Fills in the distances from `node` and sorts by them.
+// Fills in the distances from `node`; the nearest of them remain, sorted.
 template <typename Level>
-void Graph::Distances(const Level& level, std::uint32_t node, std::vector<Near>* others) const {
+void Graph::Distances(const Level& level, std::uint32_t node, std::vector<Near>* others, std::size_t most) const {
   thread_local std::vector<std::uint32_t> slots;
   thread_local std::vector<std::int32_t> dots;
   slots.resize(others->size());
@@ -269,9 +269,14 @@ void Graph::Distances(const Level& level, std::uint32_t node, std::vector<Near>*
   for (std::size_t i = 0; i < slots.size(); ++i) {
     (*others)[i].distance = rows_.codes->Distance(dots[i], rows_.heads[slot], rows_.heads[slots[i]]);
   }
-  std::sort(others->begin(), others->end(), [](const Near& a, const Near& b) {
+  const auto nearer = [](const Near& a, const Near& b) {
     return a.distance != b.distance ? a.distance < b.distance : a.node < b.node;
-  });
+  };
+  if (others->size() > most) {
+    std::nth_element(others->begin(), others->begin() + static_cast<std::ptrdiff_t>(most), others->end(), nearer);
+    others->resize(most);
+  }
+  std::sort(others->begin(), others->end(), nearer);
 }
 
 // Keeps what is nearer to the node than to all that was kept before it, by a slack (algorithm 4 of the paper; the slack
@@ -311,19 +316,16 @@ bool Graph::Unlink(std::uint32_t slot, const std::vector<std::uint64_t>& gone) {
 
 template <typename Level>
 bool Graph::UnlinkList(const Level& level, std::uint32_t node, const std::vector<std::uint64_t>& gone) {
+  thread_local std::vector<std::uint32_t> offered;  // some more than once
   thread_local std::vector<Near> all;
   const std::uint32_t* list = level.LinksOf(node);
   const std::uint32_t count = LoadLink(list);
   bool touched = false;
   for (std::uint32_t i = 1; i <= count; ++i) touched = touched || Has(gone, level.SlotOf(LoadLink(list + i)));
   if (!touched) return false;
-  all.clear();
+  offered.clear();
   const auto offer = [&](std::uint32_t other) {
-    if (other == node || Has(gone, level.SlotOf(other))) return;
-    for (const Near& known : all) {
-      if (known.node == other) return;
-    }
-    all.push_back({0, other});
+    if (other != node && !Has(gone, level.SlotOf(other))) offered.push_back(other);
   };
   for (std::uint32_t i = 1; i <= count; ++i) offer(LoadLink(list + i));
   // Through the dead, and through the dead behind them while nothing lives.
@@ -331,7 +333,7 @@ bool Graph::UnlinkList(const Level& level, std::uint32_t node, const std::vector
   for (std::uint32_t i = 1; i <= count; ++i) {
     if (Has(gone, level.SlotOf(LoadLink(list + i)))) behind.push_back(LoadLink(list + i));
   }
-  for (std::size_t i = 0; i < behind.size() && (i < count || (all.empty() && i < 4096)); ++i) {
+  for (std::size_t i = 0; i < behind.size() && (i < count || (offered.empty() && i < 4096)); ++i) {
     const std::uint32_t* next = level.LinksOf(behind[i]);
     const std::uint32_t next_count = LoadLink(next);
     for (std::uint32_t j = 1; j <= next_count; ++j) {
@@ -342,8 +344,11 @@ bool Graph::UnlinkList(const Level& level, std::uint32_t node, const std::vector
       }
     }
   }
-  Distances(level, node, &all);
-  if (all.size() > kOffered * level.m) all.resize(kOffered * level.m);
+  std::sort(offered.begin(), offered.end());
+  offered.erase(std::unique(offered.begin(), offered.end()), offered.end());
+  all.clear();
+  for (const std::uint32_t other : offered) all.push_back({0, other});
+  Distances(level, node, &all, kOffered * level.m);
   Select(level, &all, level.m, std::max(kSlackAfterUnlink, options_.slack));
   WriteList(list, all);
   return all.empty();

@@ -112,7 +112,7 @@ class Graph {
   template <typename Level>
   void Connect(const Level& level, std::uint32_t from, std::uint32_t to);
   template <typename Level>
-  void Distances(const Level& level, std::uint32_t node, std::vector<Near>* others) const;
+  void Distances(const Level& level, std::uint32_t node, std::vector<Near>* others, std::size_t most) const;
   template <typename Level>
   void Select(const Level& level, std::vector<Near>* sorted, std::size_t most, float slack) const;
   template <typename Level>
