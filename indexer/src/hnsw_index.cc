@@ -1,10 +1,13 @@
 #include "hnsw_index.h"
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 
 namespace freshet {
 namespace {
+
+constexpr std::chrono::seconds kSlotTimeout{30};
 
 // Fresh rows first: what the worker links meanwhile is in the graph by the time that is looked at.
 const std::vector<std::uint32_t>& FreshOf(const Segment& segment) {
@@ -50,16 +53,13 @@ Status HnswIndex::Insert(std::span<const Label> labels, std::span<const float> v
     std::unique_lock lock(writer_mu_);
     for (; done < labels.size() && status.ok(); ++done) {
       status = WaitForRoom(&lock);
+      if (status.ok()) status = WaitForSlot(&lock);
       if (!status.ok()) break;
       status = Guarded("for a row of the index", [&] {
         if (const auto known = segment_->SlotOf(labels[done])) segment_->MarkDead(*known);
         auto slot = static_cast<std::uint32_t>(segment_->used());
         const bool again = !free_.empty();
-        if (again) {
-          slot = free_.back();
-        } else if (slot == segment_->capacity()) {
-          throw std::bad_alloc();
-        }
+        if (again) slot = free_.back();
         // What may fail comes first: a row is there whole or not at all.
         if (rebuilding_ && added_.size() == added_.capacity()) added_.reserve(2 * added_.size() + 64);
         segment_->Put(slot, labels[done], vectors.data() + done * static_cast<std::size_t>(options_.dim));
@@ -89,6 +89,22 @@ void HnswIndex::Tombstone(std::span<const Label> labels) {
   for (const Label label : labels) {
     if (const auto slot = segment_->SlotOf(label)) segment_->MarkDead(*slot);
   }
+}
+
+// The room of the dead is room too: it only has to be made. Bounded, since a cut that is held on to keeps it.
+Status HnswIndex::WaitForSlot(std::unique_lock<std::mutex>* lock) {
+  const auto has_slot = [&] { return !free_.empty() || segment_->used() < segment_->capacity(); };
+  if (has_slot()) return Status::Ok();
+  const auto full = [&] {
+    return ResourceExhausted(StrCat("the index is full: ", segment_->capacity() - segment_->dead(), " of ",
+                                    segment_->capacity(), " rows live (index.capacity)"));
+  };
+  if (segment_->dead() == 0) return full();
+  wants_consolidation_ = true;
+  work_.notify_one();
+  (void)progress_.wait_for(*lock, kSlotTimeout, [&] { return !worker_status_.ok() || has_slot(); });
+  if (!worker_status_.ok()) return worker_status_;
+  return has_slot() ? Status::Ok() : full();
 }
 
 Status HnswIndex::Maintain() {

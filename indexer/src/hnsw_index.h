@@ -63,10 +63,11 @@ class HnswIndex final : public Index {
  private:
   [[nodiscard]] std::shared_ptr<Segment> Current() const;
   Status WaitForRoom(std::unique_lock<std::mutex>* lock);
+  Status WaitForSlot(std::unique_lock<std::mutex>* lock);
 
   // --- The worker (hnsw_worker.cc).
   void Work();
-  [[nodiscard]] bool IsBehind() const;
+  [[nodiscard]] bool IsBehind();
   void LinkFresh();
   void LinkAll(Segment* segment, const std::vector<std::uint32_t>& slots);
   void BeginConsolidation();

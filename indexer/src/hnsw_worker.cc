@@ -73,8 +73,12 @@ void HnswIndex::Work() {
   }
 }
 
-// What is added is waited for, once too much of it is; the dead are waited for by nobody.
-bool HnswIndex::IsBehind() const { return segment_->fresh() > options_.max_fresh / 4; }
+// What is added is waited for, once too much of it is; the dead are waited for only where room is scarce.
+bool HnswIndex::IsBehind() {
+  const std::lock_guard lock(writer_mu_);
+  const std::size_t room = segment_->capacity() - segment_->used() + free_.size();
+  return segment_->fresh() > options_.max_fresh / 4 && room > segment_->capacity() / 8;
+}
 
 // --- Fresh rows into the graph.
 

@@ -56,12 +56,12 @@ class Soak {
     FRESHET_TRY(Preload());
     std::thread asker([this] { Ask(); });
     std::thread prober([this] { Probe(); });
-    const Status written = Write();
+    Status written = Write();
     stop_ = true;
     asker.join();
     prober.join();
-    FRESHET_TRY(written);
-    FRESHET_TRY(Level());
+    if (written.ok()) written = Level();
+    if (!written.ok()) return Internal(StrCat(written.ToString(), engine_->End(), sidecar_->End()));
     return Tell();
   }
 

@@ -90,7 +90,7 @@ inline OutRecord GoneRecord(const std::string& id) {
 class Server {
  public:
   Server(const std::string& command, const std::string& directory, const std::string& yaml)
-      : address_file_(directory + "/address") {
+      : directory_(directory), address_file_(directory + "/address") {
     (void)CreateDirectories(directory);
     (void)WriteFileAtomically(directory + "/config.yaml", yaml);
     process_ = std::make_unique<test::Process>(
@@ -107,6 +107,14 @@ class Server {
     address_ = Trim(address);
     FRESHET_ASSIGN(connection_, LoadConnection::Open(address_));
     return Status::Ok();
+  }
+  // How it ended and its last words; empty while it runs.
+  [[nodiscard]] std::string End() {
+    if (process_->running()) return "";
+    const auto log = ReadFile(directory_ + "/log");
+    const std::string text = log.ok() ? *log : "";
+    return StrCat("; ", directory_, " exited with ", process_->Wait(0), ": ",
+                  text.substr(text.size() - std::min<std::size_t>(text.size(), 1'000)));
   }
   [[nodiscard]] const std::string& address() const { return address_; }
   [[nodiscard]] test::Process& process() { return *process_; }
@@ -127,6 +135,7 @@ class Server {
   }
 
  private:
+  const std::string directory_;
   const std::string address_file_;
   std::unique_ptr<test::Process> process_;
   std::string address_;

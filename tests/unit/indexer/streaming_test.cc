@@ -187,6 +187,20 @@ TEST(Streaming, TheDeadLeaveTheGraphThoughRowsComeAsFastAsTheyAreTaken) {
   EXPECT_EQ(index->LiveLabels().size(), 4000U);
 }
 
+TEST(Streaming, AFullIndexTakesRowsInPlaceOfTheDeadAndIsFullOnlyOfTheLiving) {
+  const test::VectorSet set = test::ClusteredVectors(test::TestSeed(), 0, 4501, kDim, 40);
+  HnswOptions options = Small();
+  options.capacity = 3000;
+  auto index = Hnsw(options);
+  ASSERT_OK(index->Insert(Range(0, 3000), Rows(set, 0, 3000)));
+  EXPECT_EQ(index->Insert(Range(3000, 3001), Rows(set, 3000, 3001)).code(), Code::kResourceExhausted);
+  index->Tombstone(Range(0, 1500));
+  ASSERT_OK(index->Insert(Range(3000, 4500), Rows(set, 3000, 4500)));
+  const Status full = index->Insert(Range(4500, 4501), Rows(set, 4500, 4501));
+  EXPECT_EQ(full.code(), Code::kResourceExhausted) << full.ToString();
+  EXPECT_EQ(index->LiveLabels(), Range(1500, 4500));
+}
+
 TEST(Streaming, TheDeadLeaveTheGraphWhileItIsAddedToAndDeletedFrom) {
   const std::uint64_t seed = test::TestSeed();
   const test::VectorSet set = test::ClusteredVectors(seed, 0, 9000, kDim, 40);
