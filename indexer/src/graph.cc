@@ -165,9 +165,9 @@ void Graph::Link(std::uint32_t slot, std::size_t slots) {
   Choose(Base(), slot, upper_slots_[at], slots, &nearest, &chosen[0]);
   // All its lists are written before anything leads to it, and the lowest level leads to it first: a walk that came to
   // it from above would find the list of whoever had the slot before.
-  for (const Near& other : chosen[0]) Connect(Base(), other.node, slot);
+  for (const Near& other : chosen[0]) (void)Connect(Base(), other.node, slot);
   for (std::uint32_t l = 1; l <= top; ++l) {
-    for (const Near& other : chosen[l]) Connect(Above(l), other.node, upper);
+    for (const Near& other : chosen[l]) (void)Connect(Above(l), other.node, upper);
   }
   if (level <= entry.level) return;
   const std::lock_guard lock(upper_mu_);
@@ -185,7 +185,15 @@ void Graph::Relink(std::uint32_t slot, std::size_t slots) {
   std::uint32_t nearest = kNoSlot;
   thread_local std::vector<Near> chosen;
   Choose(Base(), slot, upper_slots_[at], slots, &nearest, &chosen);
-  for (const Near& other : chosen) Connect(Base(), other.node, slot);
+  bool reached = false;
+  for (const Near& other : chosen) reached = Connect(Base(), other.node, slot) || reached;
+  if (reached || chosen.empty()) return;
+  // All of them have better ones, as they had before: the nearest gives up the last of its list.
+  const std::uint32_t* list = Base().LinksOf(chosen[0].node);
+  const std::lock_guard lock(LockOf(list));
+  const std::uint32_t count = LoadLink(list);
+  StoreLink(list + std::max(count, 1U), slot);
+  if (count == 0) StoreLink(list, 1);
 }
 
 // What the node leads to on this level, and into its list.
@@ -225,20 +233,20 @@ void Graph::WriteList(const std::uint32_t* list, const std::vector<Near>& links)
   StoreLink(list, static_cast<std::uint32_t>(links.size()));
 }
 
-// One more link, or the best of all when there is no room.
+// One more link, or the best of all when there is no room. Whether the new one is among them.
 template <typename Level>
-void Graph::Connect(const Level& level, std::uint32_t from, std::uint32_t to) {
+bool Graph::Connect(const Level& level, std::uint32_t from, std::uint32_t to) {
   thread_local std::vector<Near> all;
   const std::uint32_t* list = level.LinksOf(from);
   const std::lock_guard lock(LockOf(list));
   const std::uint32_t count = LoadLink(list);
   for (std::uint32_t i = 1; i <= count; ++i) {
-    if (LoadLink(list + i) == to) return;
+    if (LoadLink(list + i) == to) return true;
   }
   if (count < level.m) {
     StoreLink(list + 1 + count, to);
     StoreLink(list, count + 1);
-    return;
+    return true;
   }
   all.clear();
   all.push_back({0, to});
@@ -249,6 +257,7 @@ void Graph::Connect(const Level& level, std::uint32_t from, std::uint32_t to) {
   Distances(level, from, &all, all.size());
   Select(level, &all, level.m, options_.slack);
   WriteList(list, all);
+  return std::any_of(all.begin(), all.end(), [&](const Near& kept) { return kept.node == to; });
 }
 
 // Fills in the distances from `node`; the nearest of them remain, sorted.

@@ -110,7 +110,7 @@ class Graph {
   void Choose(const Level& level, std::uint32_t node, std::uint32_t entry, std::size_t nodes, std::uint32_t* nearest,
               std::vector<Near>* links);
   template <typename Level>
-  void Connect(const Level& level, std::uint32_t from, std::uint32_t to);
+  bool Connect(const Level& level, std::uint32_t from, std::uint32_t to);
   template <typename Level>
   void Distances(const Level& level, std::uint32_t node, std::vector<Near>* others, std::size_t most) const;
   template <typename Level>
