@@ -87,8 +87,12 @@ class FlatIndex final : public Index {
                                                 const SearchOptions& options) const override {
     FRESHET_TRY(CheckQuery(query, dim_));
     const std::shared_lock lock(mu_);
-    TopK top(options);
+    // What may not be returned is asked for before it is scored: a label costs less to look at than a row.
+    SearchOptions allowed = options;
+    allowed.filter = nullptr;
+    TopK top(allowed);
     for (std::size_t slot = 0; slot < labels_.size(); ++slot) {
+      if (options.filter != nullptr && !options.filter->Allows(labels_[slot])) continue;
       top.Offer(labels_[slot], score_(query.data(), vectors_.data() + slot * static_cast<std::size_t>(dim_)));
     }
     return top.Take();
