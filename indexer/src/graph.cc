@@ -70,7 +70,7 @@ std::uint32_t Descend(const CodeRows& rows, const UpperLevel& level, const std::
 
 std::size_t ExpandOf(std::size_t width) { return width < 32 ? 1 : width < 128 ? 2 : 4; }
 
-bool GraphView::Begin(const std::int8_t* query, CodeHead head, std::size_t width, bool widenable,
+bool GraphView::Begin(const std::int8_t* query, CodeHead head, std::size_t width, double share, bool widenable,
                       GraphWalk* walk) const {
   if (entry.upper == kNoSlot) return false;
   std::uint32_t at = entry.upper;
@@ -78,7 +78,7 @@ bool GraphView::Begin(const std::int8_t* query, CodeHead head, std::size_t width
   for (level.level = entry.level; level.level > 0; --level.level) {
     at = Descend(rows, level, query, head, at, upper_nodes);
   }
-  walk->Begin(rows, base, query, head, upper.SlotOf(at), nodes, width, ExpandOf(width), widenable);
+  walk->Begin(rows, base, query, head, upper.SlotOf(at), nodes, width, ExpandOf(width), widenable, share);
   return true;
 }
 

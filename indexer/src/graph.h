@@ -52,7 +52,8 @@ struct GraphView {
   std::size_t upper_nodes = 0;  // above every upper id
 
   // Walks down to level 0 and begins there; false when the graph is empty. The query outlives the walk.
-  bool Begin(const std::int8_t* query, CodeHead head, std::size_t width, bool widenable, GraphWalk* walk) const;
+  bool Begin(const std::int8_t* query, CodeHead head, std::size_t width, double share, bool widenable,
+             GraphWalk* walk) const;
 };
 // How many candidates a walk of this width expands at once.
 [[nodiscard]] std::size_t ExpandOf(std::size_t width);

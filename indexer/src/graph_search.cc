@@ -13,7 +13,7 @@ constexpr std::size_t kScanFactor = 16;
 constexpr std::size_t kFilterSamples = 128;
 constexpr std::size_t kFirstSamples = 32;
 constexpr std::size_t kRescoredAtLeast = 32;
-constexpr double kFewMatch = 0.5;  // of the rows
+constexpr double kFewMatch = 0.5;     // of the rows
 constexpr double kWiden = 0.5;        // of a search that came short, at most
 constexpr std::size_t kTogether = 8;  // queries of a batch
 
@@ -85,7 +85,10 @@ class Asking {
     seen_ = matched_ = 0;
     if (IsScanCheaper(width)) return false;
     const bool widenable = options.filter != nullptr || view.dead_count > 0;
-    return view.graph.Begin(codes_.data(), head_, static_cast<std::size_t>(width), widenable, &walk_);
+    // Of k candidates, which there must be, only the nearest `ef` are expanded.
+    const double expanded =
+        options.ef > 0 && options.ef < options.k ? static_cast<double>(options.ef) / static_cast<double>(options.k) : 1;
+    return view.graph.Begin(codes_.data(), head_, static_cast<std::size_t>(width), expanded, widenable, &walk_);
   }
   // One round of the walk; false when it is over.
   bool Step() { return walk_.Step(view_->graph.base); }
@@ -137,7 +140,7 @@ class Asking {
   std::vector<Hit> Finish(const std::vector<std::uint32_t>& fresh) {
     if (!fresh.empty()) AddFresh(fresh);
     const SearchView& view = *view_;
-    constexpr std::size_t kAhead = 8;
+    constexpr std::size_t kAhead = 16;
     for (std::size_t i = 0; i < std::min(kAhead, matching_.size()); ++i) view.Prefetch(matching_[i]);
     std::vector<Hit> hits;
     hits.reserve(matching_.size());
@@ -145,9 +148,7 @@ class Asking {
       if (i + kAhead < matching_.size()) view.Prefetch(matching_[i + kAhead]);
       hits.push_back({view.labels[matching_[i]], view.Score(query_, matching_[i])});
     }
-    TopK top(*options_);
-    top.Fill(std::move(hits));
-    return top.Take();
+    return BestOf(std::move(hits), *options_);
   }
 
  private:

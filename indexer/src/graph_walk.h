@@ -4,13 +4,15 @@
 // while they are read: each number of a list is atomic, and a node is in a list only when all of it is written; a
 // reader may see a list half old, half new, which is as good a list. Nodes that came after the walk began are ignored.
 // Memory waits are where time goes. So a walk expands several candidates at once: their lists are fetched together,
-// then the rows of what they lead to; and what is better than the worst is merged into the sorted pool at once.
-// Thread-safety: a walk belongs to one thread at a time. Allocates nothing once warm.
+// then the rows of what they lead to, and while those come, the lists of what is likely to be expanded next; and what
+// is better than the worst is merged into the sorted pool at once. Thread-safety: a walk belongs to one thread at a
+// time. Allocates nothing once warm.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -63,15 +65,17 @@ inline float DistanceOf(std::uint64_t key) {
 class GraphWalk {
  public:
   // From `entry`, for the `width` nearest. `nodes` is above every node there is now; `expand` candidates at once. A
-  // `widenable` one keeps what it has no room for.
+  // `widenable` one keeps what it has no room for. Once `width` are found, only the nearest `share` of them are
+  // expanded: what comes last seldom leads to better ones.
   template <typename Level>
   void Begin(const CodeRows& rows, const Level& level, const std::int8_t* query, CodeHead head, std::uint32_t entry,
-             std::size_t nodes, std::size_t width, std::size_t expand, bool widenable = false) {
+             std::size_t nodes, std::size_t width, std::size_t expand, bool widenable = false, double share = 1) {
     rows_ = rows;
     query_ = query;
     head_ = head;
     nodes_ = nodes;
-    width_ = width;
+    share_ = share;
+    SetWidth(width);
     expand_ = expand;
     widenable_ = widenable;
     spare_.clear();
@@ -107,7 +111,7 @@ class GraphWalk {
     std::copy(spare_.begin(), end, pool_.begin() + static_cast<std::ptrdiff_t>(size_));
     spare_.erase(spare_.begin(), end);
     size_ += most;
-    width_ = width;
+    SetWidth(width);
   }
 
   // One round; false when the walk is over.
@@ -116,12 +120,12 @@ class GraphWalk {
     Score();
     // What to expand now.
     std::size_t chosen = 0;
-    for (; next_ < size_ && chosen < expand_; ++next_) {
+    const std::size_t end = size_ < width_ ? size_ : expandable_;
+    for (; next_ < end && chosen < expand_; ++next_) {
       if ((pool_[next_] & 1) != 0) continue;
       pool_[next_] |= 1;
       lists_[chosen] = level.LinksOf(NodeOf(pool_[next_]));
-      for (std::size_t i = 0; i <= level.m; i += 16) __builtin_prefetch(lists_[chosen] + i);
-      ++chosen;
+      PrefetchList(level, lists_[chosen++]);
     }
     if (chosen == 0) return false;
     const std::size_t row_bytes = rows_.codes->row_bytes();
@@ -139,6 +143,12 @@ class GraphWalk {
         __builtin_prefetch(rows_.heads + slot);
       }
     }
+    std::size_t ahead = 0;
+    for (std::size_t i = next_; i < end && ahead < expand_; ++i) {
+      if ((pool_[i] & 1) != 0) continue;
+      PrefetchList(level, level.LinksOf(NodeOf(pool_[i])));
+      ++ahead;
+    }
     return true;
   }
 
@@ -149,6 +159,15 @@ class GraphWalk {
 
  private:
   static constexpr std::size_t kMaxExpand = 8;
+
+  void SetWidth(std::size_t width) {
+    width_ = width;
+    expandable_ = share_ < 1 ? static_cast<std::size_t>(std::ceil(share_ * static_cast<double>(width))) : width;
+  }
+  template <typename Level>
+  [[gnu::always_inline]] static void PrefetchList(const Level& level, const std::uint32_t* list) {
+    for (std::size_t i = 0; i <= level.m; i += 16) __builtin_prefetch(list + i);
+  }
 
   // Whether the node is new.
   [[gnu::always_inline]] bool Visit(std::uint32_t node) {
@@ -234,6 +253,8 @@ class GraphWalk {
   CodeHead head_;
   std::size_t nodes_ = 0;
   std::size_t width_ = 0;
+  double share_ = 1;
+  std::size_t expandable_ = 0;  // of a full pool
   std::size_t expand_ = 1;
   bool widenable_ = false;
   std::vector<std::uint64_t> visited_;  // one bit a node, so that a million nodes fit into the processor's cache

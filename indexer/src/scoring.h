@@ -57,6 +57,19 @@ inline Status CheckQueries(std::span<const float> queries, int dim) {
   return Status::Ok();
 }
 
+// The best k of `hits`, sorted. REQUIRES: each is live and allowed by the filter.
+[[nodiscard]] inline std::vector<Hit> BestOf(std::vector<Hit> hits, const SearchOptions& options) {
+  if (options.score_threshold) {
+    std::erase_if(hits, [&](const Hit& hit) { return hit.score < *options.score_threshold; });
+  }
+  if (hits.size() > options.k) {
+    std::nth_element(hits.begin(), hits.begin() + static_cast<std::ptrdiff_t>(options.k), hits.end(), BetterHit());
+    hits.resize(options.k);
+  }
+  std::sort(hits.begin(), hits.end(), BetterHit());
+  return hits;
+}
+
 // The best k of what is offered, without keeping more than k.
 class TopK {
  public:
@@ -73,19 +86,6 @@ class TopK {
       std::pop_heap(heap_.begin(), heap_.end(), BetterHit());
       heap_.pop_back();
     }
-  }
-  // Many at once, before any Offer. REQUIRES: each is live and allowed by the filter.
-  void Fill(std::vector<Hit> hits) {
-    heap_ = std::move(hits);
-    if (options_.score_threshold) {
-      std::erase_if(heap_, [&](const Hit& hit) { return hit.score < *options_.score_threshold; });
-    }
-    if (heap_.size() > options_.k) {
-      std::nth_element(heap_.begin(), heap_.begin() + static_cast<std::ptrdiff_t>(options_.k), heap_.end(),
-                       BetterHit());
-      heap_.resize(options_.k);
-    }
-    std::make_heap(heap_.begin(), heap_.end(), BetterHit());
   }
   [[nodiscard]] std::vector<Hit> Take() {
     std::sort(heap_.begin(), heap_.end(), BetterHit());

@@ -45,6 +45,9 @@ struct SearchView {
     const std::size_t row_bytes = reranker->row_bytes();
     const std::byte* row = rerank_rows + slot * row_bytes;
     for (std::size_t at = 0; at < std::min<std::size_t>(row_bytes, 512); at += 64) __builtin_prefetch(row + at);
+    const std::size_t code_bytes = graph.rows.codes->row_bytes();
+    const std::int8_t* codes = graph.rows.rows + slot * code_bytes;
+    for (std::size_t at = 0; at < std::min<std::size_t>(code_bytes, 512); at += 64) __builtin_prefetch(codes + at);
     __builtin_prefetch(labels + slot);
   }
   // Higher is better, see Reranker. Never NaN, which a damaged file may hold and which cannot be sorted.

@@ -156,6 +156,60 @@ TEST(HnswIndex, ApproximateRecallStaysHighUnderChurn) {
   EXPECT_GE(found_share / (kQueries * 50), 0.95);
 }
 
+// Less effort than results: all of them are there, and most are the right ones; less effort finds fewer of those.
+TEST(HnswIndex, EffortBelowKStillFindsK) {
+  std::mt19937_64 random(test::TestSeed());
+  auto hnsw = SmallHnsw();
+  constexpr std::size_t kRows = 12'000;  // so many that a scan is not cheaper
+  for (Label label = 0; label < kRows; ++label) ASSERT_OK(hnsw->Insert({&label, 1}, RandomVector(&random)));
+  ASSERT_OK(hnsw->Settle());
+  const EvenLabels even;
+  for (const LabelFilter* filter : {static_cast<const LabelFilter*>(nullptr), static_cast<const LabelFilter*>(&even)}) {
+    std::vector<std::size_t> right;
+    for (const std::size_t ef : {10U, 50U, 200U}) {
+      std::size_t found = 0;
+      std::mt19937_64 queries(7);
+      for (int i = 0; i < 30; ++i) {
+        const auto query = RandomVector(&queries);
+        SearchOptions options;
+        options.k = 200;
+        options.ef = ef;
+        options.filter = filter;
+        const auto approximate = hnsw->Search(query, options);
+        options.exact = true;
+        const auto exact = hnsw->Search(query, options);
+        ASSERT_OK(approximate);
+        ASSERT_OK(exact);
+        ASSERT_EQ(Labels(*approximate).size(), options.k);
+        const std::set<Label> truth = Labels(*exact);
+        for (const Hit& hit : *approximate) found += truth.contains(hit.label) ? 1 : 0;
+      }
+      right.push_back(found);
+    }
+    EXPECT_LE(right[0], right[1]);
+    EXPECT_LE(right[1], right[2]);
+    EXPECT_GT(right[1], 30 * 200 * 6 / 10);
+    EXPECT_GT(right[2], 30 * 200 * 8 / 10);
+    if (filter == nullptr) {
+      EXPECT_LT(right[0], right[2]);
+    }
+  }
+}
+
+TEST(FlatIndex, ReturnsWhatTheFilterAllows) {
+  auto flat = MakeFlatIndex(kDim, Metric::kCosine);
+  std::mt19937_64 random(test::TestSeed());
+  for (Label label = 0; label < 100; ++label) ASSERT_OK(flat->Insert({&label, 1}, RandomVector(&random)));
+  const EvenLabels even;
+  SearchOptions options;
+  options.k = 100;
+  options.filter = &even;
+  const auto found = flat->Search(RandomVector(&random), options);
+  ASSERT_OK(found);
+  EXPECT_EQ(found->size(), 50U);
+  for (const Hit& hit : *found) EXPECT_EQ(hit.label % 2, 0U);
+}
+
 // One writer, several searchers: what was inserted before a search began and is never deleted is always there.
 TEST(HnswIndex, SearchesWhileBeingChanged) {
   std::mt19937_64 random(test::TestSeed());

@@ -37,7 +37,9 @@ class LabelFilter {
 
 struct SearchOptions {
   std::size_t k = 100;
-  std::size_t ef = 0;  // search effort; 0: chosen from k
+  // Search effort: how many candidates a graph looks around, and at least k are found in any case; 0: chosen from k.
+  // Below k it is faster than k, and misses a little more of the furthest.
+  std::size_t ef = 0;
   bool exact = false;  // scan everything
   const LabelFilter* filter = nullptr;
   std::optional<float> score_threshold;
