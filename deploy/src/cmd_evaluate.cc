@@ -198,9 +198,9 @@ void AddEvaluateCommand(CLI::App* app, CommandRunner* run) {
       "  freshet evaluate --items /tmp/shop/items.jsonl --interactions /tmp/shop/interactions.jsonl \\\n"
       "    --test-fraction 0.2 --model /tmp/shop/judged\n"
       "Give the same split, or the same --config, to train and evaluate: then the model has not seen what judges it.\n"
-      "Every candidate is ranked. Popularity, recent popularity, chance and item-to-item co-occurrence stand beside "
-      "the\n"
-      "model; cold items (not in training), cold users (without history), head and tail have tables of their own.");
+      "Every candidate is ranked. Popularity, recent popularity, chance and item-to-item co-occurrence stand\n"
+      "beside the model; cold items (not in training), new ones (nor in validation), cold users (without history),\n"
+      "head and tail have tables of their own.");
   command->callback([arguments, run] { *run = [arguments] { return ExitCode(RunEvaluate(arguments.get())); }; });
 }
 

@@ -30,8 +30,8 @@ std::string Fixed(double value, int digits) {
 }
 
 std::string Label(const TrainProgress& state) {
-  std::string label = StrCat("epoch ", state.epoch, "/", state.epochs, "  loss ", Fixed(state.loss, 3), "  ",
-                             Fixed(state.examples_per_second / 1000, 1), "k pairs/s");
+  std::string label = StrCat(state.refit ? "refit: epoch " : "epoch ", state.epoch, "/", state.epochs, "  loss ",
+                             Fixed(state.loss, 3), "  ", Fixed(state.examples_per_second / 1000, 1), "k pairs/s");
   if (state.seconds_left >= 1) {
     const auto left = static_cast<std::int64_t>(state.seconds_left);
     label += left < 100 ? StrCat("  ", left, " s left") : StrCat("  ", (left + 30) / 60, " min left");
@@ -57,6 +57,7 @@ void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
     out.Key("best_epoch").Int(report.best_epoch).Key("loss").Double(report.final_loss);
     out.Key(StrCat("recommendation_recall_at_", k)).Double(report.recall);
     out.Key(StrCat("popularity_recall_at_", k)).Double(report.popularity_recall);
+    out.Key("refit_pairs").Int(report.refit_pairs);
     out.Key("resumed").Bool(report.resumed).Key("report").String(report.report_file);
     out.Key("log").String(report.log_file);
     out.Key("seconds").Double(report.seconds).Key("pairs_per_second").Double(rate).EndObject();
@@ -69,6 +70,9 @@ void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
             << Fixed(report.final_loss, 3) << " (epoch " << report.best_epoch << " of " << arguments.options.epochs
             << " was kept)\nrecall@" << k << "   " << Fixed(report.recall, 3) << " of what " << report.validation_users
             << " users took next (popularity " << Fixed(report.popularity_recall, 3) << ")\n";
+  if (report.refit_pairs > 0) {
+    std::cout << "refitted     on " << report.refit_pairs << " interactions, the validation part among them\n";
+  }
   if (!report.report_file.empty()) std::cout << "report       " << report.report_file << "\n";
   std::cout << "log          " << report.log_file << "\n";
 }
@@ -124,7 +128,15 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
   command->add_option("--history", options.history, "Interactions of a user that the tower reads")
       ->capture_default_str();
   command->add_option("--learning-rate", options.learning_rate, "Of Adam")->capture_default_str();
+  command->add_option("--schedule", options.schedule, "Of the rate: linear to a tenth, cosine to 0, constant")
+      ->check(CLI::IsMember({"linear", "cosine", "constant"}))
+      ->capture_default_str();
+  command->add_option("--warmup", options.warmup, "Share of the training over which the rate climbs")
+      ->capture_default_str();
+  command->add_option("--max-gradient-norm", options.max_gradient_norm, "Gradients are clipped to it; 0: never")
+      ->capture_default_str();
   command->add_option("--temperature", options.temperature, "Of InfoNCE")->capture_default_str();
+  command->add_flag("--learn-temperature", options.learn_temperature, "It is learned, from --temperature on");
   command
       ->add_option("--pooling", options.pooling,
                    "Of the history: mean; attention over content and recency; gru or\n"
@@ -137,10 +149,17 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
   command->add_option("--loss", options.loss, "in-batch negatives with logQ correction, or full: the whole catalogue")
       ->check(CLI::IsMember({"in-batch", "full"}))
       ->capture_default_str();
+  command->add_option("--log-q", options.log_q, "Weight of the logQ correction of in-batch negatives")
+      ->capture_default_str();
   command->add_option("--uniform-negatives", options.uniform_negatives, "More negatives a batch, from the catalogue")
       ->capture_default_str();
+  command->add_flag("--batch-norm", options.batch_norm, "Normalise the hidden layer by batches");
   command->add_option("--dropout", options.dropout, "Of the inputs of the layers")->capture_default_str();
   command->add_option("--history-dropout", options.history_dropout, "Share of a history that is left out each time")
+      ->capture_default_str();
+  command
+      ->add_option("--horizon", options.horizon,
+                   "A pair's history ends up to so many interactions before it: what comes later, not only next")
       ->capture_default_str();
   command->add_option("--stranger-share", options.stranger_share, "Share of pairs whose user's history is hidden")
       ->capture_default_str();
@@ -156,6 +175,8 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       ->capture_default_str();
   command->add_option("--patience", options.patience, "Stop after so many epochs without a better one; 0: never")
       ->capture_default_str();
+  command->add_flag("--refit", options.refit,
+                    "Then train once more, on the validation part too, for as many epochs as were best");
   command->add_option("--id-dropout", options.id_dropout, "Share of pairs whose item id is hidden")
       ->capture_default_str();
   command->add_option("--seed", options.seed, "Same seed, one thread: same model")->capture_default_str();

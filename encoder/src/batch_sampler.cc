@@ -61,6 +61,7 @@ std::size_t BatchSampler::Fill(std::int64_t step) {
   }
   const std::size_t pairs = batch_.targets.size();
   AddNegatives();
+  for (float& correction : batch_.log_q) correction *= static_cast<float>(options_.log_q);
   return pairs;
 }
 
@@ -80,10 +81,13 @@ void BatchSampler::MakeWindows() {
 }
 
 // The moment of a request: everything before the pair, or only what is of an earlier time, by turns. The first teaches
-// what belongs into one basket, the second what people come back for.
+// what belongs into one basket, the second what people come back for. A
+// horizon asks for what comes later than next.
 std::int32_t BatchSampler::HistoryEnd(const TrainingExample& example) {
   if (options_.stranger_share > 0 && UnitInterval() < options_.stranger_share) return 0;
-  return UnitInterval() < 0.5 ? example.earlier : example.position;
+  std::int32_t end = UnitInterval() < 0.5 ? example.earlier : example.position;
+  if (options_.horizon > 0) end -= static_cast<std::int32_t>(UnitInterval() * (options_.horizon + 1));
+  return std::max(end, 0);
 }
 
 // A share of a history is left out, a different one each epoch, so that no single item of it is learned by heart.

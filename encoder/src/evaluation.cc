@@ -21,9 +21,9 @@ namespace {
 constexpr std::size_t kScoreUsers = 64;
 constexpr std::size_t kPopularity = 0;  // the first system
 
-enum Slice : std::size_t { kAll, kWarmUsers, kColdUsers, kHeadItems, kTailItems, kColdItems, kSlices };
-constexpr std::array<const char*, kSlices> kSliceNames = {"all",        "warm users", "cold users",
-                                                          "head items", "tail items", "cold items"};
+enum Slice : std::size_t { kAll, kWarmUsers, kColdUsers, kHeadItems, kTailItems, kColdItems, kNewItems, kSlices };
+constexpr std::array<const char*, kSlices> kSliceNames = {"all",        "warm users", "cold users", "head items",
+                                                          "tail items", "cold items", "new items"};
 // Which of them hold an item.
 enum class ItemKind : std::uint8_t { kHead, kTail, kCold };
 
@@ -174,6 +174,11 @@ class Evaluation {
     const bool cold_user = history_.seen[Index(one.user)].empty();
     if (slice == kAll || (slice == kWarmUsers && !cold_user) || (slice == kColdUsers && cold_user)) return one.items;
     if (slice == kWarmUsers || slice == kColdUsers) return {};
+    if (slice == kNewItems) {
+      std::vector<std::int32_t> items = one.items;
+      std::erase_if(items, [&](std::int32_t item) { return history_.counts[Index(item)] > 0; });
+      return items;
+    }
     const ItemKind wanted = slice == kHeadItems   ? ItemKind::kHead
                             : slice == kTailItems ? ItemKind::kTail
                                                   : ItemKind::kCold;

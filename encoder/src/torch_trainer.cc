@@ -15,7 +15,8 @@ namespace {
 constexpr double kBeta1 = 0.9;
 constexpr double kBeta2 = 0.999;
 constexpr double kEpsilon = 1e-8;
-constexpr double kInitialDeviation = 0.05;  // of embeddings: small, so that rows never trained add little
+constexpr double kMaxLogScale = 6.9077552789821;  // a learned temperature is 0.001 to 1
+constexpr double kInitialDeviation = 0.05;        // of embeddings: small, so that rows never trained add little
 
 template <typename T>
 at::Tensor View(std::span<const T> values, at::IntArrayRef shape, at::ScalarType type) {
@@ -40,14 +41,26 @@ struct Parameter {
   at::Tensor second;
   bool sparse = false;
 
-  Parameter(std::string parameter_name, at::Tensor initial, bool is_sparse)
-      : name(std::move(parameter_name)), value(std::move(initial)), sparse(is_sparse) {
-    value.requires_grad_(true);
+  enum class Kind { kDense, kSparse, kBuffer };  // a buffer is moved by the forward pass and has no gradient
+
+  Parameter(std::string parameter_name, at::Tensor initial, Kind kind)
+      : name(std::move(parameter_name)), value(std::move(initial)), sparse(kind == Kind::kSparse) {
+    value.requires_grad_(kind != Kind::kBuffer);
     first = at::zeros_like(value);
     second = at::zeros_like(value);
   }
 
-  void Step(double learning_rate, std::int64_t step) {
+  // The sum of squares of its gradient, whose rows are put together for Step().
+  [[nodiscard]] double SquaredGradient() {
+    if (!value.grad().defined()) return 0;
+    const at::NoGradGuard no_grad;
+    if (sparse) value.mutable_grad() = value.grad().coalesce();
+    const at::Tensor grad = sparse ? value.grad().values() : value.grad();
+    return at::sum(grad * grad).item<double>();
+  }
+
+  // `shrink`: what the gradient is multiplied with.
+  void Step(double learning_rate, std::int64_t step, float shrink) {
     const at::Tensor grad = value.grad();
     if (!grad.defined()) return;
     const at::NoGradGuard no_grad;
@@ -55,7 +68,7 @@ struct Parameter {
     const double rate = learning_rate * scale / (1 - std::pow(kBeta1, static_cast<double>(step)));
     if (!sparse) {
       Update(value.data_ptr<float>(), first.data_ptr<float>(), second.data_ptr<float>(),
-             grad.contiguous().data_ptr<float>(), value.numel(), rate);
+             grad.contiguous().data_ptr<float>(), value.numel(), rate, shrink);
     } else {
       const at::Tensor rows = grad.coalesce();
       const at::Tensor indices = rows.indices().contiguous();
@@ -64,19 +77,21 @@ struct Parameter {
       for (std::int64_t i = 0; i < indices.size(1); ++i) {
         const std::int64_t at_row = indices.data_ptr<std::int64_t>()[i] * width;
         Update(value.data_ptr<float>() + at_row, first.data_ptr<float>() + at_row, second.data_ptr<float>() + at_row,
-               values.data_ptr<float>() + i * width, width, rate);
+               values.data_ptr<float>() + i * width, width, rate, shrink);
       }
     }
     value.mutable_grad() = at::Tensor();
   }
 
-  static void Update(float* x, float* m, float* v, const float* g, std::int64_t count, double rate) {
+  static void Update(float* x, float* m, float* v, const float* gradient, std::int64_t count, double rate,
+                     float shrink) {
     const auto beta1 = static_cast<float>(kBeta1);
     const auto beta2 = static_cast<float>(kBeta2);
     const auto step = static_cast<float>(rate);
     for (std::int64_t i = 0; i < count; ++i) {
-      m[i] = beta1 * m[i] + (1 - beta1) * g[i];
-      v[i] = beta2 * v[i] + (1 - beta2) * g[i] * g[i];
+      const float g = shrink * gradient[i];
+      m[i] = beta1 * m[i] + (1 - beta1) * g;
+      v[i] = beta2 * v[i] + (1 - beta2) * g * g;
       x[i] -= step * m[i] / (std::sqrt(v[i]) + static_cast<float>(kEpsilon));
     }
   }
@@ -92,8 +107,13 @@ struct TowerNet {
     for (const ParameterDesign& one : ParametersOf(design)) {
       at::Tensor value = one.deviation > 0 ? at::empty(one.shape, at::kFloat).normal_(0, one.deviation, random)
                                            : at::full(one.shape, one.constant, at::kFloat);
-      parameters.emplace_back(one.name, std::move(value), false);
-      module.register_parameter(one.name, parameters.back().value, false);
+      const auto kind = one.buffer ? Parameter::Kind::kBuffer : Parameter::Kind::kDense;
+      parameters.emplace_back(one.name, std::move(value), kind);
+      if (one.buffer) {
+        module.register_buffer(one.name, parameters.back().value);
+      } else {
+        module.register_parameter(one.name, parameters.back().value, false);
+      }
     }
     module.define(ForwardSourceOf(design, "forward", Forward::kServing));
     module.define(ForwardSourceOf(design, "train_forward", Forward::kTraining));
@@ -122,6 +142,7 @@ struct TorchTrainer::Impl {
   Parameter table;
   TowerNet item;
   TowerNet user;
+  Parameter log_scale;  // of the logits: minus the logarithm of the temperature
   at::Tensor item_rows;
   at::Tensor user_rows;
   std::int64_t steps = 0;
@@ -145,6 +166,7 @@ struct TorchTrainer::Impl {
     for (TowerNet* net : {&item, &user}) {
       for (Parameter& parameter : net->parameters) all.push_back(&parameter);
     }
+    if (options.learn_temperature) all.push_back(&log_scale);
     return all;
   }
 };
@@ -157,8 +179,9 @@ Result<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(const TrainerOptions&
     at::manual_seed(options.seed);  // dropout draws from the global generator
     const at::Generator random = at::detail::createCPUGenerator(options.seed);
     const std::int64_t rows = options.item.shape.table_rows + options.user.shape.table_rows;
-    Parameter table(
-        "table", at::empty({rows, options.item.embedding_dim}, at::kFloat).normal_(0, kInitialDeviation, random), true);
+    Parameter table("table",
+                    at::empty({rows, options.item.embedding_dim}, at::kFloat).normal_(0, kInitialDeviation, random),
+                    Parameter::Kind::kSparse);
     TowerNet item_net(options.item, table, random);
     TowerNet user_net(options.user, table, random);
     const at::Tensor item_rows = at::arange(options.item.shape.table_rows, at::kLong);
@@ -166,8 +189,11 @@ Result<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(const TrainerOptions&
     for (std::size_t i = 0; i < options.shared_rows.size(); ++i) {
       if (options.shared_rows[i] >= 0) user_rows.data_ptr<std::int64_t>()[i] = options.shared_rows[i];
     }
-    return std::unique_ptr<TorchTrainer>(new TorchTrainer(std::make_unique<Impl>(
-        Impl{options, std::move(table), std::move(item_net), std::move(user_net), item_rows, user_rows})));
+    Parameter log_scale("log_scale", at::full({1}, -std::log(options.temperature), at::kFloat),
+                        Parameter::Kind::kDense);
+    return std::unique_ptr<TorchTrainer>(new TorchTrainer(
+        std::make_unique<Impl>(Impl{options, std::move(table), std::move(item_net), std::move(user_net),
+                                    std::move(log_scale), item_rows, user_rows})));
   } catch (const std::exception& e) {
     return Internal(StrCat("the towers cannot be made: ", e.what()));
   }
@@ -183,16 +209,28 @@ Result<double> TorchTrainer::Step(const TowerInput& users, const TrainingBatch& 
     // The same item in another column is no negative.
     const at::Tensor accidental = at::eq(numbers.unsqueeze(0), numbers.index_select(0, targets).unsqueeze(1))
                                       .scatter_(1, targets.unsqueeze(1), false);
-    const at::Tensor logits = (at::mm(user_vectors, item_vectors.t()) / impl_->options.temperature -
-                               View(std::span(batch.log_q), {1, numbers.size(0)}, at::kFloat))
-                                  .masked_fill(accidental, -1e9);
+    const at::Tensor likeness = at::mm(user_vectors, item_vectors.t());
+    const at::Tensor scaled = impl_->options.learn_temperature
+                                  ? likeness * at::exp(at::clamp(impl_->log_scale.value, 0.0, kMaxLogScale))
+                                  : likeness / impl_->options.temperature;
+    const at::Tensor logits =
+        (scaled - View(std::span(batch.log_q), {1, numbers.size(0)}, at::kFloat)).masked_fill(accidental, -1e9);
     const at::Tensor losses = at::cross_entropy_loss(logits, targets, {}, at::Reduction::None);
     const at::Tensor loss = at::sum(losses * weights) / at::sum(weights);
     const double value = loss.item<double>();
     if (!std::isfinite(value)) return Internal("the loss is not finite: lower the learning rate");
     loss.backward();
+    const std::vector<Parameter*> trained = impl_->Trained();
+    float shrink = 1;
+    if (const double most = impl_->options.max_gradient_norm; most > 0) {
+      double squares = 0;
+      for (Parameter* parameter : trained) squares += parameter->SquaredGradient();
+      const double norm = std::sqrt(squares);
+      if (!std::isfinite(norm)) return Internal("the gradients are not finite: lower the learning rate");
+      if (norm > most) shrink = static_cast<float>(most / norm);
+    }
     ++impl_->steps;
-    for (Parameter* parameter : impl_->Trained()) parameter->Step(learning_rate, impl_->steps);
+    for (Parameter* parameter : trained) parameter->Step(learning_rate, impl_->steps, shrink);
     return value;
   } catch (const std::exception& e) {
     return Internal(StrCat("training step: ", e.what()));

@@ -22,6 +22,8 @@ struct TrainerOptions {
   TowerDesign item;
   TowerDesign user;
   double temperature = 0.07;
+  bool learn_temperature = false;
+  double max_gradient_norm = 0;           // 0: not clipped
   std::vector<std::int64_t> shared_rows;  // per row of the user's table: the row of the item's it is, or -1; or empty
   std::uint64_t seed = 1;
 };

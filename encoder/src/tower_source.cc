@@ -173,6 +173,12 @@ std::vector<ParameterDesign> ParametersOf(const TowerDesign& design) {
       // learns it within the first epoch.
       {"skip", {inputs, dim}, He(inputs, 1)},
   };
+  if (design.batch_norm) {
+    out.push_back({"batch_scale", {hidden}, 0, 1});
+    out.push_back({"batch_shift", {hidden}});
+    out.push_back({"batch_mean", {hidden}, 0, 0, true});
+    out.push_back({"batch_variance", {hidden}, 0, 1, true});
+  }
   if (design.pooling == Pooling::kAttention) {
     out.push_back({"query", {width}});
     out.push_back({"recency", {design.history}});
@@ -212,10 +218,18 @@ std::string ForwardSourceOf(const TowerDesign& design, const std::string& name, 
     inputs = StrCat("bags.reshape([dense.size(0), ", bags * width, "])", ReadsSequence(design) ? ", sequence" : "",
                     ", dense");
   }
+  std::string hidden = "torch.addmm(self.b1, x, self.w1)";
+  if (design.batch_norm) {
+    // One row has no variance.
+    const std::string by_batch = forward == Forward::kServing ? "False" : "x.size(0) > 1";
+    hidden = StrCat("torch.batch_norm(", hidden,
+                    ", self.batch_scale, self.batch_shift, self.batch_mean, self.batch_variance, ", by_batch,
+                    ", 0.1, 1e-5, False)");
+  }
   return StrCat("\ndef ", name, "(self, indices: Tensor, offsets: Tensor, dense: Tensor",
                 forward == Forward::kEveryPlace ? ", row: Tensor, read: Tensor" : "", ") -> Tensor:\n", body,
                 "    x = torch.cat([", inputs, "], 1)\n    x = ", Dropout(design, forward, "x"),
-                "\n    hidden = ", Dropout(design, forward, "torch.relu(torch.addmm(self.b1, x, self.w1))"), R"(
+                "\n    hidden = ", Dropout(design, forward, StrCat("torch.relu(", hidden, ")")), R"(
     out = torch.addmm(self.b2, hidden, self.w2) + torch.mm(x, self.skip)
     return out / torch.clamp_min(torch.norm(out, 2, [1], True), 1e-12)
 )");

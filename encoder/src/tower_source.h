@@ -25,7 +25,8 @@ struct TowerDesign {
   TowerShape shape;
   int embedding_dim = 32;
   int hidden = 128;
-  double dropout = 0;  // in training only
+  double dropout = 0;       // in training only
+  bool batch_norm = false;  // of the hidden layer; in serving by the running statistics
   // Of the user tower; elsewhere every bag is a mean.
   Pooling pooling = Pooling::kMean;
   int history_bag = -1;
@@ -39,6 +40,7 @@ struct ParameterDesign {
   std::vector<std::int64_t> shape;
   double deviation = 0;  // normal around 0; with 0 the constant
   double constant = 0;
+  bool buffer = false;  // moved by the forward pass in training, not by a gradient
 };
 
 // Without the embedding table, which is the parameter `table` [rows, embedding_dim].

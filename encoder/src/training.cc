@@ -1,5 +1,7 @@
 #include "freshet/encoder/training.h"
 
+#include <cmath>
+
 #include "freshet/core/clock.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
@@ -29,6 +31,11 @@ Status TrainOptions::Validate() const {
   FRESHET_TRY(require(batch_size >= 2 && batch_size <= 65'536, "the batch size must be 2 to 65536"));
   FRESHET_TRY(require(history >= 1 && history <= 1000, "the history must be 1 to 1000 interactions"));
   FRESHET_TRY(require(learning_rate > 0 && learning_rate <= 1, "the learning rate must be above 0 and at most 1"));
+  FRESHET_TRY(require(warmup >= 0 && warmup < 1, "the warm-up must be a share: at least 0 and below 1"));
+  FRESHET_TRY(require(schedule == "linear" || schedule == "cosine" || schedule == "constant",
+                      "the schedule must be linear, cosine or constant"));
+  FRESHET_TRY(require(max_gradient_norm >= 0 && std::isfinite(max_gradient_norm),
+                      "the norm of gradients must not be negative"));
   FRESHET_TRY(require(temperature >= 0.001 && temperature <= 10, "the temperature must be 0.001 to 10"));
   FRESHET_TRY(require(pooling == "mean" || pooling == "attention" || pooling == "gru" || pooling == "self-attention",
                       "the pooling must be mean, attention, gru or self-attention"));
@@ -36,6 +43,8 @@ Status TrainOptions::Validate() const {
   FRESHET_TRY(require(heads >= 1 && heads <= 64 && embedding_dim % heads == 0,
                       "the heads of self-attention must be 1 to 64 and divide the embedding dimension"));
   FRESHET_TRY(require(loss == "in-batch" || loss == "full", "the loss must be in-batch or full"));
+  FRESHET_TRY(require(log_q >= 0 && log_q <= 2, "the weight of the logQ correction must be 0 to 2"));
+  FRESHET_TRY(require(horizon >= 0 && horizon <= 1000, "the horizon must be 0 to 1000 interactions"));
   FRESHET_TRY(require(uniform_negatives >= 0 && uniform_negatives <= 65'536, "uniform negatives must be 0 to 65536"));
   FRESHET_TRY(require(dropout >= 0 && dropout < 1, "the dropout must be at least 0 and below 1"));
   FRESHET_TRY(require(history_dropout >= 0 && history_dropout < 1, "the history dropout must be at least 0, below 1"));
@@ -63,11 +72,11 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
   const std::string log_file = PathBeside(options.out_directory, ".log.jsonl");
   FRESHET_TRY(log.Open(log_file, options.resume));
   log.Start(options, ResultSettings(options));
-  FRESHET_ASSIGN(TrainReport report, RunTraining(options, &data, [&](const TrainProgress& state) {
-                   log.Progress(state);
-                   if (progress) progress(state);
-                 }));
-  log.End(report);
+  const auto tell = [&](const TrainProgress& state) {
+    log.Progress(state);
+    if (progress) progress(state);
+  };
+  FRESHET_ASSIGN(TrainReport report, RunTraining(options, &data, tell));
   report.log_file = log_file;
   if (options.report) {
     const Result<std::string> page = WriteTrainingReport(options, report, data);
@@ -78,6 +87,13 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
                  {{"reason", page.status().message()}});
     }
   }
+  // The page stays the chosen model's: what is trained on the validation part cannot be judged on it.
+  if (options.refit) {
+    FRESHET_ASSIGN(TrainingData all, LoadTrainingData(options, TrainOn::kValidationToo));
+    report.refit_pairs = static_cast<std::int64_t>(all.examples.size());
+    FRESHET_ASSIGN(report.space_id, RunRefit(options, report.best_epoch, &all, tell));
+  }
+  log.End(report);
   report.seconds = static_cast<double>(clock.MonotonicUs() - started_us) * 1e-6;
   return report;
 }

@@ -16,7 +16,7 @@ namespace {
 
 class Loader {
  public:
-  explicit Loader(const TrainOptions& options) : options_(options) {}
+  Loader(const TrainOptions& options, TrainOn part) : options_(options), part_(part) {}
 
   Result<TrainingData> Load() {
     const DatasetOptions what{options_.items_file, options_.interactions_file, options_.users_file, options_.until_ms,
@@ -44,7 +44,7 @@ class Loader {
     std::vector<std::int32_t> basket_begin(data_.users.size());
     for (const Positive& positive : positives) {
       const auto user = static_cast<std::size_t>(positive.user);
-      if (positive.part == Part::kValidation) {
+      if (positive.part == Part::kValidation && part_ == TrainOn::kTrainingPart) {
         cases[user].items.push_back(positive.item);
         ++validated;
         continue;
@@ -64,6 +64,7 @@ class Loader {
                                     data_.examples.size(), " of ", positives.size(),
                                     "): do they carry a `timestamp`, and do the times differ?"));
     }
+    if (part_ == TrainOn::kValidationToo) return Status::Ok();
     if (validated == 0) {
       return InvalidArgument(StrCat(options_.interactions_file, ": the validation part is empty: all ",
                                     positives.size(),
@@ -156,6 +157,7 @@ class Loader {
   }
 
   const TrainOptions& options_;
+  const TrainOn part_;
   TrainingData data_;
   std::vector<std::int64_t> item_first_ms_;
   std::int64_t split_ms_ = 0;
@@ -187,7 +189,9 @@ void CopyDense(const TowerInput& from, std::int64_t row, int count, TowerInput* 
 
 }  // namespace
 
-Result<TrainingData> LoadTrainingData(const TrainOptions& options) { return Loader(options).Load(); }
+Result<TrainingData> LoadTrainingData(const TrainOptions& options, TrainOn part) {
+  return Loader(options, part).Load();
+}
 
 InputCache::InputCache(const TrainingData& data) : item_spec_(data.item_spec), user_spec_(data.user_spec) {
   for (const ItemUpdate& item : data.items) freshet::AppendItem(item_spec_, item, &items_);

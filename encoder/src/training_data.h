@@ -43,7 +43,9 @@ struct TrainingData {
 
 // Reads the files, splits by time, and fits both feature specs on the training part. Errors: kNotFound,
 // kInvalidArgument (nothing to train or to validate on, files that do not belong together), kIoError.
-[[nodiscard]] Result<TrainingData> LoadTrainingData(const TrainOptions& options);
+// With kValidationToo that part is trained on, and `validation` is empty.
+enum class TrainOn { kTrainingPart, kValidationToo };
+[[nodiscard]] Result<TrainingData> LoadTrainingData(const TrainOptions& options, TrainOn part = TrainOn::kTrainingPart);
 
 // The tensor rows of every item and user, extracted once; batches are put together by copying.
 class InputCache {

@@ -40,7 +40,8 @@ void TrainingLog::Progress(const TrainProgress& state) {
   last_us_ = now_us;
   JsonWriter out;
   out.BeginObject().Key("what").String(end ? "epoch" : "progress").Key("time_ms").Int(clock_.WallMs());
-  out.Key("epoch").Int(state.epoch).Key("epochs").Int(state.epochs).Key("fraction").Double(state.fraction);
+  out.Key("epoch").Int(state.epoch).Key("epochs").Int(state.epochs).Key("refit").Bool(state.refit);
+  out.Key("fraction").Double(state.fraction);
   out.Key("loss").Double(state.loss).Key("examples_per_second").Double(state.examples_per_second);
   out.Key("seconds").Double(state.seconds).Key("seconds_left").Double(state.seconds_left);
   if (end) out.Key("recall").Double(state.recall).Key("popularity").Double(state.popularity);

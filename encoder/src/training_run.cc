@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
+#include <numbers>
 #include <random>
 #include <sstream>
 
@@ -48,6 +50,7 @@ TrainerOptions TrainerOptionsOf(const TrainOptions& options, const TrainingData&
   trainer.item.embedding_dim = options.embedding_dim;
   trainer.item.hidden = options.hidden;
   trainer.item.dropout = options.dropout;
+  trainer.item.batch_norm = options.batch_norm;
   trainer.user = trainer.item;
   trainer.user.shape = ShapeOf(data.user_spec, options.dim);
   trainer.user.pooling = PoolingOf(options.pooling);
@@ -56,6 +59,8 @@ TrainerOptions TrainerOptionsOf(const TrainOptions& options, const TrainingData&
   trainer.user.blocks = options.blocks;
   trainer.user.heads = options.heads;
   trainer.temperature = options.temperature;
+  trainer.learn_temperature = options.learn_temperature;
+  trainer.max_gradient_norm = options.max_gradient_norm;
   if (options.share_items) trainer.shared_rows = cache.SharedRows();
   trainer.seed = options.seed;
   return trainer;
@@ -69,8 +74,9 @@ Goldens GoldenInputs(const TrainOptions& options, const TrainingData& data) {
   goldens.items.assign(data.items.begin(), data.items.begin() + static_cast<std::ptrdiff_t>(count));
   for (ItemUpdate& item : goldens.items) item.attributes.clear();
   goldens.items.emplace_back().item_id = "golden-unknown-item";
-  for (std::size_t i = 0; i < std::min(kGoldenRows, data.validation.size()); ++i) {
-    const auto number = static_cast<std::size_t>(data.validation[i].user);
+  const std::size_t users = data.validation.empty() ? data.users.size() : data.validation.size();
+  for (std::size_t i = 0; i < std::min(kGoldenRows, users); ++i) {
+    const auto number = data.validation.empty() ? i : static_cast<std::size_t>(data.validation[i].user);
     UserContext user = data.users[number];
     for (const std::int32_t item : data.sequences[number]) {
       user.history.push_back({data.items[static_cast<std::size_t>(item)].item_id, "purchase", 1.0, 0});
@@ -89,17 +95,27 @@ bool SameShapes(const std::vector<TowerParameter>& a, const std::vector<TowerPar
   });
 }
 
+double LearningRate(const TrainOptions& options, double done) {
+  if (done < options.warmup) return options.learning_rate * done / options.warmup;
+  const double left = 1 - (done - options.warmup) / (1 - options.warmup);
+  if (options.schedule == "cosine") return options.learning_rate * 0.5 * (1 - std::cos(left * std::numbers::pi));
+  return options.learning_rate * (options.schedule == "constant" ? 1 : 0.1 + 0.9 * left);
+}
+
 class TrainingRun {
  public:
-  TrainingRun(const TrainOptions& options, TrainingData* data,
+  // `refit_epochs` 0: the best epoch on validation is kept; else the last of so many.
+  TrainingRun(const TrainOptions& options, int refit_epochs, TrainingData* data,
               const std::function<void(const TrainProgress&)>& progress)
       : options_(options),
+        refit_(refit_epochs > 0),
+        last_epoch_(refit_ ? refit_epochs : options.epochs),
         progress_(progress),
         random_(options.seed),
         data_(WithBoundedValidation(data, &random_)),
         cache_(data_),
         goldens_(GoldenInputs(options, data_)),
-        checkpoint_path_(PathBeside(options.out_directory, ".checkpoint")),
+        checkpoint_path_(CheckpointPath(refit_)),
         sampler_(options_, data_, cache_, &random_),
         validator_(options_, data_, cache_) {}
 
@@ -107,10 +123,11 @@ class TrainingRun {
     InitTorch(options_.threads);
     FRESHET_ASSIGN(trainer_, TorchTrainer::Create(TrainerOptionsOf(options_, data_, cache_)));
     at_.settings = ResultSettings(options_);
+    if (refit_) at_.settings += StrCat("refit_epochs ", last_epoch_, "\n");
     at_.data = cache_.Fingerprint(data_);
     FRESHET_TRY(BeginOrResume());
-    popularity_ = validator_.PopularityRecall();
-    while (at_.epoch <= options_.epochs && !OutOfPatience()) FRESHET_TRY(Epoch());
+    if (!refit_) popularity_ = validator_.PopularityRecall();
+    while (at_.epoch <= last_epoch_ && !OutOfPatience()) FRESHET_TRY(Epoch());
     TrainReport report;
     FRESHET_ASSIGN(report.space_id, Write());
     report.items = static_cast<std::int64_t>(data_.items.size());
@@ -124,14 +141,21 @@ class TrainingRun {
     report.resumed = resumed_;
     report.epochs = at_.epochs;
     // The package is in place; what is left of the way there is not needed any more.
-    std::error_code ignored;
-    std::filesystem::remove(checkpoint_path_, ignored);
+    if (refit_ || !options_.refit) {
+      for (const bool refit : {true, false}) {
+        std::error_code ignored;
+        std::filesystem::remove(CheckpointPath(refit), ignored);
+      }
+    }
     return report;
   }
 
  private:
+  [[nodiscard]] std::string CheckpointPath(bool refit) const {
+    return PathBeside(options_.out_directory, refit ? ".refit.checkpoint" : ".checkpoint");
+  }
   [[nodiscard]] bool OutOfPatience() const {
-    return options_.patience > 0 && at_.epoch - 1 - at_.best.epoch >= options_.patience;
+    return !refit_ && options_.patience > 0 && at_.epoch - 1 - at_.best.epoch >= options_.patience;
   }
   [[nodiscard]] double Seconds() const {
     return seconds_before_ + static_cast<double>(clock_.MonotonicUs() - started_us_) * 1e-6;
@@ -160,7 +184,7 @@ class TrainingRun {
     FRESHET_ASSIGN(TrainingCheckpoint from, DecodeCheckpoint(bytes));
     FRESHET_TRY(CheckContinues(from, at_.settings, at_.data));
     const auto refuse = [](std::string_view what) { return Corruption(StrCat("the checkpoint ", what)); };
-    if (from.epoch > options_.epochs + 1 || from.step >= sampler_.steps_per_epoch() || from.best.epoch >= from.epoch ||
+    if (from.epoch > last_epoch_ + 1 || from.step >= sampler_.steps_per_epoch() || from.best.epoch >= from.epoch ||
         from.epochs.size() + 1 != static_cast<std::size_t>(from.epoch)) {
       return refuse("stands outside of the training");
     }
@@ -213,7 +237,8 @@ class TrainingRun {
     const std::int64_t started_us = clock_.MonotonicUs();
     TrainProgress state;
     state.epoch = at_.epoch;
-    state.epochs = options_.epochs;
+    state.epochs = last_epoch_;
+    state.refit = refit_;
     state.popularity = popularity_;
     if (at_.step == 0) sampler_.StartEpoch();
     const std::int64_t first_step = at_.step;
@@ -221,10 +246,9 @@ class TrainingRun {
     while (at_.step < steps) {
       pairs += sampler_.Fill(at_.step);
       const double done = static_cast<double>(at_.step) / static_cast<double>(steps);
-      // Falls linearly to a tenth.
       const double all_done = (at_.epoch - 1 + done) / options_.epochs;
       FRESHET_ASSIGN(const double loss,
-                     trainer_->Step(sampler_.users(), sampler_.batch(), options_.learning_rate * (1 - 0.9 * all_done)));
+                     trainer_->Step(sampler_.users(), sampler_.batch(), LearningRate(options_, all_done)));
       at_.loss_sum += loss;
       ++at_.step;
       FRESHET_TRY(FaultPoint("train.after_batch"));
@@ -233,10 +257,12 @@ class TrainingRun {
       if (progress_ && (at_.step - first_step) % kProgressEvery == 1) Report(pairs, started_us, &state);
     }
     FRESHET_TRY(FaultPoint("train.before_validation"));
-    FRESHET_ASSIGN(state.recall, validator_.Recall(*trainer_));
+    if (!refit_) {
+      FRESHET_ASSIGN(state.recall, validator_.Recall(*trainer_));
+    }
     Report(pairs, started_us, &state);
     at_.epochs.push_back({at_.epoch, state.loss, state.recall, Seconds()});
-    if (state.recall > at_.best.recall) FRESHET_TRY(Keep(state));
+    if (refit_ ? at_.epoch == last_epoch_ : state.recall > at_.best.recall) FRESHET_TRY(Keep(state));
     ++at_.epoch;
     at_.step = 0;
     at_.loss_sum = 0;
@@ -305,6 +331,8 @@ class TrainingRun {
   }
 
   const TrainOptions& options_;
+  const bool refit_;
+  const int last_epoch_;
   const std::function<void(const TrainProgress&)>& progress_;
   std::mt19937_64 random_;
   const TrainingData& data_;
@@ -337,19 +365,27 @@ std::string ResultSettings(const TrainOptions& o) {
   out << "name " << o.name << "\nmodel_version " << o.version << "\ndim " << o.dim << "\nembedding_dim "
       << o.embedding_dim << "\nhidden " << o.hidden << "\nepochs " << o.epochs << "\nbatch_size " << o.batch_size
       << "\nhistory " << o.history << "\nlearning_rate " << exact(o.learning_rate) << "\ntemperature "
-      << exact(o.temperature) << "\npooling " << o.pooling << "\nblocks " << o.blocks << "\nheads " << o.heads
-      << "\nshare_items " << o.share_items << "\nloss " << o.loss << "\nuniform_negatives " << o.uniform_negatives
-      << "\ndropout " << exact(o.dropout) << "\nhistory_dropout " << exact(o.history_dropout) << "\nstranger_share "
-      << exact(o.stranger_share) << "\nuser_weight " << exact(o.user_weight) << "\nhalf_life_days "
-      << exact(o.half_life_days) << "\nmask_seen " << o.mask_seen << "\nvalidation_k " << o.validation_k
-      << "\npatience " << o.patience << "\nid_dropout " << exact(o.id_dropout) << "\nseed " << o.seed << "\nlibtorch "
-      << TorchVersion() << "\n";
+      << exact(o.temperature) << "\nlearn_temperature " << o.learn_temperature << "\nwarmup " << exact(o.warmup)
+      << "\nschedule " << o.schedule << "\nmax_gradient_norm " << exact(o.max_gradient_norm) << "\nbatch_norm "
+      << o.batch_norm << "\nlog_q " << exact(o.log_q) << "\nhorizon " << o.horizon << "\npooling " << o.pooling
+      << "\nblocks " << o.blocks << "\nheads " << o.heads << "\nshare_items " << o.share_items << "\nloss " << o.loss
+      << "\nuniform_negatives " << o.uniform_negatives << "\ndropout " << exact(o.dropout) << "\nhistory_dropout "
+      << exact(o.history_dropout) << "\nstranger_share " << exact(o.stranger_share) << "\nuser_weight "
+      << exact(o.user_weight) << "\nhalf_life_days " << exact(o.half_life_days) << "\nmask_seen " << o.mask_seen
+      << "\nvalidation_k " << o.validation_k << "\npatience " << o.patience << "\nid_dropout " << exact(o.id_dropout)
+      << "\nseed " << o.seed << "\nlibtorch " << TorchVersion() << "\n";
   return std::move(out).str();
 }
 
 Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData* data,
                                 const std::function<void(const TrainProgress&)>& progress) {
-  return TrainingRun(options, data, progress).Run();
+  return TrainingRun(options, 0, data, progress).Run();
+}
+
+Result<std::string> RunRefit(const TrainOptions& options, int epochs, TrainingData* data,
+                             const std::function<void(const TrainProgress&)>& progress) {
+  FRESHET_ASSIGN(TrainReport report, TrainingRun(options, epochs, data, progress).Run());
+  return std::move(report.space_id);
 }
 
 }  // namespace freshet

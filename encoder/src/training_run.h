@@ -14,8 +14,14 @@ namespace freshet {
 // What decides the result, as lines of `name value`; a checkpoint is continued under the same only.
 [[nodiscard]] std::string ResultSettings(const TrainOptions& options);
 
-// Of a large validation part a fixed sample stays in `data`. Errors as Train().
+// With options.refit the checkpoint stays until RunRefit has ended. Of a large validation part a fixed sample stays in
+// `data`. Errors as Train().
 [[nodiscard]] Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData* data,
                                               const std::function<void(const TrainProgress&)>& progress);
+
+// Trains on all of `data` for `epochs` epochs of the schedule of `options`, chooses nothing, and replaces the package.
+// Returns its embedding space id. Its checkpoint is `<out_directory>.refit.checkpoint`.
+[[nodiscard]] Result<std::string> RunRefit(const TrainOptions& options, int epochs, TrainingData* data,
+                                           const std::function<void(const TrainProgress&)>& progress);
 
 }  // namespace freshet

@@ -112,6 +112,26 @@ TEST_F(BatchSamplerTest, WindowsHoldEveryPairOnce) {
   }
 }
 
+TEST_F(BatchSamplerTest, HorizonAndCorrection) {
+  options_.history_dropout = 0;
+  options_.horizon = 2;
+  const InputCache cache(data_);
+  std::mt19937_64 random(7);
+  BatchSampler sampler(options_, data_, cache, &random);
+  std::map<std::size_t, int> lengths;  // of the history of item 3
+  for (int epoch = 0; epoch < 300; ++epoch) {
+    sampler.Fill(0);
+    const TowerInput& users = sampler.users();
+    ++lengths[static_cast<std::size_t>(users.offsets[4] - users.offsets[3])];
+  }
+  for (const std::size_t length : {1U, 2U, 3U}) EXPECT_GT(lengths[length], 60) << length;
+  EXPECT_EQ(lengths.size(), 3U);
+  const std::vector<float> whole = sampler.batch().log_q;
+  options_.log_q = 0.5;
+  sampler.Fill(0);
+  for (std::size_t i = 0; i < whole.size(); ++i) EXPECT_FLOAT_EQ(sampler.batch().log_q[i], whole[i] / 2);
+}
+
 TEST_F(BatchSamplerTest, TakesBackOnlyAnOrderOfItsExamples) {
   const InputCache cache(data_);
   std::mt19937_64 random(7);

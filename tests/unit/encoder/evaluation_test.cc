@@ -89,6 +89,16 @@ TEST_F(EvaluationTest, CountsByHand) {
   EXPECT_GE(Value(*kept, "popularity", "accuracy_at_3"), 0.5);
 }
 
+// e was taken in the validation part: cold to a model that was trained before it, not new to one that was refitted.
+TEST_F(EvaluationTest, TellsNewItemsFromColdOnes) {
+  std::ofstream(dir_ / "interactions.jsonl", std::ios::app) << R"({"user_id": "u1", "item_id": "e", "timestamp": 104})"
+                                                            << "\n";
+  const Result<EvaluationReport> report = Evaluate(options_, nullptr);
+  ASSERT_OK(report);
+  EXPECT_EQ(Slice(report->tables[0], "cold items")->interactions, 2);
+  EXPECT_EQ(Slice(report->tables[0], "new items")->interactions, 1);
+}
+
 TEST_F(EvaluationTest, JudgesListsAndModelsWithTheSameCode) {
   std::ofstream(dir_ / "lists.jsonl") << R"({"user_id": "u5", "items": ["b", "unknown", "c"]})"
                                       << "\n"

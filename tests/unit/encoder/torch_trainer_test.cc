@@ -165,6 +165,98 @@ TEST_P(SequenceTowerTest, EveryPlaceIsAUserOfItsOwn) {
 
 INSTANTIATE_TEST_SUITE_P(Poolings, SequenceTowerTest, ::testing::Values(Pooling::kGru, Pooling::kSelfAttention));
 
+// Two users with one pair each.
+double StepOnce(TorchTrainer* trainer) {
+  TowerInput users;
+  TrainingBatch batch;
+  for (const std::int64_t item : {2, 3}) {
+    AddUser({item + 5}, &users);
+    batch.items.offsets.push_back(static_cast<std::int64_t>(batch.items.indices.size()));
+    batch.items.indices.push_back(item);
+    ++batch.items.rows;
+    batch.numbers.push_back(item);
+    batch.log_q.push_back(0);
+    batch.targets.push_back(static_cast<std::int64_t>(batch.targets.size()));
+    batch.weights.push_back(1);
+  }
+  const Result<double> loss = trainer->Step(users, batch, 0.01);
+  EXPECT_OK(loss);
+  return loss.ok() ? *loss : 0;
+}
+
+// After one step the first moments are a tenth of the gradient.
+double GradientNorm(const TorchTrainer& trainer) {
+  double squares = 0;
+  for (const ParameterState& one : trainer.State().parameters) {
+    for (const float moment : one.first) squares += 100.0 * static_cast<double>(moment) * static_cast<double>(moment);
+  }
+  return std::sqrt(squares);
+}
+
+TEST(TorchTrainerTest, ClipsGradients) {
+  InitTorch(1);
+  TrainerOptions options = Options(Pooling::kMean);
+  auto trainer = std::move(*TorchTrainer::Create(options));
+  StepOnce(trainer.get());
+  const double norm = GradientNorm(*trainer);
+  EXPECT_GT(norm, 0.01);
+  for (const double most : {norm / 10, norm * 10}) {
+    options.max_gradient_norm = most;
+    trainer = std::move(*TorchTrainer::Create(options));
+    StepOnce(trainer.get());
+    EXPECT_NEAR(GradientNorm(*trainer), std::min(most, norm), 1e-3 * norm);
+  }
+}
+
+TEST(TorchTrainerTest, LearnsItsTemperature) {
+  InitTorch(1);
+  TrainerOptions options = Options(Pooling::kMean);
+  options.temperature = 0.5;
+  const std::size_t without = (*TorchTrainer::Create(options))->State().parameters.size();
+  options.learn_temperature = true;
+  const auto trainer = std::move(*TorchTrainer::Create(options));
+  const double first = StepOnce(trainer.get());
+  double last = first;
+  for (int step = 0; step < 200; ++step) last = StepOnce(trainer.get());
+  EXPECT_LT(last, first);
+  const TrainerState state = trainer->State();
+  ASSERT_EQ(state.parameters.size(), without + 1);
+  // Pairs that are told apart are told apart more clearly when it is colder.
+  EXPECT_GT(static_cast<double>(state.parameters.back().value[0]), -std::log(0.5) + 0.1);
+}
+
+TEST(TorchTrainerTest, NormalisesBatchesAndServesRunningStatistics) {
+  InitTorch(1);
+  TrainerOptions options = Options(Pooling::kMean);
+  options.item.batch_norm = options.user.batch_norm = true;
+  const auto trainer = std::move(*TorchTrainer::Create(options));
+  const auto mean = [&] {
+    for (const ParameterState& one : trainer->State().parameters) {
+      if (one.name == "batch_mean") return one.value;
+    }
+    return std::vector<float>();
+  };
+  const std::vector<float> before = mean();
+  for (int step = 0; step < 20; ++step) StepOnce(trainer.get());
+  EXPECT_GT(Apart(before, mean()), 1e-4);
+  TowerInput one;
+  TowerInput two;
+  AddUser({7}, &one);
+  AddUser({7}, &two);
+  AddUser({8, 9}, &two);
+  const std::vector<float> alone = *trainer->Embed(Side::kUser, one);
+  std::vector<float> beside = *trainer->Embed(Side::kUser, two);
+  beside.resize(alone.size());
+  EXPECT_LT(Apart(alone, beside), 1e-6) << "in serving a neighbour does not count";
+  const auto bytes = SerializeTower(trainer->Parameters(Side::kUser), trainer->ForwardSource(Side::kUser));
+  ASSERT_OK(bytes);
+  const auto tower = Tower::Load(*bytes, options.user.shape);
+  ASSERT_OK(tower);
+  std::vector<float> served(kDim);
+  ASSERT_OK((*tower)->Run(one, served));
+  EXPECT_LT(Apart(alone, served), 1e-6);
+}
+
 TEST(TorchTrainerTest, RestoresOnlyItsOwnState) {
   InitTorch(1);
   const auto make = [](Pooling pooling) { return std::move(*TorchTrainer::Create(Options(pooling))); };

@@ -151,6 +151,19 @@ TEST_F(TrainingTest, EveryLossAndPoolingBeatsPopularity) {
       [](TrainOptions* o) { o->pooling = "attention"; },
       [](TrainOptions* o) { o->share_items = true; },
       [](TrainOptions* o) {
+        o->learn_temperature = true;
+        o->temperature = 0.2;
+        o->max_gradient_norm = 1;
+        o->schedule = "cosine";
+        o->warmup = 0.1;
+      },
+      [](TrainOptions* o) {
+        o->batch_norm = true;
+        o->schedule = "constant";
+        o->log_q = 0.5;
+        o->horizon = 3;
+      },
+      [](TrainOptions* o) {
         o->pooling = "gru";
         o->dropout = 0.1;
         o->epochs = 8;
@@ -158,6 +171,8 @@ TEST_F(TrainingTest, EveryLossAndPoolingBeatsPopularity) {
       [](TrainOptions* o) {
         o->pooling = "self-attention";
         o->share_items = true;
+        o->batch_norm = true;
+        o->loss = "full";
         o->dropout = 0.1;
         o->epochs = 8;
       },
@@ -255,6 +270,55 @@ TEST_F(TrainingTest, ResumesToTheSameModel) {
   EXPECT_FALSE(FileExists(dir_ / "parts.checkpoint"));
 }
 
+// What the refit leaves knows the validation part, and is the same whether or not it was stopped on its way.
+TEST_F(TrainingTest, RefitsOnTheValidationPartToo) {
+  std::ofstream items(dir_ / "items.jsonl", std::ios::app);
+  items << R"({"item_id": "late", "features": {"title": "kind1 late"}})"
+        << "\n";
+  items.close();
+  std::ofstream interactions(dir_ / "interactions.jsonl", std::ios::app);
+  for (int time = 4001; time <= 4040; ++time) {
+    interactions << R"({"user_id": "u)" << time % kUsers << R"(", "item_id": "late", "timestamp": )" << time << "}\n";
+  }
+  interactions.close();
+  TrainOptions options = Options("chosen");
+  options.epochs = 3;
+  options.pooling = "gru";
+  options.checkpoint_seconds = 0;
+  const auto knows_late = [&](const std::string& out) {
+    return ReadFile(dir_ / (out + "/model.yaml"))->find("late") != std::string::npos;
+  };
+  const Result<TrainReport> chosen = Train(options, nullptr);
+  ASSERT_OK(chosen);
+  EXPECT_EQ(chosen->refit_pairs, 0);
+
+  options.refit = true;
+  options.out_directory = dir_ / "whole";
+  const Result<TrainReport> whole = Train(options, nullptr);
+  ASSERT_OK(whole);
+  EXPECT_EQ(whole->recall, chosen->recall) << "the refit chooses nothing";
+  EXPECT_GT(whole->refit_pairs, whole->train_pairs + 40);
+  // The title's word "late" is rare enough for a bucket, so the name stands for the id.
+  EXPECT_NE(whole->space_id, chosen->space_id);
+  EXPECT_TRUE(knows_late("whole"));
+  EXPECT_FALSE(knows_late("chosen"));
+  EXPECT_FALSE(FileExists(dir_ / "whole.checkpoint"));
+  EXPECT_FALSE(FileExists(dir_ / "whole.refit.checkpoint"));
+
+  options.out_directory = dir_ / "parts";
+  options.resume = true;
+  int stops = 0;
+  for (const char* stop : {"train.after_epoch=stop@2", "train.after_batch=stop@70", "train.after_epoch=stop@1"}) {
+    ASSERT_OK(ArmFaults(stop));
+    stops += Train(options, nullptr).ok() ? 0 : 1;
+  }
+  EXPECT_GE(stops, 2);
+  ASSERT_OK(ArmFaults(""));
+  const Result<TrainReport> parts = Train(options, nullptr);
+  ASSERT_OK(parts);
+  EXPECT_EQ(parts->space_id, whole->space_id);
+}
+
 TEST_F(TrainingTest, ResumesNothingThatIsNotItsOwn) {
   TrainOptions options = Options("model");
   options.checkpoint_seconds = 0;
@@ -313,6 +377,11 @@ TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
       [](TrainOptions* o) { o->id_dropout = 1; },
       [](TrainOptions* o) { o->threads = 0; },
       [](TrainOptions* o) { o->pooling = "max"; },
+      [](TrainOptions* o) { o->schedule = "step"; },
+      [](TrainOptions* o) { o->warmup = 1; },
+      [](TrainOptions* o) { o->max_gradient_norm = INFINITY; },
+      [](TrainOptions* o) { o->log_q = -1; },
+      [](TrainOptions* o) { o->horizon = -1; },
       [](TrainOptions* o) { o->blocks = 0; },
       [](TrainOptions* o) { o->half_life_days = -1; },
       [](TrainOptions* o) { o->heads = 3; },

@@ -53,7 +53,7 @@ struct SystemResult {
 
 // The users and items that a row is about. Ranks are always those among all candidates.
 struct EvaluationSlice {
-  std::string name;  // all, warm users, cold users, head items, tail items, cold items
+  std::string name;  // all, warm users, cold users, head items, tail items, cold items, new items
   std::int64_t users = 0;
   std::int64_t interactions = 0;
   std::vector<std::string> metrics;  // recall_at_10, hit_rate_at_10, ndcg_at_10, accuracy_at_10, ..., mrr
