@@ -1,22 +1,31 @@
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "command_options.h"
+#include "freshet/core/clock.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/deploy/commands.h"
+#include "freshet/deploy/config.h"
+#include "freshet/encoder/topic_files.h"
 #include "freshet/encoder/training.h"
+#include "freshet/ingest/kafka.h"
 
 namespace freshet {
 namespace {
 
+constexpr std::chrono::seconds kConnectTimeout{10};
+
 struct TrainArguments {
   TrainOptions options;
+  std::string topics;  // a configuration of the engine
   SplitArguments split;
   std::unique_ptr<ConfigFileOption> config;
   std::string until;
@@ -77,13 +86,74 @@ void PrintReport(const TrainArguments& arguments, const TrainReport& report) {
   std::cout << "log          " << report.log_file << "\n";
 }
 
+// The topics of an engine's configuration, up to where they end now, as files beside the package. A training that is
+// resumed reads those that it began with.
+Status FilesFromTopics(TrainArguments* arguments) {
+  TrainOptions& options = arguments->options;
+  if (arguments->topics.empty()) {
+    if (!options.items_file.empty() && !options.interactions_file.empty()) return Status::Ok();
+    return ConfigError("--items and --interactions are wanted, or --topics");
+  }
+  if (!options.items_file.empty() || !options.interactions_file.empty() || !options.users_file.empty()) {
+    return ConfigError("--topics brings items, interactions and users: give no files beside it");
+  }
+  TopicFilesOptions what;
+  what.directory = options.out_directory + ".events";
+  Result<TopicFiles> files = FindTopicFiles(what.directory);
+  if (!options.resume || !files.ok()) {
+    FRESHET_ASSIGN(const Config config, LoadConfig(arguments->topics, {}));
+    std::unique_ptr<SchemaRegistry> registry;
+    if (!config.registry.url.empty()) {
+      FRESHET_ASSIGN(registry, OpenSchemaRegistry(config.registry));
+    }
+    std::vector<std::unique_ptr<EventDecoder>> decoders;
+    ConsumerOptions consumer;
+    consumer.kafka = config.kafka;
+    consumer.assign_all = true;
+    const auto add = [&](TopicRole role, const TopicConfig& topic) -> Status {
+      FormatOptions format = topic.format;
+      format.registry = registry.get();
+      FRESHET_ASSIGN(std::unique_ptr<EventDecoder> decoder, MakeDecoder(role, format, topic.schema, DecodeLimits{}));
+      what.topics[topic.name] = {role, decoder.get()};
+      decoders.push_back(std::move(decoder));
+      consumer.topics.push_back(topic.name);
+      return Status::Ok();
+    };
+    FRESHET_TRY(add(TopicRole::kItems, config.items));
+    FRESHET_TRY(add(TopicRole::kInteractions, config.interactions));
+    if (config.users) FRESHET_TRY(add(TopicRole::kUsers, *config.users));
+    FRESHET_ASSIGN(const auto ends, QueryWatermarks(config.kafka, consumer.topics, kConnectTimeout));
+    for (const auto& [partition, marks] : ends) {
+      if (marks.high > marks.low) what.until[partition] = marks.high;
+    }
+    const SystemClock clock;
+    FRESHET_ASSIGN(const std::unique_ptr<RecordSource> source,
+                   OpenKafkaConsumer(
+                       consumer, [](const auto&) { return StoredPositions(); }, &clock, kConnectTimeout));
+    ProgressBar bar("read topics");
+    files = WriteTopicFiles(source.get(), what, [&](double share) {
+      bar.Update(share, "");
+      return !StopRequested();
+    });
+  }
+  if (!files.ok()) return files.status();
+  if (files->poison > 0) {
+    std::cerr << "freshet: " << files->poison << " of " << files->records
+              << " records do not decode and are left out\n";
+  }
+  options.items_file = files->items_file;
+  options.interactions_file = files->interactions_file;
+  options.users_file = files->users_file;
+  return Status::Ok();
+}
+
 int RunTrain(TrainArguments* arguments) {
   const Status ready = [&]() -> Status {
     FRESHET_TRY(ArmFaultsFromEnvironment());
     FRESHET_TRY(arguments->config->Apply());
     FRESHET_ASSIGN(arguments->options.until_ms, TimeOption("--until", arguments->until));
     FRESHET_ASSIGN(arguments->options.split, arguments->split.Read());
-    return Status::Ok();
+    return FilesFromTopics(arguments);
   }();
   if (!ready.ok()) return ExitCode(ready);
   Result<TrainReport> report = Internal("training did not run");
@@ -108,10 +178,12 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
   auto arguments = std::make_shared<TrainArguments>();
   TrainOptions& options = arguments->options;
   CLI::App* command = app->add_subcommand("train", "Train two towers from event files; write a model package.");
-  command->add_option("--items", options.items_file, "Items: JSON lines, plain or zstd")->required();
-  command->add_option("--interactions", options.interactions_file, "Interactions: JSON lines, plain or zstd")
-      ->required();
+  command->add_option("--items", options.items_file, "Items: JSON lines, plain or zstd");
+  command->add_option("--interactions", options.interactions_file, "Interactions: JSON lines, plain or zstd");
   command->add_option("--users", options.users_file, "User profiles: JSON lines, plain or zstd");
+  command->add_option("--topics", arguments->topics,
+                      "In place of files: the topics of this engine's configuration, from their oldest record up to "
+                      "where\nthey end now; what was read stays in OUT.events, with its offsets");
   command->add_option("--out", options.out_directory, "Directory of the package; a package there is replaced")
       ->required();
   command->add_option("--until", arguments->until, "Only events before this time (ISO date, UTC, or Unix ms)");
