@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "freshet/deploy/config.h"
 #include "freshet/encoder/topic_files.h"
 #include "freshet/encoder/training.h"
+#include "freshet/indexer/index.h"
 #include "freshet/ingest/kafka.h"
 
 namespace freshet {
@@ -38,7 +40,7 @@ std::string Fixed(double value, int digits) {
   return text;
 }
 
-std::string Label(const TrainProgress& state) {
+std::string ProgressLabel(const TrainProgress& state) {
   std::string label = StrCat(state.refit ? "refit: epoch " : "epoch ", state.epoch, "/", state.epochs, "  loss ",
                              Fixed(state.loss, 3), "  ", Fixed(state.examples_per_second / 1000, 1), "k pairs/s");
   if (state.seconds_left >= 1) {
@@ -147,6 +149,35 @@ Status FilesFromTopics(TrainArguments* arguments) {
   return Status::Ok();
 }
 
+// By the index that serves. Built anew for each set of items, which `items` points to.
+FindNearest NearestByIndex() {
+  auto index = std::make_shared<std::unique_ptr<Index>>();
+  auto built_of = std::make_shared<std::vector<float>>();
+  return [index, built_of](std::span<const float> items, std::span<const float> queries, int dim,
+                           int k) -> Result<std::vector<std::vector<std::int32_t>>> {
+    if (!std::equal(items.begin(), items.end(), built_of->begin(), built_of->end())) {
+      HnswOptions options;
+      options.dim = dim;
+      options.metric = Metric::kInnerProduct;
+      options.capacity = std::max<std::size_t>(1, items.size() / static_cast<std::size_t>(dim));
+      FRESHET_ASSIGN(*index, MakeHnswIndex(options));
+      std::vector<Label> labels(options.capacity);
+      std::iota(labels.begin(), labels.end(), Label{0});
+      FRESHET_TRY((*index)->Insert(labels, items));
+      FRESHET_TRY((*index)->Settle());
+      built_of->assign(items.begin(), items.end());
+    }
+    SearchOptions search;
+    search.k = static_cast<std::size_t>(k);
+    FRESHET_ASSIGN(const auto hits, (*index)->SearchMany(queries, search));
+    std::vector<std::vector<std::int32_t>> numbers(hits.size());
+    for (std::size_t i = 0; i < hits.size(); ++i) {
+      for (const Hit& hit : hits[i]) numbers[i].push_back(static_cast<std::int32_t>(hit.label));
+    }
+    return numbers;
+  };
+}
+
 int RunTrain(TrainArguments* arguments) {
   const Status ready = [&]() -> Status {
     FRESHET_TRY(ArmFaultsFromEnvironment());
@@ -159,9 +190,12 @@ int RunTrain(TrainArguments* arguments) {
   Result<TrainReport> report = Internal("training did not run");
   {
     ProgressBar bar("train");
-    report = Train(arguments->options, [&](const TrainProgress& state) {
-      bar.Update((state.epoch - 1 + state.fraction) / state.epochs, Label(state));
-    });
+    report = Train(
+        arguments->options,
+        [&](const TrainProgress& state) {
+          bar.Update((state.epoch - 1 + state.fraction) / state.epochs, ProgressLabel(state));
+        },
+        NearestByIndex());
   }
   if (!report.ok()) return ExitCode(report.status());
   PrintReport(*arguments, *report);
@@ -224,6 +258,10 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
   command->add_option("--log-q", options.log_q, "Weight of the logQ correction of in-batch negatives")
       ->capture_default_str();
   command->add_option("--uniform-negatives", options.uniform_negatives, "More negatives a batch, from the catalogue")
+      ->capture_default_str();
+  command
+      ->add_option("--hard-negatives", options.hard_negatives,
+                   "More negatives a batch: what the last epoch's towers would recommend to its users")
       ->capture_default_str();
   command->add_flag("--batch-norm", options.batch_norm, "Normalise the hidden layer by batches");
   command->add_option("--dropout", options.dropout, "Of the inputs of the layers")->capture_default_str();

@@ -43,6 +43,15 @@ bool BatchSampler::SetOrder(const std::vector<std::uint32_t>& order) {
   return true;
 }
 
+bool BatchSampler::SetMined(std::vector<std::int32_t> mined) {
+  const auto items = static_cast<std::int32_t>(data_.items.size());
+  const bool known =
+      std::all_of(mined.begin(), mined.end(), [&](std::int32_t item) { return item >= -1 && item < items; });
+  if (!known || (!mined.empty() && mined.size() != data_.users.size() * kMinedPerUser)) return false;
+  mined_ = std::move(mined);
+  return true;
+}
+
 std::size_t BatchSampler::Fill(std::int64_t step) {
   // The remainder that fills no batch is part of another epoch's batches: each epoch has its own order.
   const auto bound = [&](std::int64_t at) {
@@ -50,6 +59,7 @@ std::size_t BatchSampler::Fill(std::int64_t step) {
   };
   users_.Clear();
   batch_.Clear();
+  batch_users_.clear();
   for (std::size_t i = bound(step); i < bound(step + 1); ++i) {
     if (!windows_.empty()) {
       AddWindow(windows_[order_[i]]);
@@ -131,6 +141,7 @@ void BatchSampler::AddTarget(const TrainingExample& example) {
   const std::vector<std::int32_t>& sequence = data_.sequences[static_cast<std::size_t>(example.user)];
   const std::int32_t item = sequence[static_cast<std::size_t>(example.position)];
   batch_.weights.push_back(WeightOf(example));
+  batch_users_.push_back(example.user);
   if (options_.loss == "full") {
     batch_.targets.push_back(item);
     return;
@@ -166,7 +177,10 @@ void BatchSampler::AddNegatives() {
   }
   const auto pairs = static_cast<double>(batch_.targets.size());
   const auto drawn = static_cast<double>(options_.uniform_negatives);
-  if (drawn == 0) return;
+  if (drawn == 0) {
+    AddHardNegatives([&](std::size_t item) { return log_q_[item]; });
+    return;
+  }
   // A column's share is now that of the mixture (Yang et al., "Mixed negative sampling", WWW 2020).
   const auto mixed = [&](std::size_t item) {
     const double share = std::exp(static_cast<double>(log_q_[item]));
@@ -178,6 +192,17 @@ void BatchSampler::AddNegatives() {
   for (int i = 0; i < options_.uniform_negatives; ++i) {
     const std::size_t item = (*random_)() % count;
     AddItem(static_cast<std::int32_t>(item), mixed(item));
+  }
+  AddHardNegatives(mixed);
+}
+
+// Of the users of the batch: what the towers took for theirs. Negatives of all its pairs, like any other column.
+void BatchSampler::AddHardNegatives(const std::function<float(std::size_t)>& correction) {
+  if (mined_.empty()) return;
+  for (int i = 0; i < options_.hard_negatives; ++i) {
+    const auto user = static_cast<std::size_t>(batch_users_[(*random_)() % batch_users_.size()]);
+    const std::int32_t item = mined_[user * kMinedPerUser + (*random_)() % kMinedPerUser];
+    if (item >= 0) AddItem(item, correction(static_cast<std::size_t>(item)));
   }
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <random>
 #include <span>
 #include <vector>
@@ -23,6 +24,8 @@ void Shuffle(std::vector<T>* values, std::mt19937_64* random) {
   for (std::size_t i = values->size(); i > 1; --i) std::swap((*values)[i - 1], (*values)[(*random)() % i]);
 }
 
+constexpr std::size_t kMinedPerUser = 16;  // hard negatives that are kept of each user
+
 class BatchSampler {
  public:
   // All must outlive it.
@@ -38,6 +41,10 @@ class BatchSampler {
   [[nodiscard]] const std::vector<std::uint32_t>& order() const { return order_; }
   // False, and nothing changes, when `order` does not hold each window or pair once.
   [[nodiscard]] bool SetOrder(const std::vector<std::uint32_t>& order);
+  // The hard negatives to draw from: kMinedPerUser a user, -1 where there are fewer; empty: none. False, and nothing
+  // changes, for other numbers of them, or numbers that are no items.
+  [[nodiscard]] bool SetMined(std::vector<std::int32_t> mined);
+  [[nodiscard]] const std::vector<std::int32_t>& mined() const { return mined_; }
 
  private:
   // Targets [begin, end) of a user's sequence.
@@ -56,6 +63,7 @@ class BatchSampler {
   [[nodiscard]] float WeightOf(const TrainingExample& example) const;
   void AddItem(std::int32_t item, float log_q);
   void AddNegatives();
+  void AddHardNegatives(const std::function<float(std::size_t)>& correction);
 
   const TrainOptions& options_;
   const TrainingData& data_;
@@ -66,12 +74,14 @@ class BatchSampler {
   std::int64_t steps_per_epoch_ = 1;
   std::vector<Window> windows_;                          // empty: batches are of single pairs
   std::vector<std::vector<std::uint32_t>> examples_of_;  // per user, by position; where there are windows
-  std::vector<std::uint32_t> order_;                     // of the windows, or of the pairs
+  std::vector<std::int32_t> mined_;
+  std::vector<std::uint32_t> order_;  // of the windows, or of the pairs
   // Reused from batch to batch:
   TowerInput users_;
   TrainingBatch batch_;
   std::vector<std::int32_t> history_;
-  std::vector<std::int64_t> kept_;  // per position of a window's history: how many items before it were kept
+  std::vector<std::int32_t> batch_users_;  // of each target
+  std::vector<std::int64_t> kept_;         // per position of a window's history: how many items before it were kept
 };
 
 }  // namespace freshet

@@ -9,7 +9,7 @@
 namespace freshet {
 namespace {
 
-constexpr std::string_view kMagic = "FRTRAIN1";
+constexpr std::string_view kMagic = "FRTRAIN2";
 constexpr std::size_t kSumBytes = sizeof(std::uint64_t);
 
 void PutFloats(const std::vector<float>& values, ByteWriter* out) {
@@ -90,6 +90,8 @@ std::string EncodeCheckpoint(const TrainingCheckpoint& checkpoint) {
   out.Put(static_cast<std::int32_t>(checkpoint.epoch)).Put(checkpoint.step).Put(checkpoint.loss_sum);
   out.Put(checkpoint.seconds).Put(static_cast<std::uint64_t>(checkpoint.order.size()));
   for (const std::uint32_t example : checkpoint.order) out.Put(example);
+  out.Put(static_cast<std::uint64_t>(checkpoint.mined.size()));
+  for (const std::int32_t item : checkpoint.mined) out.Put(item);
   out.PutString(checkpoint.random);
   PutTrainer(checkpoint.trainer, &out);
   const KeptEpoch& best = checkpoint.best;
@@ -128,6 +130,8 @@ Result<TrainingCheckpoint> DecodeCheckpoint(std::string_view bytes) {
   checkpoint.seconds = in.Get<double>();
   checkpoint.order.resize(GetCount(&in, sizeof(std::uint32_t)));
   for (std::uint32_t& example : checkpoint.order) example = in.Get<std::uint32_t>();
+  checkpoint.mined.resize(GetCount(&in, sizeof(std::int32_t)));
+  for (std::int32_t& item : checkpoint.mined) item = in.Get<std::int32_t>();
   checkpoint.random = in.GetString();
   checkpoint.trainer = GetTrainer(&in);
   KeptEpoch& best = checkpoint.best;

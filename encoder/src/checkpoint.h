@@ -35,6 +35,7 @@ struct TrainingCheckpoint {
   double loss_sum = 0;               // over the batches before
   double seconds = 0;                // spent so far
   std::vector<std::uint32_t> order;  // of the examples
+  std::vector<std::int32_t> mined;   // hard negatives, kMinedPerUser a user; empty: none yet
   std::string random;                // of orders, histories and negatives; text of std::mt19937_64
   TrainerState trainer;
   KeptEpoch best;

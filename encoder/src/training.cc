@@ -46,6 +46,9 @@ Status TrainOptions::Validate() const {
   FRESHET_TRY(require(log_q >= 0 && log_q <= 2, "the weight of the logQ correction must be 0 to 2"));
   FRESHET_TRY(require(horizon >= 0 && horizon <= 1000, "the horizon must be 0 to 1000 interactions"));
   FRESHET_TRY(require(uniform_negatives >= 0 && uniform_negatives <= 65'536, "uniform negatives must be 0 to 65536"));
+  FRESHET_TRY(require(hard_negatives >= 0 && hard_negatives <= 65'536, "hard negatives must be 0 to 65536"));
+  FRESHET_TRY(
+      require(hard_negatives == 0 || loss == "in-batch", "hard negatives belong to the in-batch loss: full has all"));
   FRESHET_TRY(require(dropout >= 0 && dropout < 1, "the dropout must be at least 0 and below 1"));
   FRESHET_TRY(require(history_dropout >= 0 && history_dropout < 1, "the history dropout must be at least 0, below 1"));
   FRESHET_TRY(require(stranger_share >= 0 && stranger_share < 1, "the share of strangers must be at least 0, below 1"));
@@ -58,8 +61,10 @@ Status TrainOptions::Validate() const {
   return require(threads >= 1 && threads <= 256, "threads must be 1 to 256");
 }
 
-Result<TrainReport> Train(const TrainOptions& options, const std::function<void(const TrainProgress&)>& progress) {
+Result<TrainReport> Train(const TrainOptions& options, const std::function<void(const TrainProgress&)>& progress,
+                          const FindNearest& find_nearest) {
   FRESHET_TRY(options.Validate());
+  if (options.hard_negatives > 0 && !find_nearest) return ConfigError("hard negatives want an index to be mined with");
   const SystemClock clock;
   const std::int64_t started_us = clock.MonotonicUs();
   FRESHET_ASSIGN(TrainingData data, LoadTrainingData(options));
@@ -76,7 +81,7 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
     log.Progress(state);
     if (progress) progress(state);
   };
-  FRESHET_ASSIGN(TrainReport report, RunTraining(options, &data, tell));
+  FRESHET_ASSIGN(TrainReport report, RunTraining(options, &data, tell, find_nearest));
   report.log_file = log_file;
   if (options.report) {
     const Result<std::string> page = WriteTrainingReport(options, report, data);
@@ -91,7 +96,7 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
   if (options.refit) {
     FRESHET_ASSIGN(TrainingData all, LoadTrainingData(options, TrainOn::kValidationToo));
     report.refit_pairs = static_cast<std::int64_t>(all.examples.size());
-    FRESHET_ASSIGN(report.space_id, RunRefit(options, report.best_epoch, &all, tell));
+    FRESHET_ASSIGN(report.space_id, RunRefit(options, report.best_epoch, &all, tell, find_nearest));
   }
   log.End(report);
   report.seconds = static_cast<double>(clock.MonotonicUs() - started_us) * 1e-6;

@@ -1,11 +1,7 @@
 #include "training_run.h"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
-#include <cmath>
 #include <filesystem>
-#include <numbers>
 #include <random>
 #include <sstream>
 
@@ -27,6 +23,8 @@ namespace {
 
 constexpr std::size_t kMaxValidationUsers = 5000;  // beyond, a fixed sample
 constexpr std::size_t kGoldenRows = 4;
+constexpr std::size_t kMineUsers = 512;      // in one call
+constexpr int kMineNearest = 64;             // looked at, to find kMinedPerUser that the user did not take
 constexpr std::int64_t kProgressEvery = 20;  // batches
 constexpr std::size_t kMaxCheckpointBytes = std::size_t{1} << 36;
 
@@ -95,22 +93,16 @@ bool SameShapes(const std::vector<TowerParameter>& a, const std::vector<TowerPar
   });
 }
 
-double LearningRate(const TrainOptions& options, double done) {
-  if (done < options.warmup) return options.learning_rate * done / options.warmup;
-  const double left = 1 - (done - options.warmup) / (1 - options.warmup);
-  if (options.schedule == "cosine") return options.learning_rate * 0.5 * (1 - std::cos(left * std::numbers::pi));
-  return options.learning_rate * (options.schedule == "constant" ? 1 : 0.1 + 0.9 * left);
-}
-
 class TrainingRun {
  public:
   // `refit_epochs` 0: the best epoch on validation is kept; else the last of so many.
   TrainingRun(const TrainOptions& options, int refit_epochs, TrainingData* data,
-              const std::function<void(const TrainProgress&)>& progress)
+              const std::function<void(const TrainProgress&)>& progress, const FindNearest& find_nearest)
       : options_(options),
         refit_(refit_epochs > 0),
         last_epoch_(refit_ ? refit_epochs : options.epochs),
         progress_(progress),
+        find_nearest_(find_nearest),
         random_(options.seed),
         data_(WithBoundedValidation(data, &random_)),
         cache_(data_),
@@ -189,6 +181,7 @@ class TrainingRun {
       return refuse("stands outside of the training");
     }
     if (!sampler_.SetOrder(from.order)) return refuse("does not hold each example once");
+    if (!sampler_.SetMined(std::move(from.mined))) return refuse("holds negatives that are no items");
     std::istringstream random(from.random);
     if (!(random >> random_)) return refuse("holds no state of the random generator");
     if (from.best.epoch > 0) {
@@ -213,6 +206,7 @@ class TrainingRun {
     saved_us_ = clock_.MonotonicUs();
     at_.seconds = Seconds();
     at_.order = sampler_.order();
+    at_.mined = sampler_.mined();
     std::ostringstream random;
     random << random_;
     at_.random = std::move(random).str();
@@ -240,7 +234,10 @@ class TrainingRun {
     state.epochs = last_epoch_;
     state.refit = refit_;
     state.popularity = popularity_;
-    if (at_.step == 0) sampler_.StartEpoch();
+    if (at_.step == 0) {
+      if (options_.hard_negatives > 0 && at_.epoch > 1) FRESHET_TRY(Mine());
+      sampler_.StartEpoch();
+    }
     const std::int64_t first_step = at_.step;
     std::size_t pairs = 0;
     while (at_.step < steps) {
@@ -268,6 +265,35 @@ class TrainingRun {
     at_.loss_sum = 0;
     SaveCheckpoint();
     return FaultPoint("train.after_epoch");
+  }
+
+  // What the towers, as they are now, would recommend to each user and the user did not take.
+  Status Mine() {
+    FRESHET_ASSIGN(const std::vector<float> items, validator_.EmbedItems(*trainer_));
+    std::vector<std::int32_t> mined(data_.users.size() * kMinedPerUser, -1);
+    std::vector<std::size_t> numbers;
+    TowerInput users;
+    for (std::size_t user = 0; user < data_.users.size(); ++user) {
+      if (!data_.sequences[user].empty()) {
+        numbers.push_back(user);
+        cache_.AppendUser(static_cast<std::int32_t>(user), data_.sequences[user], &users);
+      }
+      if (numbers.empty() || (numbers.size() < kMineUsers && user + 1 < data_.users.size())) continue;
+      FRESHET_ASSIGN(const std::vector<float> queries, trainer_->Embed(Side::kUser, users));
+      FRESHET_ASSIGN(const auto found, find_nearest_(items, queries, options_.dim, kMineNearest));
+      if (found.size() != numbers.size()) return Internal("the index answered for other users than were asked");
+      for (std::size_t i = 0; i < numbers.size(); ++i) {
+        const std::vector<std::int32_t>& taken = data_.sequences[numbers[i]];
+        std::size_t at = numbers[i] * kMinedPerUser;
+        for (const std::int32_t item : found[i]) {
+          if (at == (numbers[i] + 1) * kMinedPerUser) break;
+          if (std::find(taken.begin(), taken.end(), item) == taken.end()) mined[at++] = item;
+        }
+      }
+      numbers.clear();
+      users.Clear();
+    }
+    return sampler_.SetMined(std::move(mined)) ? Status::Ok() : Internal("the index answered with what is no item");
   }
 
   void Report(std::size_t pairs, std::int64_t started_us, TrainProgress* state) {
@@ -334,6 +360,7 @@ class TrainingRun {
   const bool refit_;
   const int last_epoch_;
   const std::function<void(const TrainProgress&)>& progress_;
+  const FindNearest& find_nearest_;
   std::mt19937_64 random_;
   const TrainingData& data_;
   const InputCache cache_;
@@ -355,36 +382,16 @@ class TrainingRun {
 
 }  // namespace
 
-std::string ResultSettings(const TrainOptions& o) {
-  // The shortest text that reads back as the same number.
-  const auto exact = [](double value) {
-    std::array<char, 32> text{};
-    return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr);
-  };
-  std::ostringstream out;
-  out << "name " << o.name << "\nmodel_version " << o.version << "\ndim " << o.dim << "\nembedding_dim "
-      << o.embedding_dim << "\nhidden " << o.hidden << "\nepochs " << o.epochs << "\nbatch_size " << o.batch_size
-      << "\nhistory " << o.history << "\nlearning_rate " << exact(o.learning_rate) << "\ntemperature "
-      << exact(o.temperature) << "\nlearn_temperature " << o.learn_temperature << "\nwarmup " << exact(o.warmup)
-      << "\nschedule " << o.schedule << "\nmax_gradient_norm " << exact(o.max_gradient_norm) << "\nbatch_norm "
-      << o.batch_norm << "\nlog_q " << exact(o.log_q) << "\nhorizon " << o.horizon << "\npooling " << o.pooling
-      << "\nblocks " << o.blocks << "\nheads " << o.heads << "\nshare_items " << o.share_items << "\nloss " << o.loss
-      << "\nuniform_negatives " << o.uniform_negatives << "\ndropout " << exact(o.dropout) << "\nhistory_dropout "
-      << exact(o.history_dropout) << "\nstranger_share " << exact(o.stranger_share) << "\nuser_weight "
-      << exact(o.user_weight) << "\nhalf_life_days " << exact(o.half_life_days) << "\nmask_seen " << o.mask_seen
-      << "\nvalidation_k " << o.validation_k << "\npatience " << o.patience << "\nid_dropout " << exact(o.id_dropout)
-      << "\nseed " << o.seed << "\nlibtorch " << TorchVersion() << "\n";
-  return std::move(out).str();
-}
-
 Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData* data,
-                                const std::function<void(const TrainProgress&)>& progress) {
-  return TrainingRun(options, 0, data, progress).Run();
+                                const std::function<void(const TrainProgress&)>& progress,
+                                const FindNearest& find_nearest) {
+  return TrainingRun(options, 0, data, progress, find_nearest).Run();
 }
 
 Result<std::string> RunRefit(const TrainOptions& options, int epochs, TrainingData* data,
-                             const std::function<void(const TrainProgress&)>& progress) {
-  FRESHET_ASSIGN(TrainReport report, TrainingRun(options, epochs, data, progress).Run());
+                             const std::function<void(const TrainProgress&)>& progress,
+                             const FindNearest& find_nearest) {
+  FRESHET_ASSIGN(TrainReport report, TrainingRun(options, epochs, data, progress, find_nearest).Run());
   return std::move(report.space_id);
 }
 

@@ -13,15 +13,19 @@ namespace freshet {
 
 // What decides the result, as lines of `name value`; a checkpoint is continued under the same only.
 [[nodiscard]] std::string ResultSettings(const TrainOptions& options);
+// Of Adam, when the share `done` of all epochs is over.
+[[nodiscard]] double LearningRate(const TrainOptions& options, double done);
 
 // With options.refit the checkpoint stays until RunRefit has ended. Of a large validation part a fixed sample stays in
 // `data`. Errors as Train().
 [[nodiscard]] Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData* data,
-                                              const std::function<void(const TrainProgress&)>& progress);
+                                              const std::function<void(const TrainProgress&)>& progress,
+                                              const FindNearest& find_nearest);
 
 // Trains on all of `data` for `epochs` epochs of the schedule of `options`, chooses nothing, and replaces the package.
 // Returns its embedding space id. Its checkpoint is `<out_directory>.refit.checkpoint`.
 [[nodiscard]] Result<std::string> RunRefit(const TrainOptions& options, int epochs, TrainingData* data,
-                                           const std::function<void(const TrainProgress&)>& progress);
+                                           const std::function<void(const TrainProgress&)>& progress,
+                                           const FindNearest& find_nearest);
 
 }  // namespace freshet

@@ -23,9 +23,10 @@ class Validator {
   // For each validation user the share of their items among the best validation_k of all items, averaged over users.
   [[nodiscard]] Result<double> Recall(const TorchTrainer& trainer);
   [[nodiscard]] double PopularityRecall();
+  // All items, row after row.
+  [[nodiscard]] Result<std::vector<float>> EmbedItems(const TorchTrainer& trainer);
 
  private:
-  [[nodiscard]] Result<std::vector<float>> EmbedItems(const TorchTrainer& trainer);
   [[nodiscard]] double RecallOf(const ValidationCase& one, std::span<float> scores);
 
   const TrainOptions& options_;

@@ -17,6 +17,7 @@ TrainingCheckpoint Sample() {
   one.loss_sum = 1.25;
   one.seconds = 3.5;
   one.order = {2, 0, 1};
+  one.mined = {4, -1};
   one.random = "1 2 3";
   one.trainer.steps = 17;
   one.trainer.generator = std::string("\0\1", 2);
@@ -38,6 +39,7 @@ TEST(CheckpointTest, ComesBackAsItWas) {
   ASSERT_OK(read);
   EXPECT_EQ(EncodeCheckpoint(*read), bytes);
   EXPECT_EQ(read->order, Sample().order);
+  EXPECT_EQ(read->mined, Sample().mined);
   EXPECT_EQ(read->trainer.parameters[1].second, std::vector<float>{9});
   EXPECT_EQ(read->best.user[0].shape, std::vector<std::int64_t>{3});
   EXPECT_EQ(read->epochs[0].seconds, 1.5);
@@ -75,7 +77,7 @@ TEST(CheckpointTest, BelievesNoLength) {
 
 TEST(CheckpointTest, SaysWhichVersionAndWhichSetting) {
   std::string newer = EncodeCheckpoint(Sample());
-  newer[7] = '2';
+  newer[7] = '3';
   EXPECT_EQ(DecodeCheckpoint(newer).status().code(), Code::kFailedPrecondition);
   const TrainingCheckpoint sample = Sample();
   EXPECT_OK(CheckContinues(sample, sample.settings, "abc"));

@@ -1,5 +1,6 @@
 #include "freshet/encoder/training.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <map>
@@ -17,6 +18,26 @@ namespace {
 constexpr int kClusters = 12;
 constexpr int kItemsPerCluster = 25;
 constexpr int kUsers = 150;
+
+// Every item looked at: what an index approximates.
+Result<std::vector<std::vector<std::int32_t>>> ExactNearest(std::span<const float> items,
+                                                            std::span<const float> queries, int dim, int k) {
+  const auto width = static_cast<std::size_t>(dim);
+  std::vector<std::vector<std::int32_t>> nearest(queries.size() / width);
+  std::vector<std::pair<double, std::int32_t>> scores(items.size() / width);
+  for (std::size_t query = 0; query < nearest.size(); ++query) {
+    for (std::size_t item = 0; item < scores.size(); ++item) {
+      scores[item] = {0, static_cast<std::int32_t>(item)};
+      for (std::size_t i = 0; i < width; ++i) {
+        scores[item].first -=
+            static_cast<double>(items[item * width + i]) * static_cast<double>(queries[query * width + i]);
+      }
+    }
+    std::sort(scores.begin(), scores.end());
+    for (std::size_t i = 0; i < static_cast<std::size_t>(k); ++i) nearest[query].push_back(scores[i].second);
+  }
+  return nearest;
+}
 
 // Users who buy within one cluster each; a title names the cluster. Popularity knows nothing of that.
 class TrainingTest : public ::testing::Test {
@@ -148,6 +169,7 @@ TEST_F(TrainingTest, EveryLossAndPoolingBeatsPopularity) {
   const std::function<void(TrainOptions*)> ways[] = {
       [](TrainOptions* o) { o->loss = "full"; },
       [](TrainOptions* o) { o->uniform_negatives = 64; },
+      [](TrainOptions* o) { o->hard_negatives = 32; },
       [](TrainOptions* o) { o->pooling = "attention"; },
       [](TrainOptions* o) { o->share_items = true; },
       [](TrainOptions* o) {
@@ -192,7 +214,7 @@ TEST_F(TrainingTest, EveryLossAndPoolingBeatsPopularity) {
     TrainOptions options = Options("way" + std::to_string(++number));
     options.validation_k = 25;
     way(&options);
-    const Result<TrainReport> report = Train(options, nullptr);
+    const Result<TrainReport> report = Train(options, nullptr, ExactNearest);
     ASSERT_OK(report);
     EXPECT_GT(report->recall, 1.5 * report->popularity_recall) << "way " << number;
     const auto package = OpenModelPackage({options.out_directory, "", 1});
@@ -237,8 +259,9 @@ TEST_F(TrainingTest, ResumesToTheSameModel) {
   options.dropout = 0.2;
   options.pooling = "gru";
   options.uniform_negatives = 16;
+  options.hard_negatives = 16;
   options.checkpoint_seconds = 0;  // after every batch
-  const Result<TrainReport> whole = Train(options, nullptr);
+  const Result<TrainReport> whole = Train(options, nullptr, ExactNearest);
   ASSERT_OK(whole);
   const std::string weights = *ReadFile(dir_ / "whole/user_tower.pt");
   EXPECT_FALSE(FileExists(dir_ / "whole.checkpoint"));
@@ -249,7 +272,7 @@ TEST_F(TrainingTest, ResumesToTheSameModel) {
   for (const char* stop : {"train.after_batch=stop@1", "train.after_batch=stop@5", "train.before_validation=stop@1",
                            "train.after_epoch=stop@1", "train.after_batch=stop@30", "train.after_epoch=stop@1"}) {
     ASSERT_OK(ArmFaults(stop));
-    const Result<TrainReport> part = Train(options, nullptr);
+    const Result<TrainReport> part = Train(options, nullptr, ExactNearest);
     if (part.ok()) break;
     ++stops;
     EXPECT_EQ(part.status().code(), Code::kInternal) << part.status().ToString();
@@ -257,7 +280,7 @@ TEST_F(TrainingTest, ResumesToTheSameModel) {
   }
   EXPECT_GE(stops, 5);
   ASSERT_OK(ArmFaults(""));
-  const Result<TrainReport> parts = Train(options, nullptr);
+  const Result<TrainReport> parts = Train(options, nullptr, ExactNearest);
   ASSERT_OK(parts);
   EXPECT_TRUE(parts->resumed);
   EXPECT_EQ(parts->space_id, whole->space_id);
@@ -319,6 +342,27 @@ TEST_F(TrainingTest, RefitsOnTheValidationPartToo) {
   EXPECT_EQ(parts->space_id, whole->space_id);
 }
 
+TEST_F(TrainingTest, MinesHardNegativesFromTheSecondEpochOn) {
+  TrainOptions options = Options("hard");
+  options.hard_negatives = 16;
+  options.epochs = 2;
+  EXPECT_EQ(Train(options, nullptr).status().code(), Code::kConfig) << "there is no index";
+  std::size_t asked = 0;
+  const auto count = [&](std::span<const float> items, std::span<const float> queries, int dim, int k) {
+    EXPECT_EQ(items.size(), static_cast<std::size_t>(kClusters * kItemsPerCluster * dim));
+    asked += queries.size() / static_cast<std::size_t>(dim);
+    return ExactNearest(items, queries, dim, k);
+  };
+  ASSERT_OK(Train(options, nullptr, count));
+  EXPECT_EQ(asked, static_cast<std::size_t>(kUsers)) << "once, before the second epoch";
+  const auto broken = [](std::span<const float>, std::span<const float> queries, int dim, int) {
+    return Result<std::vector<std::vector<std::int32_t>>>(
+        std::vector<std::vector<std::int32_t>>(queries.size() / static_cast<std::size_t>(dim), {1'000'000}));
+  };
+  options.out_directory = dir_ / "broken";
+  EXPECT_EQ(Train(options, nullptr, broken).status().code(), Code::kInternal) << "no item has this number";
+}
+
 TEST_F(TrainingTest, ResumesNothingThatIsNotItsOwn) {
   TrainOptions options = Options("model");
   options.checkpoint_seconds = 0;
@@ -357,48 +401,6 @@ TEST_F(TrainingTest, WritesNothingWhenItFails) {
   options.until_ms = 1;
   EXPECT_EQ(Train(options, nullptr).status().code(), Code::kInvalidArgument);
   EXPECT_EQ(ReadFile(dir_ / "model/model.yaml").status().code(), Code::kNotFound);
-}
-
-TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
-  TrainOptions good;
-  good.items_file = "i";
-  good.interactions_file = "j";
-  good.out_directory = "o";
-  ASSERT_OK(good.Validate());
-  const std::function<void(TrainOptions*)> mistakes[] = {
-      [](TrainOptions* o) { o->items_file.clear(); },
-      [](TrainOptions* o) { o->split.validation_fraction = 1; },
-      [](TrainOptions* o) { o->dim = 1; },
-      [](TrainOptions* o) { o->epochs = 0; },
-      [](TrainOptions* o) { o->batch_size = 1; },
-      [](TrainOptions* o) { o->history = 0; },
-      [](TrainOptions* o) { o->learning_rate = NAN; },
-      [](TrainOptions* o) { o->temperature = 0; },
-      [](TrainOptions* o) { o->id_dropout = 1; },
-      [](TrainOptions* o) { o->threads = 0; },
-      [](TrainOptions* o) { o->pooling = "max"; },
-      [](TrainOptions* o) { o->schedule = "step"; },
-      [](TrainOptions* o) { o->warmup = 1; },
-      [](TrainOptions* o) { o->max_gradient_norm = INFINITY; },
-      [](TrainOptions* o) { o->log_q = -1; },
-      [](TrainOptions* o) { o->horizon = -1; },
-      [](TrainOptions* o) { o->blocks = 0; },
-      [](TrainOptions* o) { o->half_life_days = -1; },
-      [](TrainOptions* o) { o->heads = 3; },
-      [](TrainOptions* o) { o->checkpoint_seconds = -1; },
-      [](TrainOptions* o) { o->loss = "hinge"; },
-      [](TrainOptions* o) { o->dropout = 1; },
-      [](TrainOptions* o) { o->stranger_share = -0.1; },
-      [](TrainOptions* o) { o->history_dropout = 1; },
-      [](TrainOptions* o) { o->validation_k = 0; },
-      [](TrainOptions* o) { o->split.test_fraction = 0.95; },
-      [](TrainOptions* o) { o->until_ms = -1; },
-  };
-  for (const auto& mistake : mistakes) {
-    TrainOptions bad = good;
-    mistake(&bad);
-    EXPECT_EQ(bad.Validate().code(), Code::kConfig);
-  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,7 @@ struct TrainOptions {
   std::string loss = "in-batch";   // in-batch negatives with logQ correction, or full: softmax over the catalogue
   double log_q = 1;                // in-batch: weight of the correction; 0: popular items are punished as negatives
   int uniform_negatives = 0;       // in-batch: as many more a batch, drawn evenly from the catalogue
+  int hard_negatives = 0;          // in-batch: as many more, of what the towers of the last epoch would recommend
   bool batch_norm = false;         // of the hidden layer
   double dropout = 0;              // of the inputs of the layers
   int horizon = 0;               // a pair's history ends up to so many interactions before it, another number each time
@@ -109,9 +111,15 @@ struct TrainReport {
   std::string log_file;
 };
 
-// `<out_directory>.log.jsonl` says how it goes, a JSON object a line. A report that cannot be made is warned about; the
-// package is there by then.
+// For each row of `queries` the numbers of at most `k` rows of `items` whose inner products with it are large, best
+// first; rows of `dim` floats, of unit length. An index: this layer knows none.
+using FindNearest = std::function<Result<std::vector<std::vector<std::int32_t>>>(
+    std::span<const float> items, std::span<const float> queries, int dim, int k)>;
+
+// `find_nearest` mines hard negatives, where options ask for them. `<out_directory>.log.jsonl` says how it goes, a JSON
+// object a line. A report that cannot be made is warned about; the package is there by then.
 [[nodiscard]] Result<TrainReport> Train(const TrainOptions& options,
-                                        const std::function<void(const TrainProgress&)>& progress);
+                                        const std::function<void(const TrainProgress&)>& progress,
+                                        const FindNearest& find_nearest = nullptr);
 
 }  // namespace freshet

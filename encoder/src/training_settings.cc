@@ -1,0 +1,42 @@
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <numbers>
+#include <sstream>
+
+#include "torch_tower.h"
+#include "training_run.h"
+
+namespace freshet {
+
+double LearningRate(const TrainOptions& options, double done) {
+  if (done < options.warmup) return options.learning_rate * done / options.warmup;
+  const double left = 1 - (done - options.warmup) / (1 - options.warmup);
+  if (options.schedule == "cosine") return options.learning_rate * 0.5 * (1 - std::cos(left * std::numbers::pi));
+  return options.learning_rate * (options.schedule == "constant" ? 1 : 0.1 + 0.9 * left);
+}
+
+std::string ResultSettings(const TrainOptions& o) {
+  // The shortest text that reads back as the same number.
+  const auto exact = [](double value) {
+    std::array<char, 32> text{};
+    return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr);
+  };
+  std::ostringstream out;
+  out << "name " << o.name << "\nmodel_version " << o.version << "\ndim " << o.dim << "\nembedding_dim "
+      << o.embedding_dim << "\nhidden " << o.hidden << "\nepochs " << o.epochs << "\nbatch_size " << o.batch_size
+      << "\nhistory " << o.history << "\nlearning_rate " << exact(o.learning_rate) << "\ntemperature "
+      << exact(o.temperature) << "\nlearn_temperature " << o.learn_temperature << "\nwarmup " << exact(o.warmup)
+      << "\nschedule " << o.schedule << "\nmax_gradient_norm " << exact(o.max_gradient_norm) << "\nbatch_norm "
+      << o.batch_norm << "\nlog_q " << exact(o.log_q) << "\nhorizon " << o.horizon << "\npooling " << o.pooling
+      << "\nblocks " << o.blocks << "\nheads " << o.heads << "\nshare_items " << o.share_items << "\nloss " << o.loss
+      << "\nuniform_negatives " << o.uniform_negatives << "\nhard_negatives " << o.hard_negatives << "\ndropout "
+      << exact(o.dropout) << "\nhistory_dropout " << exact(o.history_dropout) << "\nstranger_share "
+      << exact(o.stranger_share) << "\nuser_weight " << exact(o.user_weight) << "\nhalf_life_days "
+      << exact(o.half_life_days) << "\nmask_seen " << o.mask_seen << "\nvalidation_k " << o.validation_k
+      << "\npatience " << o.patience << "\nid_dropout " << exact(o.id_dropout) << "\nseed " << o.seed << "\nlibtorch "
+      << TorchVersion() << "\n";
+  return std::move(out).str();
+}
+
+}  // namespace freshet
