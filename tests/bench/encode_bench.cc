@@ -5,18 +5,23 @@
 #include <memory>
 #include <random>
 
+#include "freshet/core/clock.h"
 #include "freshet/core/strings.h"
+#include "freshet/encoder/encode_stage.h"
 #include "freshet/encoder/package.h"
 #include "freshet/encoder/training.h"
+#include "peer_torch.h"
 
 namespace freshet::bench {
 namespace {
 
 const char* const kPoolings[] = {"mean", "attention", "gru", "self-attention"};
 constexpr std::size_t kItemBatches[] = {16, 256};
+constexpr int kTrainBatch = 1024;
 
 struct Towers {
   std::string pooling;
+  std::unique_ptr<ModelPackage> package;
   std::unique_ptr<UserEncoder> users;
   std::unique_ptr<ItemEncoder> items;
   std::vector<double> p50_us;  // of each round
@@ -63,11 +68,11 @@ Result<Towers> MakeTowers(const EncodeBenchOptions& options, const std::string& 
   train.epochs = 1;
   train.report = false;
   FRESHET_TRY(Train(train, nullptr).status());
-  FRESHET_ASSIGN(const std::unique_ptr<ModelPackage> package, OpenModelPackage({train.out_directory, "", 1}));
   Towers towers;
   towers.pooling = pooling;
-  FRESHET_ASSIGN(towers.users, package->LoadUserEncoder());
-  FRESHET_ASSIGN(towers.items, package->LoadItemEncoder());
+  FRESHET_ASSIGN(towers.package, OpenModelPackage({train.out_directory, "", 1}));
+  FRESHET_ASSIGN(towers.users, towers.package->LoadUserEncoder());
+  FRESHET_ASSIGN(towers.items, towers.package->LoadItemEncoder());
   return towers;
 }
 
@@ -107,6 +112,92 @@ Result<double> ItemRate(const EncodeBenchOptions& options, std::size_t batch_siz
   return static_cast<double>(done) / std::max(CpuSeconds() - begin, 1e-9);
 }
 
+class NoDeadLetters final : public DeadLetterQueue {
+ public:
+  Status Send(std::vector<DeadLetter> letters) override {
+    return letters.empty() ? Status::Ok() : Internal("a dead letter in a benchmark");
+  }
+};
+
+// Items a processor second of the whole stage: decoded events in, encoded batches out, both queues and their hand-over
+// included. Making the events is not.
+Result<double> StageRate(const EncodeBenchOptions& options, std::size_t batch_size, ItemEncoder* encoder) {
+  const std::size_t batches = std::max<std::size_t>(4, static_cast<std::size_t>(options.items) * 4 / batch_size);
+  BoundedQueue<EventBatch> in(batches, std::size_t{1} << 40);
+  BoundedQueue<EncodedBatch> out(batches, std::size_t{1} << 40);
+  std::int64_t offset = 0;
+  for (std::size_t i = 0; i < batches; ++i) {
+    EventBatch batch;
+    batch.progress.resize(1);
+    batch.progress[0].partition = {"items", 0};
+    for (std::size_t j = 0; j < batch_size; ++j) {
+      Event& event = batch.events.emplace_back();
+      event.position = {0, offset};
+      event.record_timestamp_ms = 1000 + offset;
+      event.raw.topic = "items";
+      ItemUpdate item = ItemOf(static_cast<int>(offset++ % options.items));
+      event.raw.key = item.item_id;
+      event.body = std::move(item);
+    }
+    batch.progress[0].next_offset = offset;
+    if (!in.Push(std::move(batch), 1)) return Internal("the queue is closed");
+  }
+  in.Close();
+  NoDeadLetters letters;
+  const SystemClock clock;
+  Metrics metrics;
+  EncodeStage stage(encoder, &letters, &in, &out, &clock, &metrics);
+  const double begin = ProcessCpuSeconds();
+  stage.Start();
+  stage.Join();
+  const double took = ProcessCpuSeconds() - begin;
+  FRESHET_TRY(stage.status());
+  return static_cast<double>(batches * batch_size) / std::max(took, 1e-9);
+}
+
+// The same items in ready tensors, the same tower, and nothing else.
+double RawRate(const EncodeBenchOptions& options, std::size_t batch_size, const Towers& towers) {
+  TowerInput input;
+  for (std::size_t i = 0; i < batch_size; ++i) {
+    AppendItem(towers.package->manifest().item, ItemOf(static_cast<int>(i) % options.items), &input);
+  }
+  const int repeats = std::max(20, options.items / static_cast<int>(batch_size));
+  return PeerTorchRowRate(StrCat(options.directory, "/", towers.pooling, "/item_tower.pt"), input, repeats);
+}
+
+// Pairs a processor second of one epoch of our trainer, validation and set-up left out. One thread.
+Result<double> TrainingRate(const EncodeBenchOptions& options, const std::string& directory, bool quick) {
+  EncodeBenchOptions shape = options;
+  shape.items = quick ? 10'000 : 100'000;
+  WriteEvents(shape, directory);
+  TrainOptions train;
+  train.items_file = directory + "/items.jsonl";
+  train.interactions_file = directory + "/interactions.jsonl";
+  train.out_directory = directory + "/trained";
+  train.batch_size = kTrainBatch;
+  train.dim = options.dim;
+  train.history = 20;
+  train.history_dropout = 0;
+  train.epochs = 1;
+  train.report = false;
+  train.checkpoint_seconds = 1e9;
+  double first_cpu = -1;
+  double first_pairs = 0;
+  double last_cpu = 0;
+  double last_pairs = 0;
+  const auto progress = [&](const TrainProgress& state) {
+    if (state.recall >= 0) return;  // validation is in the time by then
+    last_cpu = ProcessCpuSeconds();
+    last_pairs = state.fraction;
+    if (first_cpu >= 0) return;
+    first_cpu = last_cpu;
+    first_pairs = last_pairs;
+  };
+  FRESHET_ASSIGN(const TrainReport report, Train(train, progress));
+  const double pairs = (last_pairs - first_pairs) * static_cast<double>(report.train_pairs);
+  return pairs / std::max(last_cpu - first_cpu, 1e-9);
+}
+
 }  // namespace
 
 Result<Report> RunEncodeBench(const EncodeBenchOptions& given) {
@@ -117,6 +208,7 @@ Result<Report> RunEncodeBench(const EncodeBenchOptions& given) {
     options.rounds = 1;
   }
   const Directory directory(options.directory);
+  options.directory = directory.path;
   WriteEvents(options, directory.path);
   std::vector<Towers> all;
   for (const char* pooling : kPoolings) {
@@ -125,13 +217,24 @@ Result<Report> RunEncodeBench(const EncodeBenchOptions& given) {
   }
   std::mt19937_64 random(options.seed);
   std::vector<double> rates[std::size(kItemBatches)];
+  std::vector<double> stages[std::size(kItemBatches)];
+  std::vector<double> raws[std::size(kItemBatches)];
   for (std::size_t round = 0; round < options.rounds; ++round) {
     for (Towers& towers : all) FRESHET_TRY(QueryRound(options, &random, &towers));
     for (std::size_t i = 0; i < std::size(kItemBatches); ++i) {
       FRESHET_ASSIGN(const double rate, ItemRate(options, kItemBatches[i], all[0].items.get()));
       rates[i].push_back(rate);
+      FRESHET_ASSIGN(const double stage, StageRate(options, kItemBatches[i], all[0].items.get()));
+      stages[i].push_back(stage);
+      raws[i].push_back(RawRate(options, kItemBatches[i], all[0]));
     }
   }
+  FRESHET_ASSIGN(const double trained, TrainingRate(options, directory.path, options.quick));
+  PeerTrainingShape peer;
+  peer.dim = options.dim;
+  peer.batch = kTrainBatch;
+  if (options.quick) peer.items = 10'000;
+  const double dense = PeerTorchPairRate(peer, options.quick ? 3 : 10);
   Report report;
   report.benchmark = "encode";
   for (const Towers& towers : all) {
@@ -149,8 +252,29 @@ Result<Report> RunEncodeBench(const EncodeBenchOptions& given) {
     row.name = "item tower, one thread";
     row.params = {{"batch", StrCat(kItemBatches[i])}, {"dim", StrCat(options.dim)}};
     row.metrics = {{"items_per_cpu_second", Median(rates[i])}};
-    if (kItemBatches[i] == 256) report.goals.push_back({"items_per_cpu_second at 256", 150'000, Median(rates[i])});
+    Row& stage = report.rows.emplace_back();
+    stage.name = "encode stage, events to vectors";
+    stage.params = report.rows[report.rows.size() - 2].params;
+    stage.metrics = {{"items_per_cpu_second", Median(stages[i])}};
+    Row& raw = report.rows.emplace_back();
+    raw.name = "LibTorch, ready tensors";
+    raw.is_peer = true;
+    raw.params = stage.params;
+    raw.metrics = {{"items_per_cpu_second", Median(raws[i])}};
+    if (kItemBatches[i] != 256) continue;
+    report.goals.push_back({"items_per_cpu_second at 256", 150'000, Median(rates[i])});
+    report.goals.push_back({"stage / raw loop at 256", 0.9, Median(stages[i]) / Median(raws[i])});
   }
+  const std::string items = StrCat(peer.items);
+  report.rows.push_back({"training, id and content, Adam on touched rows",
+                         false,
+                         {{"batch", StrCat(kTrainBatch)}, {"items", items}},
+                         {{"pairs_per_cpu_second", trained}}});
+  report.rows.push_back({"LibTorch, dense Adam",
+                         true,
+                         {{"batch", StrCat(kTrainBatch)}, {"items", items}},
+                         {{"pairs_per_cpu_second", dense}}});
+  report.goals.push_back({"training pairs_per_cpu_second, twice (two cores)", 60'000, 2 * trained});
   return report;
 }
 
