@@ -20,6 +20,7 @@
 #include "freshet/core/strings.h"
 #include "store_chain.h"
 #include "store_rocks.h"
+#include "store_tables.h"
 
 namespace freshet {
 namespace {
@@ -78,6 +79,10 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families(const StoreOptions& option
   db->write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(options.write_buffer_bytes * 2, cache);
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = cache;
+  // As CheckTableFooters() expects them; a RocksDB to come may write newer ones by default.
+  table.format_version = kTableFormatVersion;
+  table.checksum = rocksdb::kXXH3;
+  static_assert(rocksdb::kXXH3 == kTableChecksum);
   table.cache_index_and_filter_blocks = true;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   // Every item is looked up before it is replaced, most are new: filters answer those without reading a table.
@@ -136,6 +141,7 @@ Status FromRocks(const rocksdb::Status& status, std::string_view what) {
 
 Result<std::shared_ptr<RocksHandle>> RocksHandle::Open(const StoreOptions& options, bool create, bool read_only,
                                                        const std::shared_ptr<rocksdb::Statistics>& statistics) {
+  FRESHET_TRY(CheckTableFooters(options.directory));
   rocksdb::Options db = DatabaseOptions(options, create);
   const auto descriptors = Families(options, &db);
   db.statistics = statistics;
