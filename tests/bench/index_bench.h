@@ -19,11 +19,16 @@ struct IndexBenchOptions {
   std::size_t queries = 500;
   int dim = 128;
   std::size_t rounds = 5;
+  std::size_t build_threads = 1;  // that link
   std::uint64_t seed = 42;
   std::vector<std::size_t> ks = {10, 100, 500};
   bool peer = true;
-  bool curves = true;      // recall beside speed; otherwise only the other parts
-  std::string rerank_dir;  // the re-rank rows lie in a file there
+  bool curves = true;               // recall beside speed; otherwise only the other parts
+  std::string rerank_dir;           // the re-rank rows lie in a file there
+  std::vector<std::size_t> growth;  // sizes of synthetic sets; then nothing else is measured
+  bool kinds = true;                // `mapped`, `flat`, batches
+  bool exclusions = true;
+  std::string directory = "/tmp";  // for the index file
   bool quick = false;
 };
 

@@ -28,4 +28,21 @@ Status MeasureExclusions(const Index& index, const test::VectorSet& queries, con
 Status MeasurePaging(const Index& index, const test::VectorSet& queries, const std::string& directory,
                      const IndexPartOptions& options, Report* report);
 
+// Queries one by one and in batches, with one thread and with two.
+Status MeasureBatches(const Index& index, const std::string& name, const test::VectorSet& queries,
+                      const IndexPartOptions& options, Report* report);
+
+// An index file, mapped: the time to open it, the first query, what each of four processes has of its pages, batches.
+Status MeasureMapped(const std::string& path, const test::VectorSet& queries, const IndexPartOptions& options,
+                     Report* report);
+
+// The exact kind, beside a plain sum over the same bytes.
+Status MeasureFlat(const test::VectorSet& base, Metric metric, const test::VectorSet& queries,
+                   const IndexPartOptions& options, Report* report);
+
+// Synthetic sets of these sizes, each in clusters of 500: what a query costs at one recall, and the line through the
+// logarithms of the sizes.
+Status MeasureGrowth(const std::vector<std::size_t>& sizes, int dim, std::size_t query_count, HnswOptions hnsw,
+                     const IndexPartOptions& options, Report* report);
+
 }  // namespace freshet::bench

@@ -33,11 +33,17 @@ int main(int argc, char** argv) {
   index_app->add_option("--slack", index.slack, "Of our links: 1 keeps the fewest, and those that lead the furthest")
       ->capture_default_str();
   index_app->add_option("--rounds", index.rounds, "Interleaved rounds; medians are reported")->capture_default_str();
+  index_app->add_option("--build-threads", index.build_threads, "Threads that link")->capture_default_str();
   index_app->add_option("--seed", index.seed, "Of the generator")->capture_default_str();
   index_app->add_option("--k", index.ks, "Result counts")->capture_default_str();
   index_app->add_option("--rerank-dir", index.rerank_dir,
                         "Re-rank rows in a file of this directory; also searches with them out of memory");
   index_app->add_flag("!--no-curves", index.curves, "Only build, memory, exclusions and what is out of memory");
+  index_app->add_flag("!--no-kinds", index.kinds, "Neither the mapped nor the flat kind, nor batches");
+  index_app->add_flag("!--no-exclusions", index.exclusions, "No exclusion lists, which need many exact searches");
+  index_app->add_option("--growth", index.growth,
+                        "Only what a query costs over synthetic sets of these sizes, beside their logarithm");
+  index_app->add_option("--dir", index.directory, "Where the index file goes meanwhile")->capture_default_str();
   index_app->add_flag("!--no-peer", index.peer, "Only ours: to compare two builds of it");
 
   bench::ChurnBenchOptions churn;
