@@ -97,7 +97,11 @@ class FiltersTest : public ::testing::Test {
           options.exact = exact;
           const auto hits = index->Search(query, options);
           EXPECT_OK(hits);
-          EXPECT_EQ(hits->size(), truth->size());
+          // Only a count can be promised: what reaches a threshold is found as well as the graph finds anything.
+          if (exact || !given.score_threshold) {
+            EXPECT_EQ(hits->size(), truth->size());
+          }
+          EXPECT_LE(hits->size(), truth->size());
           std::size_t right = 0;
           for (const Hit& hit : *hits) {
             EXPECT_TRUE(given.filter == nullptr || given.filter->Allows(hit.label));
@@ -139,7 +143,7 @@ TEST_F(FiltersTest, ABitmapOfManyAndOfFew) {
 TEST_F(FiltersTest, ListsOfTheBestAndOfAny) {
   SearchOptions options;
   options.k = 20;
-  options.ef = 80;
+  options.ef = 160;
   for (const std::size_t count : {1U, 64U, 300U, 1024U}) {
     ExcludedLabels any;
     std::mt19937_64 random(seed_ + count);
