@@ -6,29 +6,13 @@
 
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
+#include "freshet/ingest/record_codec.h"
 #include "model_manifest.h"
 
 namespace freshet {
 namespace {
 
 constexpr std::size_t kMaxGoldens = 1000;
-
-void WriteFeatures(const Features& features, JsonWriter* out) {
-  out->Key("features").BeginObject();
-  for (const auto& [name, value] : features) {
-    out->Key(name);
-    if (const auto* number = std::get_if<double>(&value)) {
-      out->Double(*number);
-    } else if (const auto* text = std::get_if<std::string>(&value)) {
-      out->String(*text);
-    } else {
-      out->BeginArray();
-      for (const std::string& part : std::get<std::vector<std::string>>(value)) out->String(part);
-      out->EndArray();
-    }
-  }
-  out->EndObject();
-}
 
 void WriteVector(const std::vector<float>& vector, JsonWriter* out) {
   out->Key("vector").BeginArray();
@@ -140,7 +124,7 @@ std::string GoldensToJson(const Goldens& goldens) {
   out.BeginObject().Key("tolerance").Double(goldens.tolerance).Key("items").BeginArray();
   for (const ItemUpdate& item : goldens.items) {
     out.BeginObject().Key("item_id").String(item.item_id);
-    WriteFeatures(item.features, &out);
+    out.Key("features").Raw(FeaturesToJson(item.features));
     WriteVector(item.vector, &out);
     out.EndObject();
   }
@@ -148,7 +132,7 @@ std::string GoldensToJson(const Goldens& goldens) {
   for (std::size_t i = 0; i < goldens.users.size(); ++i) {
     const UserContext& user = goldens.users[i];
     out.BeginObject().Key("user_id").String(user.user_id);
-    WriteFeatures(user.features, &out);
+    out.Key("features").Raw(FeaturesToJson(user.features));
     out.Key("history").BeginArray();
     for (const HistoryEntry& event : user.history) {
       out.BeginObject().Key("item_id").String(event.item_id).Key("event").String(event.event);

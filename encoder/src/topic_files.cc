@@ -8,6 +8,7 @@
 #include "freshet/core/file.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
+#include "freshet/ingest/record_codec.h"
 
 namespace freshet {
 namespace {
@@ -22,23 +23,6 @@ std::string PathOf(const std::string& directory, TopicRole role) {
   return StrCat(directory, "/", name, ".jsonl");
 }
 
-void PutFeatures(const Features& features, JsonWriter* out) {
-  out->Key("features").BeginObject();
-  for (const auto& [name, value] : features) {
-    out->Key(name);
-    if (const auto* number = std::get_if<double>(&value)) {
-      out->Double(*number);
-    } else if (const auto* text = std::get_if<std::string>(&value)) {
-      out->String(*text);
-    } else {
-      out->BeginArray();
-      for (const std::string& part : std::get<std::vector<std::string>>(value)) out->String(part);
-      out->EndArray();
-    }
-  }
-  out->EndObject();
-}
-
 // A line of the default schema. Attributes stay behind: they do not feed the towers.
 std::string LineOf(const Event& event) {
   JsonWriter out;
@@ -49,14 +33,14 @@ std::string LineOf(const Event& event) {
     if (item->deleted) {
       out.Key("deleted").Bool(true);
     } else {
-      PutFeatures(item->features, &out);
+      out.Key("features").Raw(FeaturesToJson(item->features));
     }
   } else if (const auto* user = std::get_if<UserUpdate>(&event.body)) {
     out.Key("user_id").String(user->user_id);
     if (user->forgotten) {
       out.Key("deleted").Bool(true);
     } else {
-      PutFeatures(user->features, &out);
+      out.Key("features").Raw(FeaturesToJson(user->features));
     }
   } else {
     const auto& one = std::get<Interaction>(event.body);

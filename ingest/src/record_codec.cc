@@ -141,6 +141,18 @@ std::uint64_t HashOf(const Attributes& attributes) {
   return std::max<std::uint64_t>(1, Xxh3(out.bytes()));
 }
 
+std::string FeaturesToJson(const Features& features) {
+  JsonWriter json;
+  json.BeginObject();
+  for (const auto& [name, value] : features) {
+    json.Key(name);
+    std::visit(Overloaded{[&](double v) { json.Double(v); }, [&](const std::string& v) { json.String(v); },
+                          [&](const std::vector<std::string>& v) { WriteTexts(v, &json); }},
+               value);
+  }
+  return json.EndObject().Take();
+}
+
 std::string AttributesToJson(const Attributes& attributes) {
   JsonWriter json;
   json.BeginObject();

@@ -93,20 +93,8 @@ std::string ScoreResponseToJson(const ScoreResponse& response) {
 
 std::string UserViewToJson(const UserView& user) {
   JsonWriter out;
-  out.BeginObject().Key("id").String(user.id).Key("features").BeginObject();
-  for (const auto& [name, value] : user.state.features) {
-    out.Key(name);
-    if (const auto* number = std::get_if<double>(&value)) {
-      out.Double(*number);
-    } else if (const auto* text = std::get_if<std::string>(&value)) {
-      out.String(*text);
-    } else {
-      out.BeginArray();
-      for (const std::string& one : std::get<std::vector<std::string>>(value)) out.String(one);
-      out.EndArray();
-    }
-  }
-  out.EndObject().Key("history").BeginArray();
+  out.BeginObject().Key("id").String(user.id).Key("features").Raw(FeaturesToJson(user.state.features));
+  out.Key("history").BeginArray();
   for (const HistoryEntry& entry : user.state.history) {
     out.BeginObject().Key("item_id").String(entry.item_id).Key("event").String(entry.event);
     out.Key("value").Double(entry.value).Key("timestamp").Int(entry.timestamp_ms).EndObject();

@@ -37,6 +37,17 @@ void AddUser(const std::vector<std::int64_t>& history, TowerInput* input) {
   ++input->rows;
 }
 
+// Another item of the batch, which is the target of its next pair.
+void AddItem(std::int64_t item, TrainingBatch* batch) {
+  batch->items.offsets.push_back(static_cast<std::int64_t>(batch->items.indices.size()));
+  batch->items.indices.push_back(item);
+  ++batch->items.rows;
+  batch->numbers.push_back(item);
+  batch->log_q.push_back(0);
+  batch->targets.push_back(static_cast<std::int64_t>(batch->targets.size()));
+  batch->weights.push_back(1);
+}
+
 double Apart(const std::vector<float>& a, const std::vector<float>& b) {
   EXPECT_EQ(a.size(), b.size());
   double apart = 0;
@@ -101,15 +112,7 @@ TEST_P(SequenceTowerTest, TrainsOnlyTheRowsThatItRead) {
   AddUser({5, 6}, &users);
   AddUser({}, &users);
   TrainingBatch batch;
-  for (const std::int64_t item : {2, 3}) {
-    batch.items.offsets.push_back(static_cast<std::int64_t>(batch.items.indices.size()));
-    batch.items.indices.push_back(item);
-    ++batch.items.rows;
-    batch.numbers.push_back(item);
-    batch.log_q.push_back(0);
-    batch.targets.push_back(static_cast<std::int64_t>(batch.targets.size()));
-    batch.weights.push_back(1);
-  }
+  for (const std::int64_t item : {2, 3}) AddItem(item, &batch);
   ASSERT_OK(trainer_->Step(users, batch, 0.01));
   const std::vector<float> after = table();
   const std::size_t width = 8;
@@ -171,13 +174,7 @@ double StepOnce(TorchTrainer* trainer) {
   TrainingBatch batch;
   for (const std::int64_t item : {2, 3}) {
     AddUser({item + 5}, &users);
-    batch.items.offsets.push_back(static_cast<std::int64_t>(batch.items.indices.size()));
-    batch.items.indices.push_back(item);
-    ++batch.items.rows;
-    batch.numbers.push_back(item);
-    batch.log_q.push_back(0);
-    batch.targets.push_back(static_cast<std::int64_t>(batch.targets.size()));
-    batch.weights.push_back(1);
+    AddItem(item, &batch);
   }
   const Result<double> loss = trainer->Step(users, batch, 0.01);
   EXPECT_OK(loss);

@@ -23,6 +23,7 @@ void PutAttributes(const Attributes& attributes, ByteWriter* out);
 [[nodiscard]] std::uint64_t HashOf(const Attributes& attributes);
 
 // As JSON members: {"title": "x", ...}.
+[[nodiscard]] std::string FeaturesToJson(const Features& features);
 [[nodiscard]] std::string AttributesToJson(const Attributes& attributes);
 
 }  // namespace freshet
