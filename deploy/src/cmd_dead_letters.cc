@@ -45,12 +45,13 @@ Status ForEachLetter(const Config& config, const std::string& topic,
   options.kafka = config.kafka;
   options.topics = {topic};
   options.assign_all = true;
+  options.ask_ends = true;
   FRESHET_ASSIGN(const std::unique_ptr<RecordSource> source,
                  OpenKafkaConsumer(
                      options, [](const auto&) { return StoredPositions(); }, &clock, kConnectTimeout));
   const std::int64_t begun_ms = clock.WallMs();
   std::int64_t heard_ms = begun_ms;
-  // What is at its end is as of now.
+  // All that had been acknowledged when this began.
   while (source->AsOfMs() < begun_ms || source->LagRecords() > 0) {
     FRESHET_ASSIGN(const PollResult polled, source->Poll(kPollWait));
     if (polled.kind == PollResult::Kind::kRecord) {

@@ -142,6 +142,7 @@ ConsumerOptions EngineImpl::Consumer() const {
   consumer.assign_all = config_.assign_all;
   consumer.assign = config_.assign;
   consumer.reread_lost = true;
+  consumer.ask_ends = true;
   consumer.session_timeout_ms = config_.session_timeout_ms;
   return consumer;
 }

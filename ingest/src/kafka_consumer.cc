@@ -1,7 +1,6 @@
 #include "kafka_consumer.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
@@ -23,8 +22,7 @@ constexpr std::int64_t kCommitEveryUs = 1'000'000;  // offsets for lag dashboard
 constexpr int kLookEveryRecords = 64;
 constexpr std::size_t kWorthAsking = 1'000;  // messages: less is gone before an answer is there
 constexpr int kAskTimeoutMs = 2;
-constexpr std::int64_t kInFlightMs =
-    50;  // a record is here so long after it was acknowledged: the broker answers at once
+constexpr std::int64_t kEndsEveryUs = 10'000;  // at most so often
 
 }  // namespace
 
@@ -37,6 +35,7 @@ Status Consumer::Open(milliseconds timeout) {
   FRESHET_ASSIGN(const std::vector<TopicPartition> partitions, AwaitTopics(timeout));
   FRESHET_TRY(ToStatus(rd_kafka_poll_set_consumer(rk_), "consumer queue"));
   queue_.reset(rd_kafka_queue_get_consumer(rk_));
+  if (options_.ask_ends) ends_ = std::make_unique<EndsAsker>(rk_, clock_);
 
   if (options_.reread_lost) {
     readings_.SetTombstoneRetention(TombstoneRetentionMs(options_.kafka, options_.topics, timeout));
@@ -91,6 +90,7 @@ Result<std::vector<TopicPartition>> Consumer::AwaitTopics(milliseconds timeout) 
 Consumer::~Consumer() {
   if (rk_ == nullptr) return;
   closing_ = true;
+  ends_.reset();
   message_.reset();
   early_.clear();
   // As rd_kafka_consumer_close(), which may hang in this version, but with a deadline.
@@ -135,7 +135,6 @@ void Consumer::SetAway(bool away, std::string_view reason) {
   if (away == away_) return;
   away_ = away;
   if (away) {
-    away_since_ms_ = clock_->WallMs();
     next_probe_us_ = clock_->MonotonicUs() + kProbeEveryUs;
     LogWarning("kafka", "no broker can be reached; waiting", {{"reason", std::string(reason)}});
   } else {
@@ -167,8 +166,8 @@ Result<PollResult> Consumer::Poll(milliseconds timeout) {
       early_.pop_front();
     } else if (changes_.empty()) {
       message_.reset(rd_kafka_consumer_poll(rk_, static_cast<int>(timeout.count())));
-      if (message_ == nullptr) NothingIsQueued();
     }
+    FollowEnds();
     undelivered_ = message_ != nullptr;
     TellLoss();
   }
@@ -195,13 +194,12 @@ Status Consumer::KeepAlive() {
 }
 
 std::vector<PartitionProgress> Consumer::Positions() const {
-  const std::int64_t now = away_ ? away_since_ms_ : clock_->WallMs();
   std::vector<PartitionProgress> positions;
   for (const auto& [partition, reading] : readings_.all()) {
     PartitionProgress& position = positions.emplace_back();
     position.partition = partition;
     position.next_offset = reading.next_offset;
-    position.complete_ms = reading.at_end ? now : reading.complete_ms;
+    position.complete_ms = std::max(reading.complete_ms, reading.AsOf());
   }
   return positions;
 }
@@ -246,7 +244,6 @@ void Consumer::AskForMore() {
   if (--until_look_ > 0 || queue_ == nullptr) return;
   until_look_ = kLookEveryRecords;
   const std::size_t queued = rd_kafka_queue_length(queue_.get());
-  if (queued == 0) NothingIsQueued();
   fullest_ = std::max(fullest_, queued);
   if (fullest_ < kWorthAsking || queued > fullest_ / 2) return;
   fullest_ = queued;
@@ -307,23 +304,15 @@ Result<PollResult> Consumer::HandleLost(const TopicPartition& partition, std::in
   return PollResult{};
 }
 
-// All that was fetched has been returned. Right after a pause that says nothing: nothing was fetched during it.
-void Consumer::NothingIsQueued() {
-  if (clock_->MonotonicUs() >= fetching_since_us_ + kInFlightMs * 1000) all_returned_ms_ = clock_->WallMs();
-}
-
-std::int64_t Consumer::AsOfMs() const {
-  if (readings_.all().empty()) return 0;
-  const std::int64_t now = away_ ? away_since_ms_ : clock_->WallMs();
-  // Not now: a caller that was held up has not seen what came meanwhile, though it was at the end before.
-  const std::int64_t at_end = std::min(now, all_returned_ms_) - kInFlightMs;
-  std::int64_t as_of = std::numeric_limits<std::int64_t>::max();
-  for (const auto& [partition, reading] : readings_.all()) {
-    if (!reading.answered) return 0;
-    const std::int64_t last = reading.last_timestamp_ms;
-    as_of = std::min(as_of, reading.at_end ? std::max(at_end, std::min(last, now)) : last);
-  }
-  return std::max<std::int64_t>(as_of, 0);
+// Where the partitions end is asked again and again, so that `as_of` moves on.
+void Consumer::FollowEnds() {
+  if (ends_ == nullptr || clock_->MonotonicUs() < next_ends_us_) return;
+  next_ends_us_ = clock_->MonotonicUs() + kEndsEveryUs;
+  if (const std::optional<Ends> ends = ends_->Take()) readings_.OnEnds(*ends);
+  if (away_) return;
+  std::vector<TopicPartition> partitions;
+  for (const auto& [partition, reading] : readings_.all()) partitions.push_back(partition);
+  ends_->Ask(std::move(partitions));
 }
 
 std::int64_t Consumer::LagRecords() const {

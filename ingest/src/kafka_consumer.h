@@ -5,8 +5,8 @@
 #pragma once
 
 #include <deque>
-#include <limits>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -14,6 +14,7 @@
 
 #include "freshet/ingest/kafka.h"
 #include "kafka_common.h"
+#include "kafka_ends.h"
 #include "kafka_readings.h"
 
 namespace freshet::kafka {
@@ -31,7 +32,7 @@ class Consumer final : public RecordSource {
   Result<PollResult> Poll(std::chrono::milliseconds timeout) override;
   Status KeepAlive() override;
   [[nodiscard]] std::vector<PartitionProgress> Positions() const override;
-  std::int64_t AsOfMs() const override;
+  std::int64_t AsOfMs() const override { return readings_.AsOfMs(); }
   std::int64_t LagRecords() const override;
   void ReportStored(const std::vector<PartitionProgress>& progress) override;
 
@@ -53,7 +54,7 @@ class Consumer final : public RecordSource {
   bool BrokerAnswers();
   void CommitForDashboards();
   void AskForMore();
-  void NothingIsQueued();
+  void FollowEnds();
 
   static void OnRebalance(rd_kafka_t* rk, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t* partitions,
                           void* self);
@@ -73,14 +74,13 @@ class Consumer final : public RecordSource {
   std::vector<TopicPartition> revoked_;  // while the group is being arranged anew
   std::int64_t revoked_since_us_ = 0;
   std::int64_t next_look_us_ = 0;
-  MessagePtr message_;              // what the last record's views point into
-  bool undelivered_ = false;        // message_ came behind ownership changes
-  Status failed_;                   // permanent
-  bool away_ = false;               // no broker can be reached ...
-  std::int64_t away_since_ms_ = 0;  // ... since then (wall)
+  MessagePtr message_;        // what the last record's views point into
+  bool undelivered_ = false;  // message_ came behind ownership changes
+  Status failed_;             // permanent
+  bool away_ = false;         // no broker can be reached
   std::int64_t next_probe_us_ = 0;
-  std::int64_t all_returned_ms_ = 0;  // when nothing that had been fetched was left to return (wall)
-  std::int64_t fetching_since_us_ = std::numeric_limits<std::int64_t>::min() / 2;  // since the last pause
+  std::unique_ptr<EndsAsker> ends_;  // null: nobody wants to know
+  std::int64_t next_ends_us_ = 0;
   std::int64_t next_commit_us_ = 0;
   QueuePtr queue_;           // of what was fetched and not yet polled
   std::size_t fullest_ = 0;  // messages in it at most, since more was asked for

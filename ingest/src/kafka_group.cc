@@ -36,7 +36,6 @@ Status Consumer::Pause(bool paused) {
     (void)rd_kafka_topic_partition_list_add(list.get(), partition.topic.c_str(), partition.partition);
   }
   paused_ = paused;
-  if (!paused) fetching_since_us_ = clock_->MonotonicUs();
   if (list->cnt == 0) return Status::Ok();
   return ToStatus(paused ? rd_kafka_pause_partitions(rk_, list.get()) : rd_kafka_resume_partitions(rk_, list.get()),
                   "pausing");

@@ -1,6 +1,7 @@
 #include "kafka_readings.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "freshet/core/bytes.h"
 #include "freshet/core/checksum.h"
@@ -92,7 +93,6 @@ Readings::Verdict Readings::OnRecord(const RawRecord& record, std::deque<PollRes
   }
   // Where the record before it was compacted away there is nothing to compare.
   reading.expected.reset();
-  if (reading.at_end) reading.complete_ms = clock_->WallMs();
   reading.next_offset = record.offset + 1;
   reading.last_timestamp_ms = record.timestamp_ms;
   if (reread_) reading.fingerprint = Fingerprint(record);
@@ -108,7 +108,7 @@ Readings::Verdict Readings::OnEnd(const TopicPartition& partition, std::int64_t 
   Reading& reading = found->second;
   if (Compare(&reading)) return Verdict::kRestart;
   if (reread_ && !reading.rereading && !reading.at_end && reading.next_offset > 0 &&
-      TombstonesMayBeGone(partition.topic, reading.complete_ms)) {
+      TombstonesMayBeGone(partition.topic, std::max(reading.complete_ms, reading.AsOf()))) {
     Reread(partition, &reading, "tombstones",
            StrCat("reading it took longer than the topic's delete.retention.ms (", tombstones_ms_.at(partition.topic),
                   "): deletes may have been compacted away meanwhile"),
@@ -119,6 +119,8 @@ Readings::Verdict Readings::OnEnd(const TopicPartition& partition, std::int64_t 
   reading.at_end = true;
   reading.next_offset = std::max(reading.next_offset, offset);
   reading.complete_ms = clock_->WallMs();
+  // An end beyond this one will not be reached: the log was cut. Or this one is older, and it is asked for again.
+  if (reading.end > reading.next_offset) reading.end = -1;
   if (reading.rereading) {
     reading.rereading = false;
     rereading_.erase(partition);
@@ -153,9 +155,41 @@ bool Readings::OnLost(const TopicPartition& partition, std::int64_t low, std::in
   return true;
 }
 
+std::int64_t Reading::AsOf() const {
+  // Until a doubt about the log is settled its offsets say nothing.
+  if (end < 0 || !answered || doubted || expected) return as_of_ms;
+  std::int64_t known_ms = 0;
+  if (next_offset >= end) {
+    known_ms = asked_ms - 1;
+  } else if (last_timestamp_ms <= asked_ms) {
+    known_ms = last_timestamp_ms - 1;
+  }
+  return std::max(as_of_ms, known_ms);
+}
+
+void Readings::OnEnds(const Ends& ends) {
+  for (const auto& [partition, end] : ends.offsets) {
+    const auto found = all_.find(partition);
+    if (found == all_.end()) continue;
+    Reading& reading = found->second;
+    reading.as_of_ms = reading.AsOf();
+    if (reading.next_offset < reading.end) continue;
+    reading.end = end;
+    reading.asked_ms = ends.asked_ms;
+  }
+}
+
+std::int64_t Readings::AsOfMs() const {
+  if (all_.empty()) return 0;
+  std::int64_t oldest = std::numeric_limits<std::int64_t>::max();
+  for (const auto& [partition, reading] : all_) oldest = std::min(oldest, reading.AsOf());
+  return oldest;
+}
+
 void Readings::Doubt(const std::string& topic) {
   for (auto& [partition, reading] : all_) {
     if (reread_ && partition.topic == topic && reading.next_offset > 0 && reading.fingerprint != 0) {
+      reading.as_of_ms = reading.AsOf();  // so far it was that log
       reading.doubted = true;
     }
   }

@@ -31,6 +31,20 @@ struct Reading {
   bool rereading = false;                 // until the end is reached
   bool answered = false;                  // a record or the end came
   bool at_end = false;
+  std::int64_t end = -1;      // where the broker said that it ends, not settled yet; -1: nothing was asked
+  std::int64_t asked_ms = 0;  // when it was asked for that
+  std::int64_t as_of_ms = 0;  // what was settled before: see AsOf()
+
+  // Log time up to which every record has been returned; 0: unknown. Whoever has come to the end that was asked for has
+  // all that was acknowledged before the millisecond of asking. On the way there a record's own time tells as much of
+  // the records before it; not where it is later than the asking, though the record was there: that clock is wrong.
+  [[nodiscard]] std::int64_t AsOf() const;
+};
+
+// An answer of the broker: the next offset of each partition, at a moment between asked_ms and the answer's arrival.
+struct Ends {
+  std::int64_t asked_ms = 0;  // wall
+  std::map<TopicPartition, std::int64_t> offsets;
 };
 
 class Readings {
@@ -60,6 +74,10 @@ class Readings {
   Verdict OnEnd(const TopicPartition& partition, std::int64_t offset, std::deque<PollResult>* changes);
   // The broker does not have the offset that was asked for. `low`, `high`: what it has; -1: not known. False: give up.
   bool OnLost(const TopicPartition& partition, std::int64_t low, std::int64_t high, std::deque<PollResult>* changes);
+  // A partition that is still on its way to an end that was asked for earlier keeps that one.
+  void OnEnds(const Ends& ends);
+  // The oldest of the partitions' AsOf(); 0: of one of them it is unknown, or there is none.
+  [[nodiscard]] std::int64_t AsOfMs() const;
   // The broker says that it does not know the topic: it may be another one when it comes back.
   void Doubt(const std::string& topic);
 

@@ -40,6 +40,8 @@ struct ConsumerOptions {
   // A partition whose stored offset is no position in its log any more is read again from its beginning (kReread).
   // Without it such a partition ends the stream.
   bool reread_lost = false;
+  // Asks the broker again and again where the partitions end: AsOfMs() rests on it, and is 0 without.
+  bool ask_ends = false;
   int session_timeout_ms = 10'000;
   std::size_t queued_max_kbytes = 16'384;  // prefetch bound per partition
 };

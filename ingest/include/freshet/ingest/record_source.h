@@ -67,9 +67,9 @@ class RecordSource {
   virtual Status KeepAlive() { return Status::Ok(); }
   // Of every owned partition: `partition`, `complete_ms`, and `next_offset` (-1: unknown).
   [[nodiscard]] virtual std::vector<PartitionProgress> Positions() const { return {}; }
-  // Log time up to which every record of every owned partition has been returned by Poll(): for partitions at their end
-  // the last time at which Poll() found nothing more, less the moment that an acknowledged record may need to get here;
-  // else the time of the last record returned. 0: nothing is owned yet, or a partition has not answered so far.
+  // Log time up to which every record of every owned partition has been returned by Poll(): all that was acknowledged
+  // up to that millisecond, by this machine's clock; of a partition that is behind, all up to the time of the last
+  // record returned, by its producer's. 0: nothing is owned yet, or of a partition it is not known so far.
   [[nodiscard]] virtual std::int64_t AsOfMs() const = 0;
   // Records between what was polled and the ends of the owned partitions, as last reported by the broker.
   [[nodiscard]] virtual std::int64_t LagRecords() const = 0;

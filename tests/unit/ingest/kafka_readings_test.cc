@@ -1,0 +1,120 @@
+// What is known of how far partitions were read, without a broker.
+#include "kafka_readings.h"
+
+#include <gtest/gtest.h>
+
+#include "freshet_test/test_support.h"
+
+namespace freshet::kafka {
+namespace {
+
+class ReadingsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    readings_.Assign({kFirst, kSecond}, &changes_);
+    End(kFirst, 0);
+    End(kSecond, 0);
+  }
+
+  void Record(const TopicPartition& partition, std::int64_t offset, std::int64_t timestamp_ms) {
+    RawRecord record;
+    record.topic = partition.topic;
+    record.partition = partition.partition;
+    record.offset = offset;
+    record.timestamp_ms = timestamp_ms;
+    record.key = "k";
+    EXPECT_EQ(readings_.OnRecord(record, &changes_), Readings::Verdict::kReturn);
+  }
+  void End(const TopicPartition& partition, std::int64_t offset) {
+    EXPECT_EQ(readings_.OnEnd(partition, offset, &changes_), Readings::Verdict::kDrop);
+  }
+  void Asked(std::int64_t at_ms, std::int64_t first, std::int64_t second) {
+    readings_.OnEnds({at_ms, {{kFirst, first}, {kSecond, second}}});
+  }
+
+  const TopicPartition kFirst{"items", 0};
+  const TopicPartition kSecond{"items", 1};
+  ManualClock clock_{1'700'000'000'000};
+  Readings readings_{[](const std::vector<TopicPartition>&) { return StoredPositions(); }, true, &clock_};
+  std::deque<PollResult> changes_;
+};
+
+TEST_F(ReadingsTest, NothingIsKnownUntilTheBrokerSaysWhereTheLogEnds) {
+  Record(kFirst, 0, 10);
+  EXPECT_EQ(readings_.AsOfMs(), 0);
+  Asked(1000, 1, 0);
+  EXPECT_EQ(readings_.AsOfMs(), 999) << "what was acknowledged in the very millisecond may have come later";
+}
+
+TEST_F(ReadingsTest, TheEndOfALateDeliveryIsNotTheEndThatWasAskedFor) {
+  Asked(1000, 0, 0);
+  EXPECT_EQ(readings_.AsOfMs(), 999);
+  // Three were acknowledged, none was delivered yet: the partition was at its end, and is not.
+  Asked(2000, 0, 3);
+  EXPECT_EQ(readings_.AsOfMs(), 999);
+  Record(kSecond, 0, 1500);
+  EXPECT_EQ(readings_.AsOfMs(), 1499) << "the records before it are of its time or earlier";
+  Record(kSecond, 1, 1400);
+  Record(kSecond, 2, 2500);
+  EXPECT_EQ(readings_.AsOfMs(), 1999);
+}
+
+TEST_F(ReadingsTest, AnEndThatWasNotReachedYetStaysTheOneToReach) {
+  Asked(1000, 2, 0);
+  Asked(2000, 9, 0);  // nothing of the first was known: that is 2
+  Record(kFirst, 0, 50);
+  EXPECT_EQ(readings_.AsOfMs(), 49);
+  Record(kFirst, 1, 60);
+  EXPECT_EQ(readings_.AsOfMs(), 999);
+  Asked(3000, 9, 0);
+  EXPECT_EQ(readings_.AsOfMs(), 999);
+  for (std::int64_t offset = 2; offset < 9; ++offset) Record(kFirst, offset, 70);
+  EXPECT_EQ(readings_.AsOfMs(), 2999);
+}
+
+TEST_F(ReadingsTest, ARecordFromTheFutureClaimsNothing) {
+  Asked(1000, 3, 0);
+  Record(kFirst, 0, 1'000'000);
+  EXPECT_EQ(readings_.AsOfMs(), 0);
+  Record(kFirst, 1, 500);
+  EXPECT_EQ(readings_.AsOfMs(), 499);
+}
+
+TEST_F(ReadingsTest, GapsAtTheEndAreReadByItsOffset) {
+  Asked(1000, 5, 0);
+  Record(kFirst, 0, 10);
+  EXPECT_EQ(readings_.AsOfMs(), 9);
+  End(kFirst, 5);  // markers of transactions
+  EXPECT_EQ(readings_.AsOfMs(), 999);
+}
+
+TEST_F(ReadingsTest, AnEndThatWillNotBeReachedIsAskedForAgain) {
+  Asked(1000, 0, 0);
+  Asked(2000, 7, 0);
+  End(kFirst, 0);  // cut since, by a leader that did not have them
+  EXPECT_EQ(readings_.AsOfMs(), 999);
+  Asked(3000, 0, 0);
+  EXPECT_EQ(readings_.AsOfMs(), 2999);
+}
+
+TEST_F(ReadingsTest, ADoubtedLogClaimsNothingNew) {
+  Record(kFirst, 0, 10);
+  Asked(1000, 1, 0);
+  readings_.Doubt("items");
+  Asked(2000, 1, 0);
+  EXPECT_EQ(readings_.AsOfMs(), 999);
+}
+
+TEST_F(ReadingsTest, TimeOnlyGoesOn) {
+  Record(kFirst, 0, 900);
+  Asked(1000, 2, 0);
+  EXPECT_EQ(readings_.AsOfMs(), 899);
+  Asked(1100, 5, 0);
+  Record(kFirst, 1, 5);
+  Asked(1200, 5, 0);
+  Record(kFirst, 2, 5);
+  EXPECT_EQ(readings_.AsOfMs(), 999);
+}
+
+}  // namespace
+}  // namespace freshet::kafka
