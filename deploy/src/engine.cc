@@ -98,18 +98,9 @@ SnapshotContext EngineImpl::Context() const {
   if (!config_.changelog) return context;
   context.vectors_topic = config_.publisher.vectors_topic;
   context.user_events_topic = config_.publisher.user_events_topic;
-  context.changelog_ends = [this]() -> Result<std::vector<PartitionProgress>> {
-    FRESHET_ASSIGN(
-        const auto marks,
-        QueryWatermarks(config_.kafka, {config_.publisher.vectors_topic, config_.publisher.user_events_topic},
-                        kConnectTimeout));
-    std::vector<PartitionProgress> ends;
-    for (const auto& [partition, mark] : marks) {
-      PartitionProgress& end = ends.emplace_back();
-      end.partition = partition;
-      end.next_offset = mark.high;
-    }
-    return ends;
+  context.changelog_ends = [this] {
+    return ReadEnds(config_.kafka, {config_.publisher.vectors_topic, config_.publisher.user_events_topic},
+                    &node_->clock, kConnectTimeout);
   };
   return context;
 }

@@ -48,7 +48,8 @@ Status LoadModel(const Config& config, ApplierOptions::Role role, Node* node, St
 }  // namespace
 
 Status Node::OpenStore(const Config& config, ApplierOptions::Role role, const StoreOptions& options,
-                       const std::function<Status()>& log_is_complete, const std::function<void(double)>& progress) {
+                       const std::function<Status()>& log_is_complete, const std::function<void(double)>& progress,
+                       bool from_log) {
   HnswOptions index = config.index;
   index.dim = options.dim;
   index.metric = options.metric;
@@ -61,7 +62,8 @@ Status Node::OpenStore(const Config& config, ApplierOptions::Role role, const St
   const bool follower = role == ApplierOptions::Role::kFollower;
   for (bool damaged = false;; damaged = true) {
     FRESHET_ASSIGN(OpenedStore opened,
-                   OpenOrRestore(options, repository.get(), follower, damaged, log_is_complete, progress));
+                   OpenOrRestore(options, from_log ? nullptr : repository.get(), follower, damaged, log_is_complete,
+                                 progress));
     store = std::move(opened.store);
     if (opened.restored) restored = opened.restored->manifest.id;
     applier = std::make_unique<Applier>(apply, options, store.get(), &clock, &metrics);
@@ -81,14 +83,14 @@ Status Node::OpenStore(const Config& config, ApplierOptions::Role role, const St
 
 Result<std::unique_ptr<Node>> Node::Open(const Config& config, ApplierOptions::Role role,
                                          const std::function<Status()>& log_is_complete,
-                                         const std::function<void(double)>& rebuild_progress) {
+                                         const std::function<void(double)>& rebuild_progress, bool from_log) {
   auto node = std::make_unique<Node>();
   StoreOptions store = config.store;
   FRESHET_TRY(LoadModel(config, role, node.get(), &store));
   store.directory = config.data_dir;
   if (!config.snapshots.directory.empty()) node->repository = OpenLocalRepository(config.snapshots.directory);
   const std::int64_t begin_us = node->clock.MonotonicUs();
-  FRESHET_TRY(node->OpenStore(config, role, store, log_is_complete, rebuild_progress));
+  FRESHET_TRY(node->OpenStore(config, role, store, log_is_complete, rebuild_progress, from_log));
   node->open_seconds = static_cast<double>(node->clock.MonotonicUs() - begin_us) * 1e-6;
   node->metrics.GetGauge("freshet_open_seconds", "Time from opening the store to being able to answer, at start")
       .Set(node->open_seconds);

@@ -48,10 +48,10 @@ struct Node {
   double open_seconds = 0;
 
   // Loads the model, opens the store (restores it where it has to be), makes index and catalog equal to it. See
-  // OpenOrRestore() for `log_is_complete`.
+  // OpenOrRestore() for `log_is_complete`. `from_log`: an empty directory is not restored.
   static Result<std::unique_ptr<Node>> Open(const Config& config, ApplierOptions::Role role,
                                             const std::function<Status()>& log_is_complete,
-                                            const std::function<void(double)>& rebuild_progress);
+                                            const std::function<void(double)>& rebuild_progress, bool from_log = false);
 
   // Starts HTTP where configured: the door, and the one for administration. `status` tells of a stage that has stopped, `stopping` of an end under way: both are
   // reasons not to be ready.
@@ -67,7 +67,8 @@ struct Node {
 
  private:
   Status OpenStore(const Config& config, ApplierOptions::Role role, const StoreOptions& options,
-                   const std::function<Status()>& log_is_complete, const std::function<void(double)>& progress);
+                   const std::function<Status()>& log_is_complete, const std::function<void(double)>& progress,
+                   bool from_log);
 
   std::thread auditor_;
   std::mutex audit_mu_;

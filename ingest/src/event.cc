@@ -19,4 +19,17 @@ const AttributeValue* FindAttribute(const Attributes& attributes, std::string_vi
   return Find(attributes, name);
 }
 
+void AddPositions(std::vector<PartitionProgress> positions, std::vector<PartitionProgress>* progress) {
+  for (PartitionProgress& position : positions) {
+    const auto same = [&](const PartitionProgress& p) { return p.partition == position.partition; };
+    const auto touched = std::find_if(progress->begin(), progress->end(), same);
+    if (touched != progress->end()) {
+      touched->complete_ms = position.complete_ms;
+    } else {
+      position.next_offset = 0;
+      progress->push_back(std::move(position));
+    }
+  }
+}
+
 }  // namespace freshet

@@ -193,6 +193,45 @@ Result<std::map<TopicPartition, Watermarks>> QueryWatermarks(const KafkaOptions&
   return all;
 }
 
+Result<std::vector<PartitionProgress>> ReadEnds(const KafkaOptions& options, const std::vector<std::string>& topics,
+                                                const Clock* clock, milliseconds timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  FRESHET_ASSIGN(const auto marks, QueryWatermarks(options, topics, timeout));
+  std::map<TopicPartition, PartitionProgress> ends;
+  StoredPositions last;
+  for (const auto& [partition, mark] : marks) {
+    ends[partition].partition = last[partition].partition = partition;
+    ends[partition].next_offset = mark.high;
+    last[partition].next_offset = std::max<std::int64_t>(mark.high - 1, 0);
+  }
+  ConsumerOptions consumer;
+  consumer.kafka = options;
+  consumer.topics = topics;
+  consumer.assign_all = true;
+  FRESHET_ASSIGN(const std::unique_ptr<RecordSource> source,
+                 OpenKafkaConsumer(
+                     consumer, [&](const auto&) { return last; }, clock, timeout));
+  const auto all_read = [&] {
+    const auto positions = source->Positions();
+    return std::all_of(positions.begin(), positions.end(), [&](const PartitionProgress& position) {
+      const auto end = ends.find(position.partition);
+      return end == ends.end() || position.next_offset >= end->second.next_offset;
+    });
+  };
+  while (!all_read()) {
+    if (std::chrono::steady_clock::now() >= deadline) return DeadlineExceeded("reading the ends of the changelog");
+    FRESHET_ASSIGN(const PollResult polled, source->Poll(milliseconds(20)));
+    if (polled.kind != PollResult::Kind::kRecord) continue;
+    const RawRecord& record = polled.record;
+    const auto end = ends.find({std::string(record.topic), record.partition});
+    if (end != ends.end() && record.offset == end->second.next_offset - 1)
+      end->second.fingerprint = Fingerprint(record);
+  }
+  std::vector<PartitionProgress> all;
+  for (auto& [partition, end] : ends) all.push_back(std::move(end));
+  return all;
+}
+
 std::map<std::string, std::int64_t> TombstoneRetentionMs(const KafkaOptions& options,
                                                          const std::vector<std::string>& topics, milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;

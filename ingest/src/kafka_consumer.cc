@@ -37,7 +37,7 @@ Status Consumer::Open(milliseconds timeout) {
   queue_.reset(rd_kafka_queue_get_consumer(rk_));
   if (options_.ask_ends) ends_ = std::make_unique<EndsAsker>(rk_, clock_);
 
-  if (options_.reread_lost) {
+  if (options_.reread_lost || options_.ask_ends) {
     readings_.SetTombstoneRetention(TombstoneRetentionMs(options_.kafka, options_.topics, timeout));
   }
   char refresh_ms[32] = "";
@@ -265,7 +265,7 @@ Result<PollResult> Consumer::HandleError(const rd_kafka_message_t& message) {
       return After(readings_.OnEnd(partition, message.offset, &changes_), PollResult{});
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
     case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
-      return HandleLost(partition, message.offset);
+      return HandleLost(partition);
     case RD_KAFKA_RESP_ERR__FATAL:
       return Fail(FailedPrecondition(StrCat("Kafka ended this consumer: ", rd_kafka_message_errstr(&message))));
     case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
@@ -287,21 +287,15 @@ Result<PollResult> Consumer::HandleError(const rd_kafka_message_t& message) {
   return PollResult{};
 }
 
-Result<PollResult> Consumer::HandleLost(const TopicPartition& partition, std::int64_t offset) {
-  const Reading* reading = readings_.Find(partition);
-  if (reading == nullptr) return PollResult{};
-  if (reading->next_offset >= 0) offset = reading->next_offset;
+Result<PollResult> Consumer::HandleLost(const TopicPartition& partition) {
+  if (readings_.Find(partition) == nullptr) return PollResult{};
   std::int64_t low = -1;
   std::int64_t high = -1;
   const rd_kafka_resp_err_t asked =
       rd_kafka_query_watermark_offsets(rk_, partition.topic.c_str(), partition.partition, &low, &high, kQueryTimeoutMs);
   if (asked != RD_KAFKA_RESP_ERR_NO_ERROR) low = high = -1;
-  if (!readings_.OnLost(partition, low, high, &changes_)) {
-    return Fail(FailedPrecondition(StrCat("the log no longer holds offset ", offset, " of ", partition.topic, "[",
-                                          partition.partition, "]: start with an empty data directory")));
-  }
-  FRESHET_TRY(Restart());
-  return PollResult{};
+  readings_.OnLost(partition, low, high, &changes_);
+  return After(Readings::Verdict::kRestart, PollResult{});
 }
 
 // Where the partitions end is asked again and again, so that `as_of` moves on.

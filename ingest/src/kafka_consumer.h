@@ -48,7 +48,7 @@ class Consumer final : public RecordSource {
   Result<PollResult> After(Readings::Verdict verdict, PollResult result);
   Result<PollResult> Deliver();
   Result<PollResult> HandleError(const rd_kafka_message_t& message);
-  Result<PollResult> HandleLost(const TopicPartition& partition, std::int64_t offset);
+  Result<PollResult> HandleLost(const TopicPartition& partition);
   Status Fail(Status status);
   void SetAway(bool away, std::string_view reason);
   bool BrokerAnswers();

@@ -9,6 +9,7 @@ Status Consumer::Assign(const std::vector<TopicPartition>& partitions) {
   revoked_.clear();
   revoked_since_us_ = 0;
   readings_.Assign(partitions, &changes_);
+  if (!readings_.lost().empty()) return Fail(FailedPrecondition(readings_.lost()));
   return Restart();
 }
 
@@ -85,7 +86,7 @@ void Consumer::TellLoss() {
 // A group is told of new partitions, and arranged anew when a topic vanishes; who pins his has to look.
 void Consumer::LookForPartitions() {
   const std::int64_t now_us = clock_->MonotonicUs();
-  if (!pinned() || !options_.reread_lost || away_ || look_every_us_ <= 0 || now_us < next_look_us_) return;
+  if (!pinned() || away_ || look_every_us_ <= 0 || now_us < next_look_us_) return;
   next_look_us_ = now_us + look_every_us_;
   std::vector<TopicPartition> found;
   for (const std::string& topic : options_.topics) {
@@ -107,6 +108,7 @@ void Consumer::LookForPartitions() {
 }
 
 Result<PollResult> Consumer::After(Readings::Verdict verdict, PollResult result) {
+  if (!readings_.lost().empty()) return Fail(FailedPrecondition(readings_.lost()));
   if (verdict == Readings::Verdict::kReturn) return result;
   if (verdict == Readings::Verdict::kRestart) FRESHET_TRY(Restart());
   return PollResult{};

@@ -45,9 +45,7 @@ void Readings::Begin(const TopicPartition& partition, const StoredPositions& sto
     reading.complete_ms = known.complete_ms;
     reading.rereading = known.rereading;
     reading.fingerprint = known.fingerprint;
-    if (!reread_) {
-      // A follower is ordered by sequences; its publisher's records have no fingerprints.
-    } else if (rereading_.contains(partition) && !known.rereading) {
+    if (rereading_.contains(partition) && !known.rereading) {
       Reread(partition, &reading, "interrupted", "the partition changed hands before that was stored", changes);
     } else if (!known.rereading && TombstonesMayBeGone(partition.topic, known.complete_ms)) {
       Reread(partition, &reading, "tombstones",
@@ -95,7 +93,7 @@ Readings::Verdict Readings::OnRecord(const RawRecord& record, std::deque<PollRes
   reading.expected.reset();
   reading.next_offset = record.offset + 1;
   reading.last_timestamp_ms = record.timestamp_ms;
-  if (reread_) reading.fingerprint = Fingerprint(record);
+  reading.fingerprint = Fingerprint(record);
   reading.answered = true;
   reading.at_end = false;
   return Verdict::kReturn;
@@ -107,7 +105,7 @@ Readings::Verdict Readings::OnEnd(const TopicPartition& partition, std::int64_t 
   if (found == all_.end()) return Verdict::kDrop;
   Reading& reading = found->second;
   if (Compare(&reading)) return Verdict::kRestart;
-  if (reread_ && !reading.rereading && !reading.at_end && reading.next_offset > 0 &&
+  if (!reading.rereading && !reading.at_end && reading.next_offset > 0 &&
       TombstonesMayBeGone(partition.topic, std::max(reading.complete_ms, reading.AsOf()))) {
     Reread(partition, &reading, "tombstones",
            StrCat("reading it took longer than the topic's delete.retention.ms (", tombstones_ms_.at(partition.topic),
@@ -132,18 +130,17 @@ Readings::Verdict Readings::OnEnd(const TopicPartition& partition, std::int64_t 
   return Verdict::kDrop;
 }
 
-bool Readings::OnLost(const TopicPartition& partition, std::int64_t low, std::int64_t high,
+void Readings::OnLost(const TopicPartition& partition, std::int64_t low, std::int64_t high,
                       std::deque<PollResult>* changes) {
   const auto found = all_.find(partition);
-  if (found == all_.end()) return true;
-  if (!reread_) return false;
+  if (found == all_.end()) return;
   Reading& reading = found->second;
   if (reading.expected && low == reading.next_offset) {
     // Only the record to compare with is gone; what comes next is there.
     reading.expected.reset();
-    return true;
+    return;
   }
-  if (reading.next_offset < 0) return true;  // the beginning: it moved on meanwhile, and is asked for again
+  if (reading.next_offset < 0) return;  // the beginning: it moved on meanwhile, and is asked for again
   const bool evicted = low >= 0 && reading.next_offset < low;
   const bool beyond = high < 0 || reading.next_offset > high;
   Reread(partition, &reading,
@@ -152,7 +149,6 @@ bool Readings::OnLost(const TopicPartition& partition, std::int64_t low, std::in
                   : "recreated",
          StrCat("the log holds offsets ", low, " to ", high, ", offset ", reading.next_offset, " was to be next"),
          changes);
-  return true;
 }
 
 std::int64_t Reading::AsOf() const {
@@ -188,7 +184,7 @@ std::int64_t Readings::AsOfMs() const {
 
 void Readings::Doubt(const std::string& topic) {
   for (auto& [partition, reading] : all_) {
-    if (reread_ && partition.topic == topic && reading.next_offset > 0 && reading.fingerprint != 0) {
+    if (partition.topic == topic && reading.next_offset > 0 && reading.fingerprint != 0) {
       reading.as_of_ms = reading.AsOf();  // so far it was that log
       reading.doubted = true;
     }
@@ -211,6 +207,11 @@ const Reading* Readings::Find(const TopicPartition& partition) const {
 
 void Readings::Reread(const TopicPartition& partition, Reading* reading, const std::string& reason,
                       const std::string& why, std::deque<PollResult>* changes) {
+  if (!reread_) {
+    lost_ = StrCat(partition.topic, "[", partition.partition, "] cannot be read on from offset ", reading->next_offset,
+                   " (", reason, "): ", why);
+    return;
+  }
   LogWarning(
       "kafka", "a partition is read again from its beginning; what it no longer holds will be removed",
       {{"topic", partition.topic}, {"partition", StrCat(partition.partition)}, {"cause", reason}, {"reason", why}});

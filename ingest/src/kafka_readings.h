@@ -49,7 +49,7 @@ struct Ends {
 
 class Readings {
  public:
-  // `reread`: a lost position is read again from the beginning; else the caller is told to give up.
+  // `reread`: a lost position is read again from the beginning; else lost() says why, and nothing goes on.
   Readings(OffsetLookup stored, bool reread, const Clock* clock)
       : stored_(std::move(stored)), reread_(reread), clock_(clock) {}
   void SetTombstoneRetention(std::map<std::string, std::int64_t> ms) { tombstones_ms_ = std::move(ms); }
@@ -72,8 +72,8 @@ class Readings {
   Verdict OnRecord(const RawRecord& record, std::deque<PollResult>* changes);
   // `away_since_ms`: when the broker was last heard of, where it is away.
   Verdict OnEnd(const TopicPartition& partition, std::int64_t offset, std::deque<PollResult>* changes);
-  // The broker does not have the offset that was asked for. `low`, `high`: what it has; -1: not known. False: give up.
-  bool OnLost(const TopicPartition& partition, std::int64_t low, std::int64_t high, std::deque<PollResult>* changes);
+  // The broker does not have the offset that was asked for. `low`, `high`: what it has; -1: not known.
+  void OnLost(const TopicPartition& partition, std::int64_t low, std::int64_t high, std::deque<PollResult>* changes);
   // A partition that is still on its way to an end that was asked for earlier keeps that one.
   void OnEnds(const Ends& ends);
   // The oldest of the partitions' AsOf(); 0: of one of them it is unknown, or there is none.
@@ -81,6 +81,8 @@ class Readings {
   // The broker says that it does not know the topic: it may be another one when it comes back.
   void Doubt(const std::string& topic);
 
+  // Without `reread`: why a position is no position in its log any more, or misses what was deleted. Empty: none is.
+  [[nodiscard]] const std::string& lost() const { return lost_; }
   [[nodiscard]] const std::map<TopicPartition, Reading>& all() const { return all_; }
   [[nodiscard]] const Reading* Find(const TopicPartition& partition) const;
 
@@ -97,6 +99,7 @@ class Readings {
   std::map<std::string, std::int64_t> tombstones_ms_;
   std::map<TopicPartition, Reading> all_;
   std::map<TopicPartition, Reading>::iterator last_ = all_.end();  // of the last record
+  std::string lost_;
   // Told to be read again, and not yet to be at their end. Where the store does not know of it when such a partition is
   // assigned once more, it begins once more: the store is behind.
   std::set<TopicPartition> rereading_;

@@ -13,6 +13,7 @@ namespace freshet {
 namespace {
 
 constexpr auto kPollWait = std::chrono::milliseconds(20);
+constexpr std::int64_t kPositionsEveryUs = 10'000'000;
 
 // A batch being filled: the last write of each item wins here already, as it does in the encode stage.
 class Filling {
@@ -39,6 +40,7 @@ class Filling {
   void Cover(const RawRecord& record, const ChangelogRecord& decoded, PartitionProgress* source) {
     source->next_offset = record.offset + 1;
     source->last_timestamp_ms = record.timestamp_ms;
+    source->fingerprint = Fingerprint(record);
     source->sequence = std::max(source->sequence, decoded.sequence);
     batch_.bytes += record.value ? record.value->size() : 0;
     ++records_;
@@ -77,6 +79,7 @@ struct FollowStage::State {
   std::int64_t begun_us = 0;
   std::int64_t emitted_us = 0;
   std::int64_t emitted_as_of_ms = 0;
+  std::int64_t positions_us = 0;  // when it was last told how far partitions are complete
 
   // Everything up to here is in what was read: the partition that is furthest behind decides.
   [[nodiscard]] std::int64_t AsOf() const {
@@ -129,7 +132,10 @@ Status FollowStage::RunUntilStopped() {
   while (!stop_) {
     auto polled = source_->Poll(state.filling.records() > 0 ? std::chrono::milliseconds(1) : kPollWait);
     if (!polled.ok()) {
-      if (polled.status().category() != Category::kTransient) return polled.status();
+      if (polled.status().category() != Category::kTransient) {
+        lost_log_ = true;
+        return polled.status();
+      }
     } else if (polled->kind == PollResult::Kind::kRecord) {
       FRESHET_TRY(Add(polled->record, &state));
     } else if (polled->kind == PollResult::Kind::kAssigned) {
@@ -146,14 +152,20 @@ Status FollowStage::RunUntilStopped() {
     const bool lingered =
         state.filling.records() > 0 && now_us - state.begun_us >= std::int64_t{options_.linger_ms} * 1000;
     const bool heartbeat = now_us - state.emitted_us >= std::int64_t{options_.heartbeat_ms} * 1000 &&
-                           state.AsOf() != state.emitted_as_of_ms;
+                           (state.AsOf() != state.emitted_as_of_ms ||
+                            (state.positions_us != 0 && now_us - state.positions_us >= kPositionsEveryUs));
     if (full || lingered || heartbeat) FRESHET_TRY(Emit(&state));
   }
-  return state.filling.records() > 0 ? Emit(&state) : Status::Ok();
+  state.positions_us = 0;  // the last word, so that the next start knows how long nothing was read
+  return Emit(&state);
 }
 
 Status FollowStage::Emit(State* state) {
   EncodedBatch batch = state->filling.Take();
+  if (const std::int64_t now_us = clock_->MonotonicUs(); now_us - state->positions_us >= kPositionsEveryUs) {
+    state->positions_us = now_us;
+    AddPositions(source_->Positions(), &batch.progress);
+  }
   batch.space_id = options_.space_id;
   batch.as_of_ms = state->AsOf();
   batch.encoded_at_us = clock_->MonotonicUs();
@@ -169,6 +181,8 @@ Status FollowStage::Add(const RawRecord& record, State* state) {
   records_.Add();
   const bool vectors = record.topic == options_.vectors_topic;
   auto decoded = DecodeChangelogRecord(record, vectors);
+  // A newer engine's: to skip it would leave what it said unknown for ever.
+  if (decoded.status().code() == Code::kFailedPrecondition) return decoded.status();
   if (!decoded.ok()) {
     if (undecodable_.Value() == 0) {
       LogError("follow", "a changelog record does not decode and is skipped",

@@ -145,7 +145,8 @@ Result<ChangelogRecord> DecodeChangelogRecord(const RawRecord& record, bool is_v
   ByteReader in(body);
   const auto version = in.Get<std::uint8_t>();
   if (version < 1 || version > kVersion) {
-    return InvalidArgument(StrCat("record version ", int{version}, ", this freshet reads 1 to ", int{kVersion}));
+    const std::string text = StrCat("record version ", int{version}, ", this freshet reads 1 to ", int{kVersion});
+    return version > kVersion ? FailedPrecondition(text + ": it is older than the engine") : InvalidArgument(text);
   }
   const auto type = in.Get<std::uint8_t>();
   if (is_progress && type == kProgress) {

@@ -45,6 +45,8 @@ std::vector<PartitionProgress> FollowerProgress(const SnapshotManifest& manifest
     PartitionProgress row = end;
     row.epoch = manifest.epoch;
     row.sequence = manifest.sequence;
+    // Tombstones that were written before the cut are in it.
+    row.complete_ms = manifest.as_of_ms > 0 ? std::min(manifest.as_of_ms, manifest.created_ms) : manifest.created_ms;
     all.push_back(row);
     if (end.partition.topic != manifest.user_events_topic) continue;
     for (const PartitionProgress& source : manifest.offsets) {
@@ -241,6 +243,13 @@ Result<Restored> RestoreSnapshot(const SnapshotRepository& repository, const Res
   return Restorer(repository, options).Run();
 }
 
+Status SetStoreAside(const std::string& data_dir) {
+  DirectoryLock lock;
+  FRESHET_TRY(lock.Acquire(data_dir));
+  FRESHET_TRY(Restorer::SetAside(data_dir));
+  return RemoveTree(data_dir + "/" + kRestoring);
+}
+
 Result<OpenedStore> OpenOrRestore(const StoreOptions& options, const SnapshotRepository* repository, bool follower,
                                   bool damaged, const std::function<Status()>& log_is_complete,
                                   const std::function<void(double)>& progress) {
@@ -297,10 +306,7 @@ Result<OpenedStore> OpenOrRestore(const StoreOptions& options, const SnapshotRep
     }
     LogWarning("restore", "begins empty, everything comes from the log again; the old store is kept in `damaged`",
                {{"directory", options.directory}});
-    DirectoryLock lock;
-    FRESHET_TRY(lock.Acquire(options.directory));
-    FRESHET_TRY(Restorer::SetAside(options.directory));
-    FRESHET_TRY(RemoveTree(options.directory + "/" + kRestoring));
+    FRESHET_TRY(SetStoreAside(options.directory));
   }
   opened.from_log = true;
   FRESHET_ASSIGN(opened.store, Store::Open(fresh));

@@ -7,6 +7,7 @@
 #include "freshet/deploy/sidecar.h"
 #include "freshet/ingest/kafka.h"
 #include "freshet/query/http_client.h"
+#include "freshet/store/snapshot_repository.h"
 #include "freshet_test/checks.h"
 #include "freshet_test/configs.h"
 #include "freshet_test/kafka_broker.h"
@@ -104,6 +105,32 @@ class RereadTest : public ::testing::TestWithParam<const char*> {
     EXPECT_TRUE(times == 0 ? found.empty() : found.size() > 2 && found.substr(found.rfind(' ') + 1) == StrCat(times))
         << found;
   }
+  // That a topic still holds.
+  [[nodiscard]] int Tombstones(const std::string& topic) const {
+    ConsumerOptions options;
+    options.kafka.bootstrap_servers = broker_.bootstrap_servers();
+    options.topics = {topic};
+    options.assign_all = true;
+    SystemClock clock;
+    auto source = OpenKafkaConsumer(
+        options, [](const auto&) { return StoredPositions(); }, &clock, kSendTimeout);
+    int found = 0;
+    bool at_end = false;
+    EXPECT_TRUE(WaitFor([&] {
+      const auto polled = (*source)->Poll(std::chrono::milliseconds(100));
+      if (polled.ok() && polled->kind == PollResult::Kind::kRecord) {
+        found += polled->record.value ? 0 : 1;
+        at_end = at_end || (*source)->LagRecords() == 0;
+      }
+      return at_end;
+    }));
+    return found;
+  }
+  [[nodiscard]] static std::size_t Live(const Engine& engine) { return engine.applier().catalog().live(); }
+  [[nodiscard]] static std::size_t SnapshotsIn(const std::string& directory) {
+    const auto entries = OpenLocalRepository(directory)->List();
+    return entries.ok() ? entries->size() : 0;
+  }
   // Runs an engine and a sidecar until both have `ids`, then stops them.
   void RunUntil(const std::vector<std::string>& ids, const std::string& cause = "") {
     auto engine = Engine::Start(EngineConfig());
@@ -194,30 +221,142 @@ TEST_P(RereadTest, TombstonesThatWereCompactedAway) {
   }
   Send({Deleted("gone")});
   // Each record may roll the segment, and the cleaner takes all but the active one.
-  std::vector<std::string> left;
-  const auto tombstones = [&] {
-    Send({Item("later", 3)});
-    ConsumerOptions options;
-    options.kafka.bootstrap_servers = broker_.bootstrap_servers();
-    options.topics = {items_};
-    options.assign_all = true;
-    SystemClock clock;
-    auto source = OpenKafkaConsumer(
-        options, [](const auto&) { return StoredPositions(); }, &clock, kSendTimeout);
-    int found = 0;
-    bool at_end = false;
-    EXPECT_TRUE(WaitFor([&] {
-      const auto polled = (*source)->Poll(std::chrono::milliseconds(100));
-      if (polled.ok() && polled->kind == PollResult::Kind::kRecord) {
-        found += polled->record.value ? 0 : 1;
-        at_end = at_end || (*source)->LagRecords() == 0;
-      }
-      return at_end;
-    }));
-    return found;
-  };
-  ASSERT_TRUE(WaitFor([&] { return tombstones() == 0; }, 120'000));
+  ASSERT_TRUE(WaitFor(
+      [&] {
+        Send({Item("later", 3)});
+        return Tombstones(items_) == 0;
+      },
+      120'000));
   RunUntil({"kept", "later"}, "tombstones");
+}
+
+class FollowerTest : public RereadTest {
+ protected:
+  void SetUp() override { MakeTopics(); }
+  [[nodiscard]] Config SidecarConfig(const std::string& more = "") const {
+    auto config = ParseConfig(SidecarYaml(broker_.bootstrap_servers(), dir_ / "sidecar") + more, "sidecar.yaml", {});
+    EXPECT_OK(config);
+    UseChangelog(&*config);
+    config->kafka.librdkafka_options["topic.metadata.refresh.interval.ms"] = "500";
+    return *config;
+  }
+  void RunSidecarUntil(const std::vector<std::string>& ids, const std::string& more = "") {
+    auto sidecar = Sidecar::Start(SidecarConfig(more));
+    ASSERT_OK(sidecar);
+    ExpectIds(**sidecar, ids);
+    ASSERT_OK((*sidecar)->Stop());
+  }
+  [[nodiscard]] std::string Snapshots() const { return StrCat("snapshots: {directory: ", dir_ / "snapshots", "}\n"); }
+};
+
+// A sidecar that was away for longer than the changelog keeps tombstones: what they deleted is not answered for ever.
+TEST_P(FollowerTest, TombstonesThatWereCompactedAway) {
+  Send({Item("gone", 1), Item("kept", 2)});
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  ExpectIds(**engine, {"gone", "kept"});
+  const std::string vectors = prefix_ + "vectors";
+  broker_.Tool({"kafka.admin.ConfigCommand", "--alter", "--entity-type", "topics", "--entity-name", vectors,
+                "--add-config", "delete.retention.ms=100,segment.ms=100,min.cleanable.dirty.ratio=0.001"});
+  RunSidecarUntil({"gone", "kept"});
+  Send({Deleted("gone")});
+  ASSERT_TRUE(WaitFor([&] { return Live(**engine) == 1; }, kWaitMs));
+  // Progress records roll the segments, and the cleaner takes all but the active one.
+  ASSERT_TRUE(WaitFor([&] { return Tombstones(vectors) == 0; }, 120'000));
+  Send({Item("later", 3)});
+  RunSidecarUntil({"kept", "later"});
+  ASSERT_OK((*engine)->Stop());
+}
+
+// Topics that were made anew hold what has changed since, and no more: a state without the rest would be taken for
+// whole. A snapshot has the rest.
+TEST_P(FollowerTest, AChangelogThatWasMadeAnewWantsANewerSnapshot) {
+  Send({Item("a", 1), Item("b", 2)});
+  Config engine_config = EngineConfig();
+  engine_config.snapshots.directory = dir_ / "snapshots";
+  const auto run_engine_until = [&](const std::vector<std::string>& ids) {
+    auto engine = Engine::Start(engine_config);
+    ASSERT_OK(engine);
+    ExpectIds(**engine, ids);
+    ASSERT_OK((*engine)->Stop());  // takes a snapshot
+  };
+  run_engine_until({"a", "b"});
+  ASSERT_EQ(SnapshotsIn(dir_ / "snapshots"), 1u);
+  RunSidecarUntil({"a", "b"}, Snapshots());
+  broker_.DeleteTopic(prefix_ + "vectors");
+  broker_.DeleteTopic(prefix_ + "user-events");
+  ASSERT_OK(CreateTopics(kafka_, {{prefix_ + "vectors", 1, true}, {prefix_ + "user-events", 1, false}}, kSendTimeout));
+  const auto refused = Sidecar::Start(SidecarConfig(Snapshots()));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition) << refused.status().ToString();
+  EXPECT_NE(refused.status().message().find("no snapshot is newer"), std::string::npos) << refused.status().ToString();
+
+  // The new topic may be as long as the old one by now: then only the last record tells them apart, when it is read.
+  Send({Item("c", 3)});
+  run_engine_until({"a", "b", "c"});
+  ASSERT_EQ(SnapshotsIn(dir_ / "snapshots"), 2u);
+  auto sidecar = Sidecar::Start(SidecarConfig(Snapshots()));
+  ASSERT_OK(sidecar);
+  const std::vector<std::string> all = {"a", "b", "c"};
+  ASSERT_TRUE(WaitFor([&] { return !(*sidecar)->status().ok() || Ids((*sidecar)->applier()) == all; }, kWaitMs));
+  const Status ended = (*sidecar)->Stop();
+  EXPECT_TRUE(ended.ok() || ended.message().find("recreated") != std::string::npos) << ended.ToString();
+  sidecar->reset();
+  RunSidecarUntil(all, Snapshots());
+}
+
+// The process ends, and the next start begins with what there is.
+TEST_P(FollowerTest, AChangelogMadeAnewWhileItIsFollowedEndsTheSidecarAndTheNextBeginsAnew) {
+  Send({Item("a", 1), Item("b", 2)});
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  auto sidecar = Sidecar::Start(SidecarConfig());
+  ASSERT_OK(sidecar);
+  ExpectIds(**sidecar, {"a", "b"});
+  ASSERT_OK((*engine)->Stop());
+  engine->reset();
+  broker_.DeleteTopic(prefix_ + "vectors");
+  ASSERT_OK(CreateTopics(kafka_, {{prefix_ + "vectors", 1, true}}, kSendTimeout));
+  EXPECT_TRUE(WaitFor([&] { return !(*sidecar)->status().ok(); }, kWaitMs));
+  EXPECT_EQ((*sidecar)->status().code(), Code::kFailedPrecondition) << (*sidecar)->status().ToString();
+  EXPECT_FALSE((*sidecar)->Stop().ok());
+  sidecar->reset();
+  EXPECT_TRUE(FileExists(dir_ / "sidecar/LOST"));
+  engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  Send({Item("c", 3)});
+  ExpectIds(**engine, {"a", "b", "c"});
+  RunSidecarUntil({"c"});
+  EXPECT_FALSE(FileExists(dir_ / "sidecar/LOST"));
+  ASSERT_OK((*engine)->Stop());
+}
+
+TEST_P(FollowerTest, NewPartitionsOfTheChangelogAreFollowedWithoutARestart) {
+  Send({Item("a", 1)});
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  auto sidecar = Sidecar::Start(SidecarConfig());
+  ASSERT_OK(sidecar);
+  ExpectIds(**sidecar, {"a"});
+  broker_.Tool({"org.apache.kafka.tools.TopicCommand", "--alter", "--topic", prefix_ + "vectors", "--partitions", "6"});
+  // Progress goes to each partition, once the engine has heard of them.
+  ASSERT_TRUE(WaitFor(
+      [&] {
+        const auto marks = QueryWatermarks(kafka_, {prefix_ + "vectors"}, kSendTimeout);
+        return marks.ok() && marks->size() == 6 &&
+               std::all_of(marks->begin(), marks->end(), [](const auto& mark) { return mark.second.high > 0; });
+      },
+      kWaitMs));
+  std::vector<std::string> ids = {"a"};
+  for (int i = 0; i < 32; ++i) {
+    ids.push_back(StrCat("late-", i));
+    Send({Item(ids.back(), static_cast<float>(i))});
+  }
+  std::sort(ids.begin(), ids.end());
+  ExpectIds(**sidecar, ids);
+  EXPECT_TRUE(WaitFor([&] { return (*sidecar)->applier().as_of_ms() > SystemClock().WallMs() - 10'000; }, kWaitMs));
+  ASSERT_OK((*sidecar)->Stop());
+  ASSERT_OK((*engine)->Stop());
 }
 
 TEST_P(RereadTest, NewPartitionsAreReadWithoutARestart) {
@@ -243,6 +382,9 @@ std::unique_ptr<KafkaBroker> RereadTest::shared_;
 int RereadTest::tests_ = 0;
 
 INSTANTIATE_TEST_SUITE_P(Assign, RereadTest, ::testing::Values("all", "group"),
+                         [](const auto& assign) { return std::string(assign.param); });
+// A sidecar is in no group.
+INSTANTIATE_TEST_SUITE_P(Assign, FollowerTest, ::testing::Values("all"),
                          [](const auto& assign) { return std::string(assign.param); });
 
 }  // namespace

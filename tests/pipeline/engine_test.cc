@@ -174,6 +174,38 @@ TEST_F(EngineTest, AsOfMovesOnWhileNothingArrivesAndStandsStillWithoutTheEngine)
   EXPECT_EQ(ready->status, 200);
 }
 
+// A restart while Kafka is away is no outage: what is stored is answered, said to be old, and followed later.
+TEST_F(EngineTest, ASidecarStartsWithoutABrokerFromItsOwnState) {
+  Put("a", 1);
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  auto config = ParseConfig(SidecarYaml(broker_->bootstrap_servers(), dir_ / "sidecar"), "sidecar.yaml", {});
+  ASSERT_OK(config);
+  {
+    auto sidecar = Sidecar::Start(*config);
+    ASSERT_OK(sidecar);
+    ASSERT_TRUE(WaitForLive((*sidecar)->applier(), 1));
+    ASSERT_OK((*sidecar)->Stop());
+  }
+  ASSERT_OK(broker_->SetUp(false));
+  auto sidecar = Sidecar::Start(*config);
+  ASSERT_OK(sidecar);
+  const auto reply =
+      HttpCall((*sidecar)->http_address(), "POST", "/v1/recall", R"({"vector":[1,0,0,0,0,0,0,0],"k":5})", 2'000);
+  ASSERT_OK(reply);
+  EXPECT_NE(reply->body.find("\"a\""), std::string::npos) << reply->body;
+  const auto ready = HttpCall((*sidecar)->http_address(), "GET", "/readyz", "", 2'000);
+  ASSERT_OK(ready);
+  EXPECT_EQ(ready->status, 503);
+  EXPECT_NE(ready->body.find("Kafka could not be reached yet"), std::string::npos) << ready->body;
+  ASSERT_OK(broker_->SetUp(true));
+  Put("b", 2);
+  EXPECT_TRUE(WaitForLive((*sidecar)->applier(), 2));
+  EXPECT_OK((*sidecar)->status());
+  ASSERT_OK((*sidecar)->Stop());
+  ASSERT_OK((*engine)->Stop());
+}
+
 TEST_F(EngineTest, AnswersOverHttpAndCountsWhatItDid) {
   Put("a", 1);
   auto engine = Engine::Start(EngineConfig());

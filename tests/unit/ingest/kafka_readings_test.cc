@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+
 #include "freshet_test/test_support.h"
 
 namespace freshet::kafka {
@@ -103,6 +105,41 @@ TEST_F(ReadingsTest, ADoubtedLogClaimsNothingNew) {
   readings_.Doubt("items");
   Asked(2000, 1, 0);
   EXPECT_EQ(readings_.AsOfMs(), 999);
+}
+
+// Who cannot read again is told why, and no change is made of it.
+TEST_F(ReadingsTest, WithoutReadingAgainALostPositionIsTold) {
+  StoredPositions stored;
+  PartitionProgress& position = stored[kFirst];
+  position.partition = kFirst;
+  position.next_offset = 5;
+  position.complete_ms = clock_.WallMs();
+  const auto follower = [&] {
+    auto readings = std::make_unique<Readings>([&](const auto&) { return stored; }, /*reread=*/false, &clock_);
+    readings->SetTombstoneRetention({{"items", 1'000}});
+    changes_.clear();
+    readings->Assign({kFirst}, &changes_);
+    return readings;
+  };
+  const auto first = follower();
+  EXPECT_EQ(first->lost(), "");
+  EXPECT_EQ(changes_.size(), 1u) << "the assignment";
+  first->OnLost(kFirst, 7, 9, &changes_);
+  EXPECT_NE(first->lost().find("evicted"), std::string::npos) << first->lost();
+  EXPECT_EQ(changes_.size(), 1u);
+
+  position.fingerprint = 3;
+  RawRecord record;
+  record.topic = kFirst.topic;
+  record.offset = 4;
+  record.key = "k";
+  const auto second = follower();
+  EXPECT_EQ(second->OnRecord(record, &changes_), Readings::Verdict::kRestart);
+  EXPECT_NE(second->lost().find("recreated"), std::string::npos) << second->lost();
+
+  clock_.AdvanceMs(1'001);
+  const auto third = follower();
+  EXPECT_NE(third->lost().find("tombstones"), std::string::npos) << third->lost();
 }
 
 TEST_F(ReadingsTest, TimeOnlyGoesOn) {

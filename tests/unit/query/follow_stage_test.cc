@@ -5,6 +5,8 @@
 #include <mutex>
 #include <string>
 
+#include "freshet/core/bytes.h"
+#include "freshet/core/checksum.h"
 #include "freshet/store/changelog.h"
 #include "freshet_test/test_support.h"
 
@@ -29,6 +31,7 @@ class FakeSource final : public RecordSource {
       result.partitions = {{"vectors", 0}, {"user-events", 0}};
       return result;
     }
+    if (next_ == records_.size() && !failure.ok()) return failure;
     if (next_ == records_.size()) return result;
     const Stored& stored = *records_[next_++];
     result.kind = PollResult::Kind::kRecord;
@@ -41,6 +44,15 @@ class FakeSource final : public RecordSource {
   }
   [[nodiscard]] std::int64_t AsOfMs() const override { return 0; }
   [[nodiscard]] std::int64_t LagRecords() const override { return 0; }
+  [[nodiscard]] std::vector<PartitionProgress> Positions() const override {
+    PartitionProgress vectors;
+    vectors.partition = {"vectors", 0};
+    vectors.complete_ms = 1234;
+    PartitionProgress users;
+    users.partition = {"user-events", 0};
+    users.complete_ms = 5678;
+    return {vectors, users};
+  }
   void ReportStored(const std::vector<PartitionProgress>& /*progress*/) override {}
 
   void Add(const std::string& topic, const std::string& key, std::optional<std::string> value, std::uint64_t epoch,
@@ -50,6 +62,8 @@ class FakeSource final : public RecordSource {
         std::make_unique<Stored>(Stored{topic, key, std::move(value), std::to_string(epoch), std::to_string(sequence),
                                         static_cast<std::int64_t>(records_.size())}));
   }
+
+  Status failure;  // once all records came; set before the stage starts
 
  private:
   std::mutex mu_;
@@ -86,6 +100,7 @@ class FollowStageTest : public ::testing::Test {
     }));
     stage.Stop();
     status_ = stage.status();
+    lost_log_ = stage.lost_log();
   }
   [[nodiscard]] static std::size_t Items(const std::vector<EncodedBatch>& batches) {
     std::size_t count = 0;
@@ -100,6 +115,7 @@ class FollowStageTest : public ::testing::Test {
   Metrics metrics_;
   std::vector<EncodedBatch> batches_;
   Status status_;
+  bool lost_log_ = false;
 };
 
 TEST_F(FollowStageTest, DecodesItemsDeletesAndUserEventsWithTheirOffsetsInBand) {
@@ -121,6 +137,50 @@ TEST_F(FollowStageTest, DecodesItemsDeletesAndUserEventsWithTheirOffsetsInBand) 
   EXPECT_EQ((last[{"vectors", 0}].sequence), 2U);
   EXPECT_EQ((last[{"vectors", 0}].epoch), 9U);
   EXPECT_EQ((last[{"user-events", 0}].next_offset), 3);
+}
+
+// By which it is known later whether deletes may have been compacted away, and whether it is still that log.
+TEST_F(FollowStageTest, SaysHowFarPartitionsAreCompleteAndWhichRecordWasTheLast) {
+  source_.Add("vectors", "a", Item(1), 9, 1);
+  RunUntil([&](const auto& batches) { return Items(batches) == 1; });
+  ASSERT_OK(status_);
+  std::map<TopicPartition, PartitionProgress> last;
+  for (const EncodedBatch& batch : batches_) {
+    for (const PartitionProgress& progress : batch.progress) {
+      PartitionProgress& known = last[progress.partition];
+      if (progress.next_offset > 0) known.fingerprint = progress.fingerprint;
+      known.next_offset = std::max(known.next_offset, progress.next_offset);
+      known.complete_ms = std::max(known.complete_ms, progress.complete_ms);
+    }
+  }
+  RawRecord record;
+  record.key = "a";
+  EXPECT_EQ((last[{"vectors", 0}].fingerprint), Fingerprint(record));
+  EXPECT_EQ((last[{"vectors", 0}].next_offset), 1);
+  EXPECT_EQ((last[{"vectors", 0}].complete_ms), 1234);
+  EXPECT_EQ((last[{"user-events", 0}].next_offset), 0);
+  EXPECT_EQ((last[{"user-events", 0}].complete_ms), 5678);
+}
+
+TEST_F(FollowStageTest, ALogThatCannotBeReadOnIsToldApart) {
+  source_.failure = FailedPrecondition("vectors[0] cannot be read on");
+  RunUntil([](const auto&) { return false; });
+  EXPECT_EQ(status_.code(), Code::kFailedPrecondition);
+  EXPECT_TRUE(lost_log_);
+}
+
+// To skip what a newer engine says would leave an old version of the item in answers.
+TEST_F(FollowStageTest, StopsAtARecordOfANewerFormat) {
+  std::string newer = Item(1);
+  newer[0] = '\x7f';
+  ByteWriter sum;
+  sum.Put(Xxh3(std::string_view(newer).substr(0, newer.size() - 8)));
+  newer.replace(newer.size() - 8, 8, sum.Take());
+  source_.Add("vectors", "a", newer, 9, 1);
+  RunUntil([](const auto&) { return false; });
+  EXPECT_EQ(status_.code(), Code::kFailedPrecondition);
+  EXPECT_NE(status_.message().find("version 127"), std::string::npos) << status_.ToString();
+  EXPECT_FALSE(lost_log_);
 }
 
 TEST_F(FollowStageTest, AsOfIsWhatThePartitionFurthestBehindHasReached) {

@@ -92,8 +92,8 @@ struct PartitionProgress {
   std::uint64_t fingerprint = 0;  // XXH3 of the last covered record's timestamp and key: notices a re-created topic
   std::uint64_t epoch = 0;        // followers: the writer's store epoch ...
   std::uint64_t sequence = 0;     // ... and the newest sequence covered; 0 on the engine's side
-  // Engine: wall time at which everything up to the partition's end was last known to be covered, or at which reading
-  // from its beginning began; 0: unknown. Tombstones may be compacted away some time after it.
+  // Wall time at which everything up to the partition's end was last known to be covered, or at which reading from its
+  // beginning began; 0: unknown. Tombstones may be compacted away some time after it.
   std::int64_t complete_ms = 0;
   // Engine: how often the partition was read again from its beginning (the store's word, not the batch's), and whether
   // that is still going on: what has not been seen when it ends is swept.
@@ -103,6 +103,10 @@ struct PartitionProgress {
   // another one.
   std::int64_t seen_below = 0;
 };
+
+// Adds how far partitions are complete (RecordSource::Positions()) to what a batch says of its own. Of those that it did
+// not touch everything else stays as it is stored.
+void AddPositions(std::vector<PartitionProgress> positions, std::vector<PartitionProgress>* progress);
 
 // What happened to a partition as a whole. Stands between batches of records, in the order in which it happened.
 struct PartitionMark {

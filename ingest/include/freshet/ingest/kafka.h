@@ -37,10 +37,11 @@ struct ConsumerOptions {
   std::string group_instance_id;
   bool assign_all = false;           // pin every partition of the topics, without a group
   std::vector<std::int32_t> assign;  // pin these partitions of each topic, without a group
-  // A partition whose stored offset is no position in its log any more is read again from its beginning (kReread).
-  // Without it such a partition ends the stream.
+  // A partition whose stored offset is no position in its log any more, or that may have lost tombstones since, is read
+  // again from its beginning (kReread). Without it such a partition ends the stream: kFailedPrecondition.
   bool reread_lost = false;
-  // Asks the broker again and again where the partitions end: AsOfMs() rests on it, and is 0 without.
+  // Asks the broker again and again where the partitions end: AsOfMs() rests on it, and is 0 without; so does the
+  // complete_ms of Positions(), by which it is known whether tombstones may have been lost.
   bool ask_ends = false;
   int session_timeout_ms = 10'000;
   std::size_t queued_max_kbytes = 16'384;  // prefetch bound per partition
@@ -86,6 +87,13 @@ struct Watermarks {
 [[nodiscard]] Result<std::map<TopicPartition, Watermarks>> QueryWatermarks(const KafkaOptions& options,
                                                                            const std::vector<std::string>& topics,
                                                                            std::chrono::milliseconds timeout);
+
+// Where each partition of the topics ends, asked of the broker now, with the fingerprint of the last record before
+// that: by it a reader knows later whether the log is still the same. 0 where there is no such record any more. Errors:
+// as QueryWatermarks(), kDeadlineExceeded.
+[[nodiscard]] Result<std::vector<PartitionProgress>> ReadEnds(const KafkaOptions& options,
+                                                              const std::vector<std::string>& topics,
+                                                              const Clock* clock, std::chrono::milliseconds timeout);
 
 // librdkafka's mock cluster: real protocol on loopback, in this process. It keeps 5 MiB a partition, does not compact,
 // and forgets everything when the process ends: for trying out and for fault tests, not for keeping data.

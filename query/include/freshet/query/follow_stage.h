@@ -2,8 +2,9 @@
 //
 // Place in the flow: RecordSource over `vectors` and `user-events` -> decode -> BoundedQueue<EncodedBatch> -> Applier.
 // A follower encodes nothing. Records of another embedding space than `space_id` are held against the reader: the stage
-// stops with kFailedPrecondition, so that towers and items are never mixed. A record that does not decode is counted,
-// logged and skipped (the producer is our own engine: the metric should stay 0). One thread between Start() and Stop().
+// stops with kFailedPrecondition, so that towers and items are never mixed; so are records of a newer format. A record
+// that does not decode is counted, logged and skipped (the producer is our own engine: the metric should stay 0). One
+// thread between Start() and Stop().
 #pragma once
 
 #include <atomic>
@@ -38,6 +39,8 @@ class FollowStage {
   void Start();
   void Stop();
   [[nodiscard]] Status status() const;
+  // It stopped because the log cannot be read on from where it was: only another state can follow it.
+  [[nodiscard]] bool lost_log() const { return lost_log_; }
 
  private:
   struct State;
@@ -55,6 +58,7 @@ class FollowStage {
   Gauge& lag_records_;
 
   std::atomic<bool> stop_{false};
+  std::atomic<bool> lost_log_{false};
   std::thread thread_;
   mutable std::mutex mu_;
   Status status_;  // guarded by mu_

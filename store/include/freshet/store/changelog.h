@@ -49,7 +49,7 @@ struct ChangelogRecord {
 [[nodiscard]] std::string EncodeUserValue(const UserChange& change, std::string_view source_topic = "");
 [[nodiscard]] std::string EncodeProgressValue(const ChangelogProgress& progress);
 
-// Errors: kInvalidArgument with the reason (checksum, version, short, ...).
+// Errors: kInvalidArgument with the reason (checksum, short, ...); kFailedPrecondition for a version that is newer.
 [[nodiscard]] Result<ChangelogRecord> DecodeChangelogRecord(const RawRecord& record, bool is_vectors_topic);
 
 // A follower's note of how far it has seen a topic of the engine within one partition of user-events. An engine that

@@ -39,6 +39,10 @@ struct Restored {
 // directory), kResourceExhausted, kIoError. With an id also what is wrong with that one.
 [[nodiscard]] Result<Restored> RestoreSnapshot(const SnapshotRepository& repository, const RestoreOptions& options);
 
+// Moves a store into `damaged/` beneath its directory, which is empty then. Errors: kFailedPrecondition (another process
+// holds it), kIoError.
+Status SetStoreAside(const std::string& data_dir);
+
 struct OpenedStore {
   std::unique_ptr<Store> store;
   std::optional<Restored> restored;
