@@ -18,6 +18,7 @@ using NewTopicPtr = std::unique_ptr<rd_kafka_NewTopic_t, Destroyer<rd_kafka_NewT
 using ResourcePtr = std::unique_ptr<rd_kafka_ConfigResource_t, Destroyer<rd_kafka_ConfigResource_destroy>>;
 
 constexpr int kAskMs = 500;
+constexpr std::int64_t kDefaultTombstonesMs = 24LL * 3600 * 1000;
 
 int Left(std::chrono::steady_clock::time_point deadline) {
   const auto left = std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now()).count();
@@ -79,7 +80,7 @@ class Admin {
   // Nothing: not compacted.
   std::optional<std::int64_t> TombstoneRetentionMs(const std::string& topic,
                                                    std::chrono::steady_clock::time_point deadline) {
-    constexpr std::int64_t kDefaultMs = 24LL * 3600 * 1000;
+    constexpr std::int64_t kDefaultMs = kDefaultTombstonesMs;
     if (IsMockCluster(deadline)) return kDefaultMs;
     const ResourcePtr resource(rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.c_str()));
     const AdminOptionsPtr admin_options(rd_kafka_AdminOptions_new(rk_, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS));
@@ -237,8 +238,11 @@ std::map<std::string, std::int64_t> TombstoneRetentionMs(const KafkaOptions& opt
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   std::map<std::string, std::int64_t> retention;
   const Result<std::unique_ptr<Admin>> admin = Admin::Open(options);
-  if (!admin.ok()) return retention;
   for (const std::string& topic : topics) {
+    if (!admin.ok()) {
+      retention[topic] = kDefaultTombstonesMs;
+      continue;
+    }
     if (const auto ms = (*admin)->TombstoneRetentionMs(topic, deadline)) retention[topic] = *ms;
   }
   return retention;

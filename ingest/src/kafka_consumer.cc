@@ -185,10 +185,11 @@ Result<PollResult> Consumer::Poll(milliseconds timeout) {
 Status Consumer::KeepAlive() {
   if (!failed_.ok()) return failed_;
   FRESHET_TRY(Pause(true));
-  if (early_.size() < kMaxEarly) {
-    MessagePtr message(rd_kafka_consumer_poll(rk_, 0));
-    if (message != nullptr) early_.push_back(std::move(message));
-  }
+  // What comes although reading is paused is little: an end of each partition. Errors may be many, and come again.
+  MessagePtr message(rd_kafka_consumer_poll(rk_, 0));
+  const bool error = message != nullptr && message->err != RD_KAFKA_RESP_ERR_NO_ERROR &&
+                     message->err != RD_KAFKA_RESP_ERR__PARTITION_EOF;
+  if (message != nullptr && (!error || early_.size() < kMaxEarly)) early_.push_back(std::move(message));
   TellLoss();
   return failed_;
 }
@@ -293,7 +294,8 @@ Result<PollResult> Consumer::HandleLost(const TopicPartition& partition) {
   std::int64_t high = -1;
   const rd_kafka_resp_err_t asked =
       rd_kafka_query_watermark_offsets(rk_, partition.topic.c_str(), partition.partition, &low, &high, kQueryTimeoutMs);
-  if (asked != RD_KAFKA_RESP_ERR_NO_ERROR) low = high = -1;
+  // Without an answer it is not known what was lost: the position is asked for once more, and found lost again.
+  if (asked != RD_KAFKA_RESP_ERR_NO_ERROR) return After(Readings::Verdict::kRestart, PollResult{});
   readings_.OnLost(partition, low, high, &changes_);
   return After(Readings::Verdict::kRestart, PollResult{});
 }

@@ -45,8 +45,9 @@ void Readings::Begin(const TopicPartition& partition, const StoredPositions& sto
     reading.complete_ms = known.complete_ms;
     reading.rereading = known.rereading;
     reading.fingerprint = known.fingerprint;
-    if (rereading_.contains(partition) && !known.rereading) {
-      Reread(partition, &reading, "interrupted", "the partition changed hands before that was stored", changes);
+    if (const auto told = rereading_.find(partition); told != rereading_.end() && !known.rereading) {
+      const std::string cause = told->second;
+      Reread(partition, &reading, cause, "it changed hands before that was stored", changes);
     } else if (!known.rereading && TombstonesMayBeGone(partition.topic, known.complete_ms)) {
       Reread(partition, &reading, "tombstones",
              StrCat("nothing was read of it for longer than the topic's delete.retention.ms (",
@@ -141,12 +142,10 @@ void Readings::OnLost(const TopicPartition& partition, std::int64_t low, std::in
     return;
   }
   if (reading.next_offset < 0) return;  // the beginning: it moved on meanwhile, and is asked for again
-  const bool evicted = low >= 0 && reading.next_offset < low;
-  const bool beyond = high < 0 || reading.next_offset > high;
   Reread(partition, &reading,
-         evicted  ? "evicted"
-         : beyond ? "beyond_end"
-                  : "recreated",
+         reading.next_offset < low    ? "evicted"
+         : reading.next_offset > high ? "beyond_end"
+                                      : "recreated",
          StrCat("the log holds offsets ", low, " to ", high, ", offset ", reading.next_offset, " was to be next"),
          changes);
 }
@@ -218,7 +217,7 @@ void Readings::Reread(const TopicPartition& partition, Reading* reading, const s
   *reading = Reading{};
   reading->rereading = true;
   reading->complete_ms = clock_->WallMs();
-  rereading_.insert(partition);
+  rereading_[partition] = reason;
   PollResult change;
   change.kind = PollResult::Kind::kReread;
   change.partitions = {partition};

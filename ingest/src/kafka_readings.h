@@ -11,7 +11,6 @@
 #include <deque>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -72,7 +71,7 @@ class Readings {
   Verdict OnRecord(const RawRecord& record, std::deque<PollResult>* changes);
   // `away_since_ms`: when the broker was last heard of, where it is away.
   Verdict OnEnd(const TopicPartition& partition, std::int64_t offset, std::deque<PollResult>* changes);
-  // The broker does not have the offset that was asked for. `low`, `high`: what it has; -1: not known.
+  // The broker does not have the offset that was asked for. `low`, `high`: what it has.
   void OnLost(const TopicPartition& partition, std::int64_t low, std::int64_t high, std::deque<PollResult>* changes);
   // A partition that is still on its way to an end that was asked for earlier keeps that one.
   void OnEnds(const Ends& ends);
@@ -100,9 +99,9 @@ class Readings {
   std::map<TopicPartition, Reading> all_;
   std::map<TopicPartition, Reading>::iterator last_ = all_.end();  // of the last record
   std::string lost_;
-  // Told to be read again, and not yet to be at their end. Where the store does not know of it when such a partition is
-  // assigned once more, it begins once more: the store is behind.
-  std::set<TopicPartition> rereading_;
+  // Told to be read again, and why, and not yet to be at their end. Where the store does not know of it when such a
+  // partition is assigned once more, it begins once more, for the same cause: the store is behind.
+  std::map<TopicPartition, std::string> rereading_;
 };
 
 }  // namespace freshet::kafka

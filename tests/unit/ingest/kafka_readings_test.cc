@@ -142,6 +142,27 @@ TEST_F(ReadingsTest, WithoutReadingAgainALostPositionIsTold) {
   EXPECT_NE(third->lost().find("tombstones"), std::string::npos) << third->lost();
 }
 
+// The store did not hear of it in time: why it is read again decides what the old offsets still mean.
+TEST_F(ReadingsTest, AnInterruptedRereadBeginsOnceMoreForTheSameCause) {
+  StoredPositions stored;
+  stored[kFirst].partition = kFirst;
+  stored[kFirst].next_offset = 5;
+  Readings readings([&](const auto&) { return stored; }, /*reread=*/true, &clock_);
+  readings.Assign({kFirst}, &changes_);
+  readings.OnLost(kFirst, 7, 9, &changes_);
+  ASSERT_EQ(changes_.back().kind, PollResult::Kind::kReread);
+  EXPECT_EQ(changes_.back().reason, "evicted");
+  changes_.clear();
+  readings.Assign({kFirst}, &changes_);
+  ASSERT_EQ(changes_.back().kind, PollResult::Kind::kReread);
+  EXPECT_EQ(changes_.back().reason, "evicted");
+  // Now it knows.
+  stored[kFirst].rereading = true;
+  changes_.clear();
+  readings.Assign({kFirst}, &changes_);
+  EXPECT_EQ(changes_.back().kind, PollResult::Kind::kAssigned);
+}
+
 TEST_F(ReadingsTest, TimeOnlyGoesOn) {
   Record(kFirst, 0, 900);
   Asked(1000, 2, 0);
