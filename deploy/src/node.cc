@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 
 #include "freshet/core/json.h"
 #include "freshet/core/log.h"
@@ -61,9 +62,8 @@ Status Node::OpenStore(const Config& config, ApplierOptions::Role role, const St
   apply.users_topic = config.users ? config.users->name : "";
   const bool follower = role == ApplierOptions::Role::kFollower;
   for (bool damaged = false;; damaged = true) {
-    FRESHET_ASSIGN(OpenedStore opened,
-                   OpenOrRestore(options, from_log ? nullptr : repository.get(), follower, damaged, log_is_complete,
-                                 progress));
+    FRESHET_ASSIGN(OpenedStore opened, OpenOrRestore(options, from_log ? nullptr : repository.get(), follower, damaged,
+                                                     log_is_complete, progress));
     store = std::move(opened.store);
     if (opened.restored) restored = opened.restored->manifest.id;
     applier = std::make_unique<Applier>(apply, options, store.get(), &clock, &metrics);
@@ -170,15 +170,22 @@ Status Node::Serve(const Config& config, const std::string& role, const std::fun
     return reasons;
   };
   const auto report = [this, role] { return StatusJson(role); };
+  Gauge& staleness = metrics.GetGauge("freshet_staleness_seconds",
+                                      "How far answers are behind now (now minus their as_of); +Inf: not known yet");
+  const auto before_metrics = [this, &staleness] {
+    const std::int64_t as_of_ms = applier->as_of_ms();
+    const double behind_ms = static_cast<double>(clock.WallMs() - as_of_ms);
+    staleness.Set(as_of_ms > 0 ? std::max(0.0, behind_ms * 1e-3) : std::numeric_limits<double>::infinity());
+  };
   if (config.serve) {
-    http = MakeHttpServer(config.http, recall.get(), &metrics, ready, report);
+    http = MakeHttpServer(config.http, recall.get(), &metrics, ready, report, {}, before_metrics);
     FRESHET_TRY(http->Start());
     LogInfo("query", "listening", {{"address", http->address()}});
   }
   if (config.admin) {
     SnapshotRequest snapshot;
     if (snapshotter) snapshot = [this] { snapshotter->Request(); };
-    admin = MakeHttpServer(*config.admin, nullptr, &metrics, ready, report, std::move(snapshot));
+    admin = MakeHttpServer(*config.admin, nullptr, &metrics, ready, report, std::move(snapshot), before_metrics);
     FRESHET_TRY(admin->Start().Prefixed("admin"));
     LogInfo("admin", "listening", {{"address", admin->address()}});
   }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -17,15 +16,23 @@
 namespace freshet {
 namespace {
 
-constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kItems = "/v1/items/";
 constexpr std::string_view kUsers = "/v1/users/";
 constexpr std::array<const char*, 13> kRouteNames = {
     "/v1/recall", "/v1/recall:batch", "/v1/score", "/v1/status",    "/v1/items/{id}",      "/v1/users/{id}", "/livez",
     "/startupz",  "/readyz",          "/metrics",  "/openapi.yaml", "/v1/admin/snapshots", "other"};
-constexpr std::size_t kMaxBatch = 128;
 
-HttpAnswer JsonAnswer(int status, std::string body) { return {status, std::string(kJson), std::move(body), "", 0}; }
+std::string_view PathOf(const HttpRequestView& request) { return request.target.substr(0, request.target.find('?')); }
+
+// What throws is a 500.
+template <typename Make>
+HttpAnswer Caught(const Make& make) {
+  try {
+    return make();
+  } catch (const std::exception& error) {
+    return ProblemAnswer(Internal(StrCat("unexpected: ", error.what())));
+  }
+}
 
 // Media types are the same in upper case; what may follow a semicolon means nothing here.
 bool IsBinary(std::string_view content_type) {
@@ -60,72 +67,17 @@ std::optional<std::string> PercentDecode(std::string_view text) {
   return out;
 }
 
-struct Kind {
-  int status;
-  const char* name;
-  const char* title;
-};
-
-Kind KindOf(Code code) {
-  switch (code) {
-    case Code::kInvalidArgument:
-      return {400, "invalid-request", "The request is not valid"};
-    case Code::kNotFound:
-      return {404, "not-found", "What was asked for does not exist"};
-    case Code::kUnavailable:
-      return {503, "unavailable", "This cannot be answered now"};
-    case Code::kDeadlineExceeded:
-      return {504, "deadline-exceeded", "The answer was not ready in time"};
-    case Code::kResourceExhausted:
-      return {429, "overloaded", "Too much is asked at once"};
-    case Code::kCancelled:
-      return {503, "stopping", "The server is stopping"};
-    case Code::kOk:
-    case Code::kCorruption:
-    case Code::kFailedPrecondition:
-    case Code::kConfig:
-    case Code::kIoError:
-    case Code::kInternal:
-      break;
-  }
-  return {500, "internal", "Something went wrong on our side"};
-}
-
 }  // namespace
 
-HttpAnswer ProblemAnswer(int status, std::string_view name, std::string_view title, std::string_view detail,
-                         std::string_view pointer) {
-  JsonWriter out;
-  out.BeginObject().Key("type").String(StrCat("urn:freshet:problem:", name)).Key("title").String(title);
-  out.Key("status").Int(status);
-  if (!detail.empty()) out.Key("detail").String(detail);
-  if (!pointer.empty()) out.Key("pointer").String(pointer);
-  return {status, "application/problem+json", out.EndObject().Take(), "", 0};
-}
-
-HttpAnswer ProblemAnswer(const Status& status) {
-  const Kind kind = KindOf(status.code());
-  std::string_view detail = status.message();
-  std::string_view pointer;
-  // Input errors name their field first: see ParseRecallRequest().
-  if (const std::size_t end = detail.find(": ");
-      status.category() == Category::kInput && detail.starts_with('/') && end != std::string_view::npos) {
-    pointer = detail.substr(0, end);
-    detail.remove_prefix(end + 2);
-  }
-  HttpAnswer answer = ProblemAnswer(kind.status, kind.name, kind.title, detail, pointer);
-  if (kind.status == 429) answer.retry_after_seconds = 1;
-  return answer;
-}
-
 HttpApi::HttpApi(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
-                 StatusReport report, SnapshotRequest snapshot)
+                 StatusReport report, SnapshotRequest snapshot, BeforeMetrics before_metrics)
     : options_(options),
       service_(service),
       metrics_(metrics),
       ready_(std::move(ready)),
       report_(std::move(report)),
-      snapshot_(std::move(snapshot)) {
+      snapshot_(std::move(snapshot)),
+      before_metrics_(std::move(before_metrics)) {
   static_assert(kRouteNames.size() == kRoutes);
   for (std::size_t route = 0; route < kRoutes; ++route) {
     seconds_[route] =
@@ -134,41 +86,38 @@ HttpApi::HttpApi(const HttpOptions& options, const RecallService* service, Metri
   }
 }
 
-HttpAnswer HttpApi::Handle(const HttpRequestView& request) {
-  const std::int64_t start_us = clock_.MonotonicUs();
-  const std::string_view path = request.target.substr(0, request.target.find('?'));
-  const Route route = RouteOf(path);
-  HttpAnswer answer;
-  try {
-    const bool probe = route == kLive || route == kStarted || route == kReady;
-    if (probe || !tokens_ || tokens_->Allows(request.authorization)) {
-      answer = Dispatch(route, path, request);
-    } else {
-      answer = ProblemAnswer(401, "unauthorized", "A token is wanted", "send `Authorization: Bearer TOKEN`");
-      answer.authenticate = true;
-    }
-  } catch (const std::exception& error) {
-    answer = ProblemAnswer(Internal(StrCat("unexpected: ", error.what())));
+std::optional<HttpAnswer> HttpApi::AnswerAtOnce(const HttpRequestView& request) {
+  const Route route = RouteOf(PathOf(request));
+  std::optional<HttpAnswer> answer = Refusal(route, request);
+  if (!answer) {
+    if (Searches(route)) return std::nullopt;
+    answer = Caught([&] { return Report(route); });
   }
-  return Finish(route, start_us, std::move(answer));
+  return Finish(route, request.arrived_us, std::move(*answer));
+}
+
+HttpAnswer HttpApi::Answer(const HttpRequestView& request) {
+  const Route route = RouteOf(PathOf(request));
+  return Finish(route, request.arrived_us, Caught([&] { return Search(route, request); }));
+}
+
+HttpAnswer HttpApi::Refuse(const HttpRequestView& request) {
+  return Finish(RouteOf(PathOf(request)), request.arrived_us,
+                ProblemAnswer(ResourceExhausted("too many requests queue for a place to search")));
 }
 
 // Counts an answer; one that has to wait is counted when it comes.
-HttpAnswer HttpApi::Finish(Route route, std::int64_t start_us, HttpAnswer answer) {
+HttpAnswer HttpApi::Finish(Route route, std::int64_t arrived_us, HttpAnswer answer) {
   if (answer.wait) {
-    answer.wait->go_on = [this, route, start_us, go_on = std::move(answer.wait->go_on)](const Status& over) {
-      HttpAnswer next;
-      try {
-        next = over.ok() ? go_on(over) : ProblemAnswer(over);
-      } catch (const std::exception& error) {
-        next = ProblemAnswer(Internal(StrCat("unexpected: ", error.what())));
-      }
-      return Finish(route, start_us, std::move(next));
+    answer.wait->go_on = [this, route, arrived_us, go_on = std::move(answer.wait->go_on)](const Status& over) {
+      return Finish(route, arrived_us, Caught([&] { return go_on(over); }));
     };
     return answer;
   }
+  answer.route = kRouteNames[route];
+  answer.is_probe = IsProbe(route);
   Count(route, answer.status);
-  seconds_[route]->Observe(static_cast<double>(clock_.MonotonicUs() - start_us) * 1e-6);
+  seconds_[route]->Observe(static_cast<double>(clock_.MonotonicUs() - arrived_us) * 1e-6);
   return answer;
 }
 
@@ -191,31 +140,32 @@ HttpApi::Route HttpApi::RouteOf(std::string_view path) const {
   return kOther;
 }
 
-HttpAnswer HttpApi::Dispatch(Route route, std::string_view path, const HttpRequestView& request) {
-  const auto& [method, target, body, authorization, content_type] = request;
-  if (route == kOther) return ProblemAnswer(404, "no-such-path", "There is nothing at this path");
-  const bool posted = route == kRecall || route == kBatch || route == kScore || route == kSnapshots;
-  const bool allowed = posted ? method == "POST" : method == "GET" || method == "HEAD";
-  if (!allowed) {
-    const std::string_view allow = posted ? "POST" : "GET, HEAD";
-    HttpAnswer answer =
-        ProblemAnswer(405, "method-not-allowed", "This path does not know that method", StrCat("allowed: ", allow));
-    answer.allow = allow;
+bool HttpApi::Searches(Route route) {
+  return route == kRecall || route == kBatch || route == kScore || route == kItem || route == kUser;
+}
+
+bool HttpApi::IsProbe(Route route) { return route == kLive || route == kStarted || route == kReady; }
+
+std::optional<HttpAnswer> HttpApi::Refusal(Route route, const HttpRequestView& request) const {
+  if (!IsProbe(route) && tokens_ && !tokens_->Allows(request.authorization)) {
+    HttpAnswer answer = ProblemAnswer(401, "unauthorized", "A token is wanted", "send `Authorization: Bearer TOKEN`");
+    answer.authenticate = true;
     return answer;
   }
+  if (route == kOther) return ProblemAnswer(404, "no-such-path", "There is nothing at this path");
+  const bool posted = route == kRecall || route == kBatch || route == kScore || route == kSnapshots;
+  if (posted ? request.method == "POST" : request.method == "GET" || request.method == "HEAD") return std::nullopt;
+  const std::string_view allow = posted ? "POST" : "GET, HEAD";
+  HttpAnswer answer =
+      ProblemAnswer(405, "method-not-allowed", "This path does not know that method", StrCat("allowed: ", allow));
+  answer.allow = allow;
+  return answer;
+}
+
+HttpAnswer HttpApi::Report(Route route) {
   switch (route) {
-    case kRecall:
-      return IsBinary(content_type) ? RecallBinary(body) : Recall(body);
-    case kBatch:
-      return Batch(body);
-    case kScore:
-      return Score(body);
     case kStatus:
       return JsonAnswer(200, report_ ? report_() : "{}");
-    case kItem:
-      return Item(path.substr(kItems.size()));
-    case kUser:
-      return User(path.substr(kUsers.size()));
     case kOpenApi:
       return {200, "application/yaml", std::string(kOpenApiYaml), "", 0};
     case kLive:
@@ -224,46 +174,70 @@ HttpAnswer HttpApi::Dispatch(Route route, std::string_view path, const HttpReque
     case kReady:
       return Ready(route);
     case kMetrics:
+      if (before_metrics_) before_metrics_();
       return {200, "text/plain; version=0.0.4; charset=utf-8", metrics_->Text(), "", 0};
     case kSnapshots:
       snapshot_();
       return JsonAnswer(202, R"({"requested":true})");
-    case kOther:
-    case kRoutes:
-      break;
+    default:
+      return ProblemAnswer(Internal("a route without a handler"));
   }
-  return ProblemAnswer(Internal("a route without a handler"));
 }
 
-std::int64_t HttpApi::Deadline() const {
-  return clock_.MonotonicUs() + options_.request_timeout_ms * std::int64_t{1000};
-}
-
-bool HttpApi::MustWait(std::int64_t deadline_us, RecallRequest* request) const {
-  request->deadline_us = deadline_us;
-  if (request->min_as_of_ms <= service_->as_of_ms()) return false;
-  const std::int64_t now_us = clock_.MonotonicUs();
-  if (request->timeout_ms > 0) {
-    request->deadline_us = std::min(deadline_us, now_us + std::exchange(request->timeout_ms, 0) * 1000);
+HttpAnswer HttpApi::Search(Route route, const HttpRequestView& request) const {
+  // Nobody waits for it any more.
+  if (clock_.MonotonicUs() >= Deadline(request.arrived_us)) {
+    return ProblemAnswer(DeadlineExceeded("the deadline passed while the request queued for a place to search"));
   }
-  return now_us < request->deadline_us;
+  switch (route) {
+    case kRecall:
+      return IsBinary(request.content_type) ? RecallBinary(request) : Recall(request);
+    case kBatch:
+      return Batch(request);
+    case kScore:
+      return Score(request);
+    case kItem:
+      return Item(PathOf(request).substr(kItems.size()));
+    case kUser:
+      return User(PathOf(request).substr(kUsers.size()));
+    default:
+      return ProblemAnswer(Internal("a route without a handler"));
+  }
 }
 
-HttpAnswer HttpApi::Recall(std::string_view body) {
-  Result<RecallRequest> request = ParseRecallRequest(body);
+std::int64_t HttpApi::Deadline(std::int64_t arrived_us) const {
+  return arrived_us + options_.request_timeout_ms * std::int64_t{1000};
+}
+
+void HttpApi::SetDeadline(std::int64_t arrived_us, RecallRequest* request) const {
+  request->deadline_us = Deadline(arrived_us);
+  if (request->timeout_ms <= 0) return;
+  const std::int64_t own_us = arrived_us + std::exchange(request->timeout_ms, 0) * 1000;
+  request->deadline_us = std::min(request->deadline_us, own_us);
+}
+
+bool HttpApi::MustWait(const RecallRequest& request) const {
+  return request.min_as_of_ms > service_->as_of_ms() && clock_.MonotonicUs() < request.deadline_us;
+}
+
+HttpAnswer HttpApi::Recall(const HttpRequestView& view) const {
+  Result<RecallRequest> request = ParseRecallRequest(view.body);
   if (!request.ok()) return ProblemAnswer(request.status());
-  if (!MustWait(Deadline(), &*request)) return RecallOne(*request);
+  SetDeadline(view.arrived_us, &*request);
+  if (!MustWait(*request)) return RecallOne(*request);
   const auto kept = std::make_shared<const RecallRequest>(std::move(*request));
   HttpAnswer later;
-  later.wait = std::make_shared<HttpWait>(
-      HttpWait{kept->min_as_of_ms, kept->deadline_us, [this, kept](const Status&) { return RecallOne(*kept); }});
+  later.wait =
+      std::make_shared<HttpWait>(HttpWait{kept->min_as_of_ms, kept->deadline_us, [this, kept](const Status& over) {
+                                            return over.ok() ? RecallOne(*kept) : ProblemAnswer(over);
+                                          }});
   return later;
 }
 
-HttpAnswer HttpApi::RecallBinary(std::string_view body) const {
-  Result<RecallRequest> request = DecodeBinaryRequest(body);
+HttpAnswer HttpApi::RecallBinary(const HttpRequestView& view) const {
+  Result<RecallRequest> request = DecodeBinaryRequest(view.body);
   if (!request.ok()) return ProblemAnswer(request.status());
-  request->deadline_us = Deadline();
+  SetDeadline(view.arrived_us, &*request);
   const Result<RecallResponse> response = service_->Recall(*request);
   if (!response.ok()) return ProblemAnswer(response.status());
   return {200, std::string(kBinaryRecallType), EncodeBinaryAnswer(*response), "", 0};
@@ -275,67 +249,14 @@ HttpAnswer HttpApi::RecallOne(const RecallRequest& request) const {
   return JsonAnswer(200, RecallResponseToJson(*response));
 }
 
-struct HttpApi::BatchInFlight {
-  std::vector<Result<RecallRequest>> requests;
-  std::vector<std::optional<HttpAnswer>> answers;
-};
-
-// Each entry is answered by itself, as POST /v1/recall would; all within one request's time.
-HttpAnswer HttpApi::Batch(std::string_view body) {
-  const std::int64_t deadline_us = Deadline();
-  const Result<std::unique_ptr<JsonDocument>> document = ParseJson(body, kMaxJsonDepth + 2);
-  if (!document.ok()) return ProblemAnswer(document.status());
-  const Status fields = CheckFields(**document, "", {"requests"});
-  if (!fields.ok()) return ProblemAnswer(fields);
-  const JsonValue* requests = JsonFind(**document, "requests");
-  if (requests == nullptr || !requests->IsArray() || requests->Empty() || requests->Size() > kMaxBatch) {
-    return ProblemAnswer(Wrong("/requests", StrCat("must be an array of 1 to ", kMaxBatch, " recall requests")));
-  }
-  const auto batch = std::make_shared<BatchInFlight>();
-  batch->answers.resize(requests->Size());
-  for (const JsonValue& one : requests->GetArray()) {
-    Result<RecallRequest>& request = batch->requests.emplace_back(ReadRecallRequest(one));
-    if (request.ok()) (void)MustWait(deadline_us, &*request);
-  }
-  return AnswerBatch(batch);
-}
-
-// Entries that have to wait do not hold up the others.
-HttpAnswer HttpApi::AnswerBatch(const std::shared_ptr<BatchInFlight>& batch) const {
-  HttpWait wait{std::numeric_limits<std::int64_t>::max(), std::numeric_limits<std::int64_t>::max(), {}};
-  bool all = true;
-  for (std::size_t i = 0; i < batch->requests.size(); ++i) {
-    if (batch->answers[i]) continue;
-    const Result<RecallRequest>& request = batch->requests[i];
-    if (request.ok() && request->min_as_of_ms > service_->as_of_ms() && clock_.MonotonicUs() < request->deadline_us) {
-      all = false;
-      wait.min_as_of_ms = std::min(wait.min_as_of_ms, request->min_as_of_ms);
-      wait.deadline_us = std::min(wait.deadline_us, request->deadline_us);
-      continue;
-    }
-    batch->answers[i] = request.ok() ? RecallOne(*request) : ProblemAnswer(request.status());
-  }
-  if (!all) {
-    HttpAnswer later;
-    wait.go_on = [this, batch](const Status&) { return AnswerBatch(batch); };
-    later.wait = std::make_shared<HttpWait>(std::move(wait));
-    return later;
-  }
-  JsonWriter out;
-  out.BeginObject().Key("responses").BeginArray();
-  for (const std::optional<HttpAnswer>& answer : batch->answers) {
-    out.BeginObject().Key("status").Int(answer->status);
-    out.Key(answer->status == 200 ? "answer" : "problem").Raw(answer->body).EndObject();
-  }
-  return JsonAnswer(200, out.EndArray().EndObject().Take());
-}
-
-HttpAnswer HttpApi::Score(std::string_view body) {
-  Result<ScoreRequest> request = ReadScoreRequest(body);
+HttpAnswer HttpApi::Score(const HttpRequestView& view) const {
+  Result<ScoreRequest> request = ReadScoreRequest(view.body);
   if (!request.ok()) return ProblemAnswer(request.status());
-  const bool wait = MustWait(Deadline(), &request->target);
+  SetDeadline(view.arrived_us, &request->target);
+  const bool wait = MustWait(request->target);
   const auto kept = std::make_shared<const ScoreRequest>(std::move(*request));
-  const auto answer = [this, kept](const Status&) {
+  const auto answer = [this, kept](const Status& over) {
+    if (!over.ok()) return ProblemAnswer(over);
     const Result<ScoreResponse> response = service_->Score(kept->target, kept->ids);
     return response.ok() ? JsonAnswer(200, ScoreResponseToJson(*response)) : ProblemAnswer(response.status());
   };
@@ -345,7 +266,7 @@ HttpAnswer HttpApi::Score(std::string_view body) {
   return later;
 }
 
-HttpAnswer HttpApi::Item(std::string_view encoded_id) {
+HttpAnswer HttpApi::Item(std::string_view encoded_id) const {
   const std::optional<std::string> id = PercentDecode(encoded_id);
   if (!id) return ProblemAnswer(InvalidArgument("the id in the path is not percent-encoded rightly"));
   const Result<ItemView> item = service_->GetItem(*id);
@@ -353,7 +274,7 @@ HttpAnswer HttpApi::Item(std::string_view encoded_id) {
   return JsonAnswer(200, ItemViewToJson(*item));
 }
 
-HttpAnswer HttpApi::User(std::string_view encoded_id) {
+HttpAnswer HttpApi::User(std::string_view encoded_id) const {
   const std::optional<std::string> id = PercentDecode(encoded_id);
   if (!id) return ProblemAnswer(InvalidArgument("the id in the path is not percent-encoded rightly"));
   const Result<UserView> user = service_->GetUser(*id);

@@ -1,7 +1,9 @@
 // What the door answers, without a socket: routing, problems, metrics per route.
 //
-// Place in the flow: http_server.cc reads a request and hands it here; the reply goes back over the wire. Thread-safe.
-// Never throws: an exception from below becomes a 500.
+// Place in the flow: http_session.cc reads a request and hands it here; the answer goes back over the wire. What
+// neither searches nor reads the store is answered at once, the rest by who holds a place (RequestSlots). Deadlines
+// count from the request's arrival, so that time in a queue is part of them. Thread-safe. Never throws: an exception
+// from below becomes a 500.
 #pragma once
 
 #include <array>
@@ -18,36 +20,10 @@
 #include "freshet/core/status.h"
 #include "freshet/query/http_server.h"
 #include "freshet/query/recall_service.h"
+#include "http_answer.h"
 #include "http_tokens.h"
 
 namespace freshet {
-
-struct HttpAnswer;
-
-// An answer that has to wait until others would be fresh enough (`min_as_of`), or for the deadline.
-struct HttpWait {
-  std::int64_t min_as_of_ms = 0;
-  std::int64_t deadline_us = 0;  // monotonic
-  // The answer, or another wait. Called once the wait is over: ok, or why there is no answer now. REQUIRES: the api.
-  std::function<HttpAnswer(const Status& over)> go_on;
-};
-
-struct HttpAnswer {
-  int status = 200;
-  std::string content_type;
-  std::string body;
-  std::string allow;            // for a 405
-  int retry_after_seconds = 0;  // for a 429; 0: not sent
-  bool authenticate = false;    // for a 401: how
-  // Then this is no answer yet.
-  std::shared_ptr<HttpWait> wait = {};
-};
-
-// RFC 9457: {"type": "urn:freshet:problem:<name>", "title", "status", "detail"?, "pointer"?}
-[[nodiscard]] HttpAnswer ProblemAnswer(int status, std::string_view name, std::string_view title,
-                                       std::string_view detail = "", std::string_view pointer = "");
-// The problem that tells this error. REQUIRES: !status.ok()
-[[nodiscard]] HttpAnswer ProblemAnswer(const Status& status);
 
 // Of a request what answers depend on. Views into the session's buffer.
 struct HttpRequestView {
@@ -56,17 +32,23 @@ struct HttpRequestView {
   std::string_view body;
   std::string_view authorization = {};  // the headers of these names
   std::string_view content_type = {};
+  std::int64_t arrived_us = 0;  // monotonic: when the whole request had come
 };
 
 class HttpApi {
  public:
   // All outlive the api.
   HttpApi(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
-          StatusReport report, SnapshotRequest snapshot = {});
+          StatusReport report, SnapshotRequest snapshot = {}, BeforeMetrics before_metrics = {});
 
   // Before the first request: only who brings one of these is answered.
   void Demand(HttpTokens tokens) { tokens_ = std::move(tokens); }
-  [[nodiscard]] HttpAnswer Handle(const HttpRequestView& request);
+  // The answer of what needs no place: probes, reports, refusals. Nothing: Answer() makes it.
+  [[nodiscard]] std::optional<HttpAnswer> AnswerAtOnce(const HttpRequestView& request);
+  // The rest, by who holds a place.
+  [[nodiscard]] HttpAnswer Answer(const HttpRequestView& request);
+  // Instead of Answer(), where too many queue for a place.
+  [[nodiscard]] HttpAnswer Refuse(const HttpRequestView& request);
   // Counts an answer that was given before a route was known: malformed HTTP, exceeded bounds.
   void CountUnrouted(int status);
 
@@ -88,21 +70,28 @@ class HttpApi {
     kRoutes
   };
   struct BatchInFlight;
-  HttpAnswer Finish(Route route, std::int64_t start_us, HttpAnswer answer);
-  HttpAnswer Dispatch(Route route, std::string_view path, const HttpRequestView& request);
-  HttpAnswer Recall(std::string_view body);
-  [[nodiscard]] HttpAnswer RecallBinary(std::string_view body) const;
+  static bool Searches(Route route);  // or reads the store
+  static bool IsProbe(Route route);
+  HttpAnswer Finish(Route route, std::int64_t arrived_us, HttpAnswer answer);
+  // Who may not come in, or asks for what there is not.
+  [[nodiscard]] std::optional<HttpAnswer> Refusal(Route route, const HttpRequestView& request) const;
+  HttpAnswer Report(Route route);  // what needs no place
+  HttpAnswer Search(Route route, const HttpRequestView& request) const;
+  [[nodiscard]] HttpAnswer Recall(const HttpRequestView& request) const;
+  [[nodiscard]] HttpAnswer RecallBinary(const HttpRequestView& request) const;
   // A recall's answer or problem.
   [[nodiscard]] HttpAnswer RecallOne(const RecallRequest& request) const;
-  HttpAnswer Batch(std::string_view body);
-  HttpAnswer AnswerBatch(const std::shared_ptr<BatchInFlight>& batch) const;
-  HttpAnswer Score(std::string_view body);
-  [[nodiscard]] std::int64_t Deadline() const;  // of a request that came now
-  // Whether this request has to wait for `min_as_of`. Its timeout becomes a deadline, at most `deadline_us`, so that
-  // waiting does not begin it anew.
-  bool MustWait(std::int64_t deadline_us, RecallRequest* request) const;
-  HttpAnswer Item(std::string_view encoded_id);
-  HttpAnswer User(std::string_view encoded_id);
+  [[nodiscard]] HttpAnswer Score(const HttpRequestView& request) const;
+  [[nodiscard]] HttpAnswer Item(std::string_view encoded_id) const;
+  [[nodiscard]] HttpAnswer User(std::string_view encoded_id) const;
+  // http_batch.cc:
+  [[nodiscard]] HttpAnswer Batch(const HttpRequestView& request) const;
+  [[nodiscard]] HttpAnswer AnswerBatch(const std::shared_ptr<BatchInFlight>& batch, const Status& over) const;
+  // Of a request without a timeout of its own.
+  [[nodiscard]] std::int64_t Deadline(std::int64_t arrived_us) const;
+  // A request's timeout as a deadline, so that neither queue nor wait begins it anew.
+  void SetDeadline(std::int64_t arrived_us, RecallRequest* request) const;
+  [[nodiscard]] bool MustWait(const RecallRequest& request) const;  // for its `min_as_of`
   HttpAnswer Ready(Route route);
   [[nodiscard]] Route RouteOf(std::string_view path) const;
   void Count(Route route, int status);
@@ -113,6 +102,7 @@ class HttpApi {
   const ReadyCheck ready_;
   const StatusReport report_;
   const SnapshotRequest snapshot_;
+  const BeforeMetrics before_metrics_;
   const SystemClock clock_;
   std::optional<HttpTokens> tokens_;
   std::atomic<bool> started_{false};  // it was ready once

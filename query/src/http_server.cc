@@ -17,6 +17,7 @@
 #include "http_api.h"
 #include "http_net.h"
 #include "http_session.h"
+#include "http_slots.h"
 #include "http_waiters.h"
 
 namespace freshet {
@@ -36,17 +37,20 @@ void KeepFromChildren(int fd) { (void)::fcntl(fd, F_SETFD, FD_CLOEXEC); }
 class BeastHttpServer final : public HttpServer {
  public:
   BeastHttpServer(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
-                  StatusReport report, SnapshotRequest snapshot)
+                  StatusReport report, SnapshotRequest snapshot, BeforeMetrics before_metrics)
       : options_(options),
-        api_(options, service, metrics, std::move(ready), std::move(report), std::move(snapshot)),
+        api_(options, service, metrics, std::move(ready), std::move(report), std::move(snapshot),
+             std::move(before_metrics)),
         refused_(metrics->GetCounter("freshet_http_refused_connections_total",
                                      "Connections refused because max_connections were open")),
         sessions_(options, &api_, metrics),
+        slots_(static_cast<std::size_t>(options.threads), options.max_queued, &sessions_.clock, metrics),
         waiters_(
             &context_, options.max_waiting,
             [service] { return service == nullptr ? std::int64_t{0} : service->as_of_ms(); }, metrics),
         acceptor_(net::make_strand(context_)),
         backoff_(acceptor_.get_executor()) {
+    sessions_.slots = &slots_;
     sessions_.waiters = &waiters_;
   }
 
@@ -66,7 +70,8 @@ class BeastHttpServer final : public HttpServer {
     try {
       FRESHET_TRY(Listen(*ParseEndpoint(options_.listen)));
       net::post(acceptor_.get_executor(), [this] { Accept(); });
-      for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { RunThread(); });
+      // One more than there are places to search, for all that needs none.
+      for (int i = 0; i < options_.threads + 1; ++i) threads_.emplace_back([this] { RunThread(); });
     } catch (const std::exception& error) {
       Stop();
       return Internal(StrCat("HTTP server: ", error.what()));
@@ -98,6 +103,7 @@ class BeastHttpServer final : public HttpServer {
     }
     context_.stop();
     for (std::thread& thread : threads_) thread.join();
+    slots_.Close();
   }
 
   [[nodiscard]] std::string address() const override { return address_; }
@@ -141,8 +147,11 @@ class BeastHttpServer final : public HttpServer {
     refused_.Add();
     api_.CountUnrouted(503);
     const HttpAnswer answer = ProblemAnswer(503, "too-many-connections", "Too many connections are open");
+    RequestTag tag;
+    sessions_.log.Name("", "", &tag);
+    sessions_.log.Answered(tag, {answer.route, "", answer.status, sessions_.clock.MonotonicUs(), false});
     const std::string text = StrCat("HTTP/1.1 503 Service Unavailable\r\nContent-Type: ", answer.content_type,
-                                    "\r\nContent-Length: ", answer.body.size(),
+                                    "\r\nX-Request-Id: ", tag.request_id, "\r\nContent-Length: ", answer.body.size(),
                                     "\r\nRetry-After: 1\r\nConnection: close\r\n\r\n", answer.body);
     ErrorCode ignored;
     socket->non_blocking(true, ignored);
@@ -167,7 +176,8 @@ class BeastHttpServer final : public HttpServer {
   HttpApi api_;
   Counter& refused_;
   std::unique_ptr<TlsContext> tls_;
-  HttpSessions sessions_;  // outlives the context, whose destruction may destroy sessions
+  HttpSessions sessions_;  // these two outlive the context, whose destruction may destroy sessions
+  RequestSlots slots_;
   net::io_context context_;
   FreshnessWaiters waiters_;
   tcp::acceptor acceptor_;  // on its own strand
@@ -195,11 +205,15 @@ Status HttpOptions::Validate() const {
   if (max_connections < 1 || max_connections > 65'536)
     return ConfigError("max_connections: must be between 1 and 65536");
   if (max_waiting > 65'536) return ConfigError("max_waiting: must be at most 65536");
+  if (max_queued > 65'536) return ConfigError("max_queued: must be at most 65536");
   if (header_timeout_ms < 1 || header_timeout_ms > 600'000) {
     return ConfigError("header_timeout_ms: must be between 1 and 600000");
   }
   if (request_timeout_ms < 1 || request_timeout_ms > kMaxTimeoutMs) {
     return ConfigError(StrCat("request_timeout_ms: must be between 1 and ", kMaxTimeoutMs));
+  }
+  if (write_timeout_ms < 1 || write_timeout_ms > 600'000) {
+    return ConfigError("write_timeout_ms: must be between 1 and 600000");
   }
   if (idle_timeout_ms < 1 || idle_timeout_ms > 3'600'000) {
     return ConfigError("idle_timeout_ms: must be between 1 and 3600000");
@@ -208,9 +222,10 @@ Status HttpOptions::Validate() const {
 }
 
 std::unique_ptr<HttpServer> MakeHttpServer(const HttpOptions& options, const RecallService* service, Metrics* metrics,
-                                           ReadyCheck ready, StatusReport report, SnapshotRequest snapshot) {
+                                           ReadyCheck ready, StatusReport report, SnapshotRequest snapshot,
+                                           BeforeMetrics before_metrics) {
   return std::make_unique<BeastHttpServer>(options, service, metrics, std::move(ready), std::move(report),
-                                           std::move(snapshot));
+                                           std::move(snapshot), std::move(before_metrics));
 }
 
 }  // namespace freshet

@@ -6,8 +6,6 @@
 #include <boost/beast/core/bind_handler.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http/empty_body.hpp>
-#include <boost/beast/http/message_generator.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
@@ -17,6 +15,8 @@
 #include <optional>
 #include <type_traits>
 
+#include "http_message.h"
+#include "http_slots.h"
 #include "http_waiters.h"
 
 namespace freshet {
@@ -34,11 +34,6 @@ constexpr std::size_t kFirstReadBytes = 4096;        // held by a connection tha
 constexpr std::size_t kReadAtOnceBytes = 32 * 1024;
 constexpr std::size_t kMaxDrainBytes = std::size_t{8} << 20;
 constexpr milliseconds kDrainTime{1'000};
-constexpr milliseconds kWriteTime{30'000};
-
-bool IsHttpError(const beast::error_code& error) {
-  return error.category() == http::make_error_code(http::error::bad_method).category();
-}
 
 using TlsStream = beast::ssl_stream<beast::tcp_stream>;
 
@@ -82,11 +77,19 @@ class StreamSession final : public HttpSession, public std::enable_shared_from_t
   void OnHeader(ErrorCode error);
   void ReadBody();
   void OnRequest(ErrorCode error);
+  void NameRequest();
+  // The request that is being answered; valid until the next one is read.
+  [[nodiscard]] HttpRequestView View() const;
+  // Makes an answer by `make(api)` with a place to search: now where one is free, else when it is this session's turn.
+  // False: too many queue, there is no answer.
+  template <typename Make>
+  [[nodiscard]] bool AnswerInPlace(bool may_be_refused, const Make& make);
   // Writes it, or waits first.
   void Respond(HttpAnswer answer);
+  void GoOn(const std::shared_ptr<HttpWait>& wait);
   // The connection is of no use after an error; a malformed request is told so first.
   void Fail(ErrorCode error);
-  void Write(HttpAnswer answer, bool keep_alive, bool head);
+  void Write(HttpAnswer answer, bool keep_alive);
   void WriteAtOnce(http::message_generator* message, ErrorCode* error);
   void OnWritten(ErrorCode error, bool keep_alive);
   void Drain(std::size_t left);
@@ -101,6 +104,9 @@ class StreamSession final : public HttpSession, public std::enable_shared_from_t
   bool handshaking_ = false;
   bool idle_ = false;
   bool unread_ = false;  // closing with a part of the request unread
+  // Of the request that is being answered:
+  std::int64_t arrived_us_ = 0;
+  RequestTag tag_;
 };
 
 template <typename Stream>
@@ -199,31 +205,72 @@ template <typename Stream>
 void StreamSession<Stream>::OnRequest(ErrorCode error) {
   if (error) return Fail(error);
   first_ = false;
+  arrived_us_ = sessions_->clock.MonotonicUs();
+  NameRequest();
+  HttpApi& api = *sessions_->api;
+  if (std::optional<HttpAnswer> answer = api.AnswerAtOnce(View())) return Respond(std::move(*answer));
+  const auto make = [this] { return sessions_->api->Answer(View()); };
+  if (!AnswerInPlace(true, make)) Respond(api.Refuse(View()));
+}
+
+template <typename Stream>
+void StreamSession<Stream>::NameRequest() {
+  const auto& header = parser_->get();
+  sessions_->log.Name(ToStd(header[kRequestIdHeader]), ToStd(header["traceparent"]), &tag_);
+}
+
+template <typename Stream>
+HttpRequestView StreamSession<Stream>::View() const {
   const auto& request = parser_->get();
-  const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
-  HttpAnswer answer =
-      sessions_->api->Handle({view(request.method_string()), view(request.target()), request.body(),
-                              view(request[http::field::authorization]), view(request[http::field::content_type])});
-  Respond(std::move(answer));
+  return {ToStd(request.method_string()),
+          ToStd(request.target()),
+          request.body(),
+          ToStd(request[http::field::authorization]),
+          ToStd(request[http::field::content_type]),
+          arrived_us_};
+}
+
+template <typename Stream>
+template <typename Make>
+bool StreamSession<Stream>::AnswerInPlace(bool may_be_refused, const Make& make) {
+  const auto answer = [](StreamSession* self, const Make& make_it, RequestSlots::Place place) {
+    HttpAnswer made = make_it();
+    place.Leave();  // nobody waits for it to be written
+    self->Respond(std::move(made));
+  };
+  RequestSlots::Place place;
+  const RequestSlots::Entry entry = sessions_->slots->Enter(may_be_refused, &place, [&] {
+    return [self = this->shared_from_this(), make, answer](RequestSlots::Place turn) {
+      net::post(self->stream_.get_executor(),
+                [self, make, answer, turn = std::move(turn)]() mutable { answer(self.get(), make, std::move(turn)); });
+    };
+  });
+  if (entry == RequestSlots::Entry::kEntered) answer(this, make, std::move(place));
+  return entry != RequestSlots::Entry::kFull;
 }
 
 template <typename Stream>
 void StreamSession<Stream>::Respond(HttpAnswer answer) {
-  while (answer.wait) {
+  if (answer.wait) {
     const std::shared_ptr<HttpWait> wait = std::move(answer.wait);
     const bool waits =
         sessions_->waiters->Add(wait->min_as_of_ms, wait->deadline_us, [self = this->shared_from_this(), wait] {
-          net::post(self->stream_.get_executor(), [self, wait] {
-            self->Respond(wait->go_on(self->sessions_->stopping ? Cancelled("try another sidecar") : Status::Ok()));
-          });
+          net::post(self->stream_.get_executor(), [self, wait] { self->GoOn(wait); });
         });
     if (waits) return;
-    answer = wait->go_on(sessions_->stopping
-                             ? Cancelled("try another sidecar")
-                             : Unavailable("too many requests wait for their `min_as_of`; try again, or without it"));
+    if (sessions_->stopping) return Respond(wait->go_on(Cancelled("try another sidecar")));
+    answer = wait->go_on(Unavailable("too many requests wait for their `min_as_of`; try again, or without it"));
+    if (answer.status == 503) answer.retry_after_seconds = 1;
   }
-  const auto& request = parser_->get();
-  Write(std::move(answer), request.keep_alive() && !sessions_->stopping, request.method() == http::verb::head);
+  Write(std::move(answer), parser_->get().keep_alive() && !sessions_->stopping);
+}
+
+// Who has waited for freshness queues for a place like others, but was let in already: it is not refused.
+template <typename Stream>
+void StreamSession<Stream>::GoOn(const std::shared_ptr<HttpWait>& wait) {
+  if (sessions_->stopping || !AnswerInPlace(false, [wait] { return wait->go_on(Status::Ok()); })) {
+    Respond(wait->go_on(Cancelled("try another sidecar")));
+  }
 }
 
 template <typename Stream>
@@ -233,48 +280,27 @@ void StreamSession<Stream>::Fail(ErrorCode error) {
   if (!IsHttpError(error) || error == http::error::end_of_stream || error == http::error::partial_message) {
     return error == http::error::end_of_stream ? Close() : CloseNow();
   }
-  HttpAnswer answer;
-  if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-    answer = ProblemAnswer(431, "header-too-large", "The request's header is too large", "at most 16 KiB");
-  } else if (error == http::error::body_limit) {
-    answer = ProblemAnswer(413, "body-too-large", "The request's body is too large", "at most 1 MiB");
-  } else {
-    answer = ProblemAnswer(400, "malformed-http", "The bytes are not an HTTP/1.1 request", error.message());
-  }
+  HttpAnswer answer = UnreadableAnswer(error);
   sessions_->api->CountUnrouted(answer.status);
+  arrived_us_ = sessions_->clock.MonotonicUs();
+  NameRequest();  // by what was read of its header
   unread_ = true;
-  Write(std::move(answer), false, false);
+  Write(std::move(answer), false);
 }
 
 template <typename Stream>
-void StreamSession<Stream>::Write(HttpAnswer answer, bool keep_alive, bool head) {
-  const unsigned version = parser_->is_header_done() ? parser_->get().version() : 11;
-  const auto fill = [&](auto& response) {
-    response.set(http::field::content_type, answer.content_type);
-    if (!answer.allow.empty()) response.set(http::field::allow, answer.allow);
-    if (answer.authenticate) response.set(http::field::www_authenticate, "Bearer");
-    if (answer.retry_after_seconds > 0)
-      response.set(http::field::retry_after, std::to_string(answer.retry_after_seconds));
-    response.keep_alive(keep_alive);
-    response.content_length(answer.body.size());
-  };
-  const auto status = static_cast<http::status>(answer.status);
-  const auto make = [&]() -> http::message_generator {
-    if (head) {
-      http::response<http::empty_body> response(status, version);
-      fill(response);
-      return response;
-    }
-    http::response<http::string_body> response(status, version);
-    fill(response);
-    response.body() = std::move(answer.body);
-    return response;
-  };
-  http::message_generator message = make();
+void StreamSession<Stream>::Write(HttpAnswer answer, bool keep_alive) {
+  const bool read = parser_->is_header_done();
+  const unsigned version = read ? parser_->get().version() : 11;
+  const http::verb verb = read ? parser_->get().method() : http::verb::unknown;
+  const std::string_view method = verb == http::verb::unknown ? std::string_view() : ToStd(http::to_string(verb));
+  sessions_->log.Answered(tag_, {answer.route, method, answer.status, arrived_us_, answer.is_probe});
+  http::message_generator message =
+      ToMessage(std::move(answer), {version, keep_alive, verb == http::verb::head, tag_.request_id});
   ErrorCode error;
   if constexpr (!kTls) WriteAtOnce(&message, &error);
   if (error || message.is_done()) return OnWritten(error, keep_alive);
-  Lowest().expires_after(kWriteTime);
+  Lowest().expires_after(milliseconds(sessions_->options.write_timeout_ms));
   beast::async_write(stream_, std::move(message),
                      [self = this->shared_from_this(), keep_alive](ErrorCode failed, std::size_t) {
                        self->OnWritten(failed, keep_alive);
@@ -343,6 +369,7 @@ void StreamSession<Stream>::CloseNow() {
 HttpSessions::HttpSessions(const HttpOptions& http_options, HttpApi* http_api, Metrics* metrics)
     : options(http_options),
       api(http_api),
+      log(http_options.access_log, &clock),
       connections(metrics->GetGauge("freshet_http_connections", "Open HTTP connections")),
       timeouts(metrics->GetCounter("freshet_http_timeouts_total",
                                    "Connections closed because a request did not arrive, or was not read, in time")),

@@ -1,4 +1,4 @@
-// A request made searchable: what recall_service.cc resolves and recall_search.cc looks for.
+// A request made searchable: what recall_service.cc resolves and recall_search.cc and recall_diverse.cc look for.
 #pragma once
 
 #include <optional>
@@ -33,6 +33,7 @@ struct RecallService::Query {
   std::int64_t as_of_ms = 0;
   std::size_t k = 0;                     // how many the search should bring: more than are asked for, to blend
   std::optional<float> score_threshold;  // of similarities
+  bool fell_short = false;               // a search brought fewer than are asked for, though more were live
   Explanation explanation;
 };
 

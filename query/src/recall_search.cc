@@ -1,9 +1,7 @@
 // From a query vector to hits: which way is the cheapest, and what to do where it finds too few.
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <optional>
-#include <unordered_map>
 
 #include "freshet/core/slot_table.h"
 #include "freshet/core/strings.h"
@@ -16,7 +14,6 @@ namespace {
 // Beyond this a scan of everything is cheaper than a wider search.
 constexpr std::size_t kMaxWidening = 16;
 constexpr int kMaxAttempts = 4;
-constexpr std::size_t kMaxDiverseRounds = 32;
 constexpr std::size_t kDeadlineEvery = 256;
 
 // What a search costs, in microseconds, by `freshet_bench filters` (128 dimensions); only their ratios matter, and they
@@ -107,6 +104,7 @@ Status RecallService::Search(const RecallRequest& request, Query* query, std::ve
     std::sort(results->begin(), results->end(), BetterRecall);
   }
   if (results->size() > request.k) results->resize(request.k);
+  if (query->fell_short && results->size() < request.k) short_answers_.Add();
   return Status::Ok();
 }
 
@@ -159,8 +157,10 @@ Status RecallService::SearchUnfiltered(const RecallRequest& request, Query* quer
     if (everything || all_found || options.k > kMaxWidening * query->k) options.exact = true;
     options.k = std::max(2 * options.k, options.k + (found - results->size()));
   }
-  if (!query->score_threshold && results->size() < expected_before && results->size() < Expected(*query)) {
-    short_answers_.Add();
+  // To blend more are looked for than are asked for: those may be missing.
+  if (!query->score_threshold && results->size() < std::min(request.k, expected_before) &&
+      results->size() < Expected(*query)) {
+    query->fell_short = true;
   }
   return Status::Ok();
 }
@@ -202,7 +202,7 @@ Status RecallService::SearchFiltered(const RecallRequest& request, const Filter&
     FRESHET_TRY(CheckDeadline(*query, "while searching"));
     if (query->score_threshold || results->size() >= std::min(query->k, selection.count())) return Status::Ok();
   }
-  if (results->size() < std::min(query->k, expected)) short_answers_.Add();
+  query->fell_short |= results->size() < std::min(request.k, expected);
   return Status::Ok();
 }
 
@@ -229,130 +229,6 @@ Status RecallService::ScoreSet(const Catalog::Selection& selection, const Filter
   const std::vector<bool> matching = replica_->catalog().Matching(best, filter);
   std::size_t i = 0;
   std::erase_if(*results, [&](const RecallHit&) { return !matching[i++]; });
-  return Status::Ok();
-}
-
-// At most so many of each value of some attributes. Greedy by score: an item is taken while all its values have room.
-// What a full value still could bring is kept out of the next search, so that each round looks further down.
-Status RecallService::SearchDiverse(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const {
-  for (const auto& [key, most] : request.max_per) FRESHET_TRY(replica_->catalog().CheckFilterable(key));
-  using Value = std::pair<std::size_t, FilterValue>;  // which attribute
-  std::map<Value, std::size_t> taken;
-  std::vector<std::vector<FilterValue>> full(request.max_per.size());
-  std::vector<RecallHit> kept;
-  for (std::size_t round = 0;; ++round) {
-    Filter filter;
-    if (request.filter) filter.must.push_back(*request.filter);
-    for (std::size_t a = 0; a < full.size(); ++a) {
-      if (full[a].empty()) continue;
-      filter.must_not.emplace_back().condition = AnyCondition(request.max_per[a].first, full[a]);
-    }
-    const bool plain = filter.must.empty() && filter.must_not.empty();
-    std::vector<RecallHit> hits;
-    FRESHET_TRY(SearchBest(request, plain ? nullptr : &filter, query, &hits));
-    // Some of the kept may have changed since and come again.
-    std::unordered_map<std::string, bool> known;
-    for (const RecallHit& hit : kept) known.emplace(hit.id, true);
-    std::erase_if(hits, [&](const RecallHit& hit) { return known.contains(hit.id); });
-    hits.insert(hits.end(), kept.begin(), kept.end());
-    std::sort(hits.begin(), hits.end(), BetterRecall);
-
-    std::vector<std::string> ids;
-    for (const RecallHit& hit : hits) ids.push_back(hit.id);
-    std::vector<std::vector<Value>> values(hits.size());
-    for (std::size_t a = 0; a < request.max_per.size(); ++a) {
-      const auto of_items = replica_->catalog().ValuesOf(ids, request.max_per[a].first);
-      for (std::size_t i = 0; i < hits.size(); ++i) {
-        for (const FilterValue& value : of_items[i]) values[i].emplace_back(a, value);
-      }
-    }
-    taken.clear();
-    results->clear();
-    std::vector<std::size_t> places;  // of `results` in `hits`
-    bool refused = false;
-    const auto has_room = [&](const Value& value) { return taken[value] < request.max_per[value.first].second; };
-    for (std::size_t i = 0; i < hits.size(); ++i) {
-      if (std::all_of(values[i].begin(), values[i].end(), has_room)) {
-        for (const Value& value : values[i]) ++taken[value];
-        results->push_back(hits[i]);
-        places.push_back(i);
-        continue;
-      }
-      refused = true;
-      for (const Value& value : values[i]) {
-        auto& list = full[value.first];
-        if (!has_room(value) && std::find(list.begin(), list.end(), value.second) == list.end()) {
-          list.push_back(value.second);
-        }
-      }
-    }
-    if (results->size() >= request.k || !refused) break;
-    FRESHET_TRY(CheckDeadline(*query, "while searching"));
-    if (round == kMaxDiverseRounds) {
-      short_answers_.Add();
-      break;
-    }
-    kept.clear();
-    for (std::size_t i = 0; i < results->size(); ++i) {
-      const auto is_full = [&](const Value& value) {
-        const auto& list = full[value.first];
-        return std::find(list.begin(), list.end(), value.second) != list.end();
-      };
-      const auto& of_item = values[places[i]];
-      if (std::any_of(of_item.begin(), of_item.end(), is_full)) kept.push_back((*results)[i]);
-    }
-  }
-  std::vector<std::string> ids;
-  for (const RecallHit& hit : *results) ids.push_back(hit.id);
-  const std::vector<bool> live = replica_->catalog().Matching(ids, request.filter ? *request.filter : Filter{});
-  std::size_t i = 0;
-  std::erase_if(*results, [&](const RecallHit&) { return !live[i++]; });
-  return Status::Ok();
-}
-
-// By how often they are interacted with; what nobody interacted with fills up. A threshold of similarity means nothing
-// here.
-Status RecallService::SearchPopular(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const {
-  for (const auto& [key, most] : request.max_per) FRESHET_TRY(replica_->catalog().CheckFilterable(key));
-  const Filter filter = request.filter ? *request.filter : Filter{};
-  const std::vector<std::string_view> excluded(query->excluded_ids.begin(), query->excluded_ids.end());
-  const auto expired = [&] { return !CheckDeadline(*query, "").ok(); };
-  FRESHET_ASSIGN(const Catalog::Selection selection, replica_->catalog().Select(filter, excluded, expired));
-  query->explanation.path = "popularity";
-  query->explanation.matching = selection.count();
-  std::map<std::pair<std::size_t, FilterValue>, std::size_t> taken;
-  std::unordered_map<std::string, bool> known;
-  const auto take = [&](const PopularItems& items) {
-    std::vector<std::string> ids;
-    for (const auto& [id, count] : items) ids.push_back(id);
-    const std::vector<bool> matching = replica_->catalog().Matching(ids, filter);
-    std::vector<std::vector<std::vector<FilterValue>>> values;
-    for (const auto& [key, most] : request.max_per) values.push_back(replica_->catalog().ValuesOf(ids, key));
-    for (std::size_t i = 0; i < ids.size() && results->size() < request.k; ++i) {
-      ++query->explanation.candidates;
-      if (!matching[i] || query->excluded_ids.contains(ids[i]) || !known.emplace(ids[i], true).second) continue;
-      bool has_room = true;
-      for (std::size_t a = 0; a < values.size(); ++a) {
-        for (const FilterValue& value : values[a][i]) has_room &= taken[{a, value}] < request.max_per[a].second;
-      }
-      if (!has_room) continue;
-      for (std::size_t a = 0; a < values.size(); ++a) {
-        for (const FilterValue& value : values[a][i]) ++taken[{a, value}];
-      }
-      results->push_back({ids[i], static_cast<float>(items[i].second), {}});
-    }
-  };
-  const std::shared_ptr<const PopularItems> popular = replica_->Popular();
-  for (std::size_t begin = 0; popular && begin < popular->size() && results->size() < request.k; begin += kMaxK) {
-    const auto at = popular->begin() + static_cast<std::ptrdiff_t>(begin);
-    take({at, at + static_cast<std::ptrdiff_t>(std::min(kMaxK, popular->size() - begin))});
-    FRESHET_TRY(CheckDeadline(*query, "while searching"));
-  }
-  if (results->size() == request.k) return Status::Ok();
-  PopularItems others;
-  const std::size_t most = request.max_per.empty() ? request.k + results->size() : selection.count();
-  for (std::string& id : replica_->catalog().IdsOf(selection, most)) others.emplace_back(std::move(id), 0.0);
-  take(others);
   return Status::Ok();
 }
 

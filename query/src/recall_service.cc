@@ -43,6 +43,23 @@ Status ValidateTarget(const RecallRequest& request) {
   return request.weights ? CheckWeights(*request.weights) : Status::Ok();
 }
 
+Histogram& StageSeconds(Metrics* metrics, const std::string& stage) {
+  return metrics->GetHistogram("freshet_query_stage_seconds", "Time of one stage of a recall", {{"stage", stage}});
+}
+
+// About what they take in memory.
+std::size_t BytesOf(const Attributes& attributes) {
+  std::size_t bytes = 0;
+  for (const auto& [name, value] : attributes) {
+    bytes += sizeof(Attributes::value_type) + name.size();
+    if (const auto* text = std::get_if<std::string>(&value)) bytes += text->size();
+    if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
+      for (const std::string& text : *texts) bytes += sizeof(std::string) + text.size();
+    }
+  }
+  return bytes;
+}
+
 Status Validate(const RecallRequest& request) {
   FRESHET_TRY(ValidateTarget(request));
   if (request.k < 1 || request.k > kMaxK) return InvalidArgument(StrCat("/k: must be between 1 and ", kMaxK));
@@ -75,15 +92,19 @@ Status Validate(const RecallRequest& request) {
 }  // namespace
 
 RecallService::RecallService(const Replica* replica, const UserEncoder* user_encoder, const Clock* clock,
-                             Metrics* metrics)
+                             Metrics* metrics, const RecallLimits& limits)
     : replica_(replica),
       user_encoder_(user_encoder),
       clock_(clock),
+      limits_(limits),
       seconds_(metrics->GetHistogram("freshet_query_seconds", "Time to answer a recall")),
+      resolve_seconds_(StageSeconds(metrics, "resolve")),
+      search_seconds_(StageSeconds(metrics, "search")),
+      attributes_seconds_(StageSeconds(metrics, "attributes")),
       short_answers_(metrics->GetCounter("freshet_query_short_answers_total",
                                          "Answers with fewer items than k although more were live; should stay 0")),
       degraded_(metrics->GetCounter("freshet_query_degraded_total",
-                                    "Answers for users of whom nothing was known, so that they are not personal")) {}
+                                    "Answers that are less than they could be: not personal, or short by max_per")) {}
 
 // Deadline, freshness, target: what Recall() and Score() begin with.
 Status RecallService::Begin(const RecallRequest& request, std::int64_t start_us, Query* query,
@@ -100,6 +121,7 @@ Status RecallService::Begin(const RecallRequest& request, std::int64_t start_us,
     }
     std::this_thread::sleep_for(kFreshnessPoll);
   }
+  FRESHET_TRY(CheckDeadline(*query, "before the request was looked at"));
   // Read before anything else: the answer is at least this fresh.
   response->as_of_ms = query->as_of_ms = replica_->as_of_ms();
   response->index_version = replica_->sequence();
@@ -113,25 +135,23 @@ Result<RecallResponse> RecallService::Recall(const RecallRequest& request) const
   Query query;
   RecallResponse response;
   std::int64_t stage_us = start_us;
-  const auto end_stage = [&](const char* name) {
+  const auto end_stage = [&](const char* name, Histogram* seconds) {
     const std::int64_t now_us = clock_->MonotonicUs();
     query.explanation.stage_ms.emplace_back(name, static_cast<double>(now_us - stage_us) * 1e-3);
+    seconds->Observe(static_cast<double>(now_us - stage_us) * 1e-6);
     stage_us = now_us;
   };
   FRESHET_TRY(Begin(request, start_us, &query, &response));
-  end_stage("resolve");
+  end_stage("resolve", &resolve_seconds_);
   FRESHET_TRY(CheckDeadline(query, "before the search"));
   Exclude(request, &query);
   FRESHET_TRY(Search(request, &query, &response.results));
-  end_stage("search");
+  end_stage("search", &search_seconds_);
   FRESHET_TRY(CheckDeadline(query, "after the search"));
 
   if (request.with_attributes) {
-    for (RecallHit& hit : response.results) {
-      FRESHET_ASSIGN(std::optional<Attributes> attributes, replica_->GetAttributes(hit.id));
-      if (attributes) hit.attributes = std::move(*attributes);
-    }
-    end_stage("attributes");
+    FRESHET_TRY(ReadAttributes(query, &response.results));
+    end_stage("attributes", &attributes_seconds_);
     FRESHET_TRY(CheckDeadline(query, "while reading attributes"));
   }
   response.degraded = std::move(query.degraded);
@@ -141,6 +161,22 @@ Result<RecallResponse> RecallService::Recall(const RecallRequest& request) const
   response.took_ms = seconds * 1e3;
   seconds_.Observe(seconds);
   return response;
+}
+
+Status RecallService::ReadAttributes(const Query& query, std::vector<RecallHit>* results) const {
+  std::size_t bytes = 0;
+  for (RecallHit& hit : *results) {
+    FRESHET_TRY(CheckDeadline(query, "while reading attributes"));
+    FRESHET_ASSIGN(std::optional<Attributes> attributes, replica_->GetAttributes(hit.id));
+    if (!attributes) continue;
+    bytes += BytesOf(*attributes);
+    if (bytes > limits_.max_attribute_bytes) {
+      return InvalidArgument(StrCat("/with_attributes: those of the results are more than ",
+                                    limits_.max_attribute_bytes, " bytes: ask for fewer results, or without"));
+    }
+    hit.attributes = std::move(*attributes);
+  }
+  return Status::Ok();
 }
 
 Result<ScoreResponse> RecallService::Score(const RecallRequest& request, const std::vector<std::string>& ids) const {
@@ -172,6 +208,7 @@ Result<ScoreResponse> RecallService::Score(const RecallRequest& request, const s
   if (request.weights && !query.popular) FRESHET_TRY(Blend(request, query, &response.answer.results));
   std::sort(response.answer.results.begin(), response.answer.results.end(), BetterRecall);
   response.answer.degraded = std::move(query.degraded);
+  if (!response.answer.degraded.empty()) degraded_.Add();
   response.answer.took_ms = static_cast<double>(clock_->MonotonicUs() - start_us) * 1e-3;
   return response;
 }
@@ -235,13 +272,15 @@ Status RecallService::AddVector(const std::string& item, const std::string& poin
   return Status::Ok();
 }
 
+Status RecallService::CheckSpace() const {
+  if (user_encoder_->space_id() == replica_->space_id() && user_encoder_->dim() == replica_->dim()) return Status::Ok();
+  return Unavailable(StrCat("the user tower speaks embedding space `", user_encoder_->space_id(), "` (",
+                            user_encoder_->dim(), " dimensions), the items are of `", replica_->space_id(), "` (",
+                            replica_->dim(), ")"));
+}
+
 Status RecallService::ResolveUser(const RecallRequest& request, Query* query) const {
-  if (user_encoder_ == nullptr) return Unavailable("no user tower is loaded here: ask by `item` or by `vector`");
-  if (user_encoder_->space_id() != replica_->space_id() || user_encoder_->dim() != replica_->dim()) {
-    return Unavailable(StrCat("the user tower speaks embedding space `", user_encoder_->space_id(), "` (",
-                              user_encoder_->dim(), " dimensions), the items are of `", replica_->space_id(), "` (",
-                              replica_->dim(), ")"));
-  }
+  if (user_encoder_ != nullptr) FRESHET_TRY(CheckSpace());
   std::optional<UserState> state;
   if (request.user) {
     FRESHET_ASSIGN(state, replica_->GetUser(*request.user));
@@ -259,6 +298,7 @@ Status RecallService::ResolveUser(const RecallRequest& request, Query* query) co
     query->degraded = query->popular ? "popularity" : "no_history";
     if (query->popular) return Status::Ok();
   }
+  if (user_encoder_ == nullptr) return Unavailable("no user tower is loaded here: ask by `item` or by `vector`");
   UserContext context;
   if (request.user) context.user_id = *request.user;
   context.features = std::move(state->features);

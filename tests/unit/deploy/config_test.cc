@@ -155,6 +155,19 @@ TEST(Config, OtherThanLoopbackIsRefused) {
   EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {"query.listen=0.0.0.0:80"}).status().code(), Code::kConfig);
 }
 
+TEST(Config, TheDoorsBoundsAreRead) {
+  const auto config =
+      ParseConfig(kMinimal, "f.yaml", {"query.max_queued=0", "query.write_timeout_ms=600000", "query.access_log=true"});
+  ASSERT_OK(config);
+  EXPECT_EQ(config->http.max_queued, 0U);
+  EXPECT_EQ(config->http.write_timeout_ms, 600'000);
+  EXPECT_TRUE(config->http.access_log);
+  for (const char* wrong : {"query.max_queued=65537", "query.max_queued=-1", "query.write_timeout_ms=0",
+                            "query.write_timeout_ms=600001", "query.access_log=2"}) {
+    EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {wrong}).status().code(), Code::kConfig) << wrong;
+  }
+}
+
 TEST(Config, TheExamplesAreValid) {
   for (const char* name : {"engine", "sidecar", "demo-engine", "demo-sidecar"}) {
     SCOPED_TRACE(name);

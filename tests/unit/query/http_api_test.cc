@@ -79,6 +79,38 @@ TEST_F(HttpApiTest, ABatchAnswersEachEntryByItself) {
   EXPECT_EQ(Call("POST", "/v1/recall:batch", "[]").status, 400);
 }
 
+TEST_F(HttpApiTest, ABatchsAnswersAreBoundedTogether) {
+  HttpOptions options;
+  options.max_batch_bytes = 200;
+  const auto server = MakeHttpServer(options, &service_, &metrics_, {}, {});
+  ASSERT_OK(server->Start());
+  const auto reply = HttpCall(server->address(), "POST", "/v1/recall:batch", R"({"requests": [
+      {"item": "nobody"}, {"item": "a"}, {"item": "b"}, {"item": "a"}, {"kk": 1}]})");
+  ASSERT_OK(reply);
+  EXPECT_EQ(reply->status, 200) << reply->body;
+  EXPECT_EQ(At(reply->body, "/responses/0/status"), "404");
+  EXPECT_EQ(At(reply->body, "/responses/1/status"), "200");
+  EXPECT_EQ(At(reply->body, "/responses/2/status"), "400");
+  EXPECT_EQ(At(reply->body, "/responses/3/status"), "400");
+  EXPECT_NE(At(reply->body, "/responses/3/problem/detail").find("more than 200 bytes"), std::string::npos)
+      << reply->body;
+  EXPECT_EQ(At(reply->body, "/responses/4/problem/pointer"), R"("/kk")");
+}
+
+TEST_F(HttpApiTest, GaugesAreSetWhenMetricsAreAskedFor) {
+  Gauge& gauge = metrics_.GetGauge("freshet_test_seconds", "Since something");
+  int asked = 0;
+  const auto server = MakeHttpServer({}, &service_, &metrics_, {}, {}, {}, [&] { gauge.Set(++asked); });
+  ASSERT_OK(server->Start());
+  for (const char* expected : {"freshet_test_seconds 1\n", "freshet_test_seconds 2\n"}) {
+    const auto reply = HttpCall(server->address(), "GET", "/metrics");
+    ASSERT_OK(reply);
+    EXPECT_NE(reply->body.find(expected), std::string::npos) << reply->body;
+  }
+  ASSERT_OK(HttpCall(server->address(), "GET", "/livez"));
+  EXPECT_EQ(asked, 2);
+}
+
 TEST_F(HttpApiTest, ScoresGivenIds) {
   HttpReply reply = Call("POST", "/v1/score", R"({"user": "ann", "ids": ["b", "nobody", "a"]})");
   EXPECT_EQ(reply.status, 200) << reply.body;
@@ -186,6 +218,15 @@ TEST_F(OpenApiTest, ThePathsAreTheServers) {
   }
   served.erase("other");
   EXPECT_EQ(served, documented);
+}
+
+TEST_F(OpenApiTest, WhatQueuesMayBeRefused) {
+  for (const auto& [path, operations] : api_.Find("paths")->members) {
+    const bool queues = path == "/v1/recall" || path == "/v1/recall:batch" || path == "/v1/score" ||
+                        path.find("{id}") != std::string::npos;
+    const YamlNode& operation = operations.members.front().second;
+    EXPECT_EQ(operation.Find("responses")->Find("429") != nullptr, queues) << path;
+  }
 }
 
 TEST_F(OpenApiTest, TheRequestsFieldsAreTheServers) {

@@ -282,6 +282,19 @@ TEST_F(HttpServerTest, ClosesIdleConnections) {
   EXPECT_TRUE(idle.ReadToEnd().starts_with("HTTP/1.1 200 "));
 }
 
+TEST_F(HttpServerTest, CutsOffWhoDoesNotReadItsAnswer) {
+  options_.write_timeout_ms = 50;
+  const std::string large((std::size_t{64} << 20), ' ');  // more than the sockets between take
+  const auto server = MakeHttpServer(options_, &service_, &metrics_, {}, [&] { return large; });
+  ASSERT_OK(server->Start());
+  RawConnection deaf(server->address());
+  deaf.Send("GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n");
+  Counter& timeouts = metrics_.GetCounter("freshet_http_timeouts_total", "");
+  EXPECT_TRUE(WaitFor([&] { return timeouts.Value() == 1; }, 10'000));
+  EXPECT_TRUE(WaitFor([&] { return metrics_.GetGauge("freshet_http_connections", "").Value() == 0; }));
+  EXPECT_LT(deaf.ReadToEnd().size(), large.size());
+}
+
 TEST_F(HttpServerTest, BoundsTheConnections) {
   options_.max_connections = 1;
   StartServer();
@@ -400,8 +413,9 @@ TEST_F(HttpServerTest, ListensOnIpv6Loopback) {
 
 TEST_F(HttpServerTest, RefusesOptionsOutOfRange) {
   EXPECT_OK(HttpOptions{}.Validate());
-  for (int HttpOptions::*field : {&HttpOptions::threads, &HttpOptions::header_timeout_ms,
-                                  &HttpOptions::request_timeout_ms, &HttpOptions::idle_timeout_ms}) {
+  for (int HttpOptions::*field :
+       {&HttpOptions::threads, &HttpOptions::header_timeout_ms, &HttpOptions::request_timeout_ms,
+        &HttpOptions::write_timeout_ms, &HttpOptions::idle_timeout_ms}) {
     HttpOptions options;
     options.*field = 0;
     EXPECT_EQ(options.Validate().code(), Code::kConfig);
@@ -409,6 +423,13 @@ TEST_F(HttpServerTest, RefusesOptionsOutOfRange) {
   HttpOptions options;
   options.max_connections = 0;
   EXPECT_EQ(options.Validate().code(), Code::kConfig);
+  for (std::size_t HttpOptions::*field : {&HttpOptions::max_queued, &HttpOptions::max_waiting}) {
+    HttpOptions none;
+    none.*field = 0;
+    EXPECT_OK(none.Validate());
+    none.*field = 65'537;
+    EXPECT_EQ(none.Validate().code(), Code::kConfig);
+  }
 }
 
 }  // namespace

@@ -103,6 +103,40 @@ TEST_F(HttpWaitTest, TooManyAreToldSo) {
   EXPECT_EQ(first.get().status, 200);
 }
 
+TEST_F(HttpWaitTest, OnlyWhatWouldWaitIsRefusedOfABatch) {
+  options_.max_waiting = 1;
+  StartServer();
+  auto first = CallLater("/v1/recall", Fresh());
+  ASSERT_TRUE(Waiting(1));
+  const HttpReply reply =
+      Call("/v1/recall:batch", StrCat(R"({"requests": [)", Fresh(), R"(, {"item": "a"}, {"item": "nobody"}, {}]})"));
+  EXPECT_EQ(reply.status, 200) << reply.body;
+  EXPECT_EQ(At(reply.body, "/responses/0/status"), "503");
+  EXPECT_NE(At(reply.body, "/responses/0/problem/detail").find("too many"), std::string::npos) << reply.body;
+  EXPECT_EQ(At(reply.body, "/responses/1/answer/as_of_ms"), StrCat(soon_ - 1'000));
+  EXPECT_EQ(At(reply.body, "/responses/2/status"), "404");
+  EXPECT_EQ(At(reply.body, "/responses/3/status"), "400");
+  // By itself it is told when to come again.
+  RawConnection peer(server_->address());
+  const std::string body = Fresh();
+  peer.Send(StrCat("POST /v1/recall HTTP/1.1\r\nHost: x\r\nContent-Length: ", body.size(), "\r\n\r\n", body));
+  const std::string answer = peer.ReadAnswer();
+  EXPECT_NE(answer.find(" 503 "), std::string::npos) << answer;
+  EXPECT_NE(answer.find("\r\nRetry-After: 1\r\n"), std::string::npos) << answer;
+  replica_.as_of = soon_;
+  EXPECT_EQ(first.get().status, 200);
+}
+
+TEST_F(HttpWaitTest, StoppingKeepsWhatWasReadyOfABatch) {
+  StartServer();
+  auto reply = CallLater("/v1/recall:batch", StrCat(R"({"requests": [{"item": "a"}, )", Fresh(), "]}"));
+  ASSERT_TRUE(Waiting(1));
+  server_->Stop();
+  const HttpReply answer = reply.get();
+  EXPECT_EQ(At(answer.body, "/responses/0/status"), "200") << answer.body;
+  EXPECT_EQ(At(answer.body, "/responses/1/problem/type"), R"("urn:freshet:problem:stopping")") << answer.body;
+}
+
 TEST_F(HttpWaitTest, EachEntryOfABatchWaitsByItself) {
   StartServer();
   // The last one asks for more than comes, and has little time.

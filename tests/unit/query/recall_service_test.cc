@@ -188,7 +188,10 @@ TEST_F(RecallServiceTest, NeverMixesEmbeddingSpaces) {
 
 TEST_F(RecallServiceTest, WithoutATowerUsersAreUnavailable) {
   const RecallService service(&replica_, nullptr, &clock_, &metrics_);
+  replica_.users["ann"].history = {{"x", "view", 1, 1}};
+  replica_.users["new"].features = {{"age", 33.0}};
   EXPECT_EQ(service.Recall(ByUser("ann")).status().code(), Code::kUnavailable);
+  EXPECT_EQ(service.Recall(ByUser("new")).status().code(), Code::kUnavailable);
 }
 
 TEST_F(RecallServiceTest, ATowerThatFailsIsNotTheCallersMistake) {
@@ -323,6 +326,9 @@ TEST_F(RecallServiceTest, GivesUpWhenTheDeadlinePasses) {
   request.deadline_us = clock_.MonotonicUs() + 200'000;
   EXPECT_OK(Refusal(request));
   request.timeout_ms = 40;  // the earlier of the two
+  EXPECT_EQ(Refusal(request).code(), Code::kDeadlineExceeded);
+  encoder_.on_encode = [](const UserContext&) { ADD_FAILURE() << "the deadline had passed before"; };
+  request.deadline_us = clock_.MonotonicUs();
   EXPECT_EQ(Refusal(request).code(), Code::kDeadlineExceeded);
 }
 

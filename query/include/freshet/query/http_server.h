@@ -2,8 +2,9 @@
 //
 // Place in the flow: the door of engine and sidecar. Boost.Beast is named in src/http_*.cc only.
 // Bounds come before parsing (headers 16 KiB, body 1 MiB, connections, deadlines for header and request); errors are
-// RFC 9457 problems with stable `type` and the offending field's path. Runs its own threads between Start() and Stop();
-// Stop() finishes requests in flight.
+// RFC 9457 problems with stable `type` and the offending field's path. So many requests search at once, so many more
+// queue, others are told 429; every answer carries an X-Request-Id. Runs its own threads between Start() and Stop();
+// Stop() finishes requests in flight and those that queue.
 #pragma once
 
 #include <cstdint>
@@ -34,13 +35,18 @@ struct HttpOptions {
   // Of the bearer tokens, one a line; readable by its owner alone. Then every request but those of /livez, /startupz
   // and /readyz needs one. Empty: none is asked for.
   std::string token_file;
-  int threads = 2;
+  int threads = 2;  // requests that search at once; one thread more does the rest, so that probes always answer
   std::size_t max_connections = 1024;
+  std::size_t max_queued = 256;    // requests that queue for their turn to search; more are answered 429
   std::size_t max_waiting = 256;   // requests that wait for their `min_as_of`; more are answered 503
   int header_timeout_ms = 5'000;   // from a request's first byte (of a connection's first request: from the accept)
-  int request_timeout_ms = 2'000;  // for the body, and the deadline of a recall; a request may ask for less
+  int request_timeout_ms = 2'000;  // for the body, and from then on for the answer; a request may ask for less
+  int write_timeout_ms = 30'000;   // for the client to read an answer
   int idle_timeout_ms = 60'000;    // between two requests of a connection
-  Status Validate() const;         // Errors: kConfig
+  bool access_log = false;         // every request is logged, not only what fails
+  // Once the answers of a batch are larger, its other entries are refused.
+  std::size_t max_batch_bytes = std::size_t{64} << 20;
+  Status Validate() const;  // Errors: kConfig
 };
 
 // Empty: ready; else the reasons, for /readyz (503).
@@ -49,6 +55,8 @@ using ReadyCheck = std::function<std::vector<std::string>()>;
 using StatusReport = std::function<std::string()>;
 // POST /v1/admin/snapshots: starts a snapshot, returns at once. Null: there are no admin paths here.
 using SnapshotRequest = std::function<void()>;
+// Called before each answer of /metrics, from any thread: for gauges that tell the time since something.
+using BeforeMetrics = std::function<void()>;
 
 class HttpServer {
  public:
@@ -61,7 +69,8 @@ class HttpServer {
 // `service` null: a server without recalls, items and users, for the admin paths.
 [[nodiscard]] std::unique_ptr<HttpServer> MakeHttpServer(const HttpOptions& options, const RecallService* service,
                                                          Metrics* metrics, ReadyCheck ready, StatusReport report,
-                                                         SnapshotRequest snapshot = {});
+                                                         SnapshotRequest snapshot = {},
+                                                         BeforeMetrics before_metrics = {});
 
 // The JSON body of POST /v1/recall, both ways; apart from the server so that it can be tested and fuzzed alone.
 // Errors: kInvalidArgument, the message starts with the field's JSON pointer: "/k: must be between 1 and 1000".

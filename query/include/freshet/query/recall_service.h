@@ -4,7 +4,7 @@
 // threads. Reads one Replica (index + store) and runs only the user tower. One embedding space per answer: a user tower
 // of another space than the replica's is refused. Errors: kInvalidArgument (the message starts with the field's JSON
 // pointer), kNotFound (an unknown item), kUnavailable (no user tower, space mismatch), kDeadlineExceeded. A user
-// of whom nothing is known gets the popular items, marked as degraded.
+// of whom nothing is known gets the popular items, marked as degraded, without a tower too.
 #pragma once
 
 #include <cstdint>
@@ -101,7 +101,9 @@ struct RecallResponse {
   std::string model_version;        // embedding space id
   std::int64_t as_of_ms = 0;
   double took_ms = 0;
-  std::string degraded;  // empty, or why the answer is not personal: "popularity", "no_history"
+  // Empty, or why the answer is less than it could be: not personal ("popularity", "no_history"), or short of k because
+  // the search for other values was given up ("max_per", which goes before "no_history").
+  std::string degraded;
   std::optional<Explanation> explanation;
 };
 
@@ -124,10 +126,17 @@ struct ScoreResponse {
   std::vector<std::string> unknown;  // the others, in the order they were given
 };
 
+// What one answer may take.
+struct RecallLimits {
+  std::size_t max_attribute_bytes = std::size_t{32} << 20;  // of all its results, estimated; more: kInvalidArgument
+};
+
 class RecallService {
  public:
-  // `user_encoder` may be null (vector and item queries only). All outlive the service.
-  RecallService(const Replica* replica, const UserEncoder* user_encoder, const Clock* clock, Metrics* metrics);
+  // `user_encoder` may be null: then vector and item queries, and users of whom nothing is known. All outlive the
+  // service.
+  RecallService(const Replica* replica, const UserEncoder* user_encoder, const Clock* clock, Metrics* metrics,
+                const RecallLimits& limits = {});
   // A `min_as_of_ms` that is not reached yet blocks the caller; who does not want that asks as_of_ms() first.
   [[nodiscard]] Result<RecallResponse> Recall(const RecallRequest& request) const;
   // How fresh an answer would be now; 0: not known yet.
@@ -147,14 +156,18 @@ class RecallService {
   Status Resolve(const RecallRequest& request, Query* query) const;
   Status ResolveItems(const RecallRequest& request, Query* query) const;
   Status AddVector(const std::string& item, const std::string& pointer, float weight, Query* query) const;
+  Status CheckSpace() const;  // of the user tower, which is there
   Status ResolveUser(const RecallRequest& request, Query* query) const;
   Status ResolveVector(const RecallRequest& request, Query* query) const;
   void Exclude(const RecallRequest& request, Query* query) const;
+  Status ReadAttributes(const Query& query, std::vector<RecallHit>* results) const;
+
+  // recall_diverse.cc:
+  Status SearchPopular(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
+  Status SearchDiverse(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
 
   // recall_search.cc:
   Status Search(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
-  Status SearchPopular(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
-  Status SearchDiverse(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
   Status SearchBest(const RecallRequest& request, const Filter* filter, Query* query,
                     std::vector<RecallHit>* results) const;
   Status SearchSimilar(const RecallRequest& request, const Filter* filter, Query* query,
@@ -178,7 +191,11 @@ class RecallService {
   const Replica* const replica_;
   const UserEncoder* const user_encoder_;
   const Clock* const clock_;
+  const RecallLimits limits_;
   Histogram& seconds_;
+  Histogram& resolve_seconds_;
+  Histogram& search_seconds_;
+  Histogram& attributes_seconds_;
   Counter& short_answers_;
   Counter& degraded_;
 };
