@@ -1,5 +1,7 @@
 #include "distance.h"
 
+#include <array>
+
 namespace freshet {
 namespace {
 
@@ -58,25 +60,26 @@ bool HasAvx512() { return __builtin_cpu_supports("avx512f") != 0 && __builtin_cp
 bool HasAvx2() { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }
 #endif
 
+struct Found {
+  std::array<DistanceKernels, 3> all{};
+  std::size_t count = 0;
+  Found() {
+    all[count++] = {&DotPortable, &SquaredL2Portable};
+#if defined(__x86_64__)
+    if (HasAvx2()) all[count++] = {&DotAvx2, &SquaredL2Avx2};
+    if (HasAvx512()) all[count++] = {&DotAvx512, &SquaredL2Avx512};
+#endif
+  }
+};
+
 }  // namespace
 
-DistanceKernel DotKernel() {
-#if defined(__x86_64__)
-  if (HasAvx512()) return &DotAvx512;
-  if (HasAvx2()) return &DotAvx2;
-#endif
-  return &DotPortable;
+std::span<const DistanceKernels> AllDistanceKernels() {
+  static const Found found;
+  return {found.all.data(), found.count};
 }
 
-DistanceKernel SquaredL2Kernel() {
-#if defined(__x86_64__)
-  if (HasAvx512()) return &SquaredL2Avx512;
-  if (HasAvx2()) return &SquaredL2Avx2;
-#endif
-  return &SquaredL2Portable;
-}
-
-DistanceKernel PortableDotKernel() { return &DotPortable; }
-DistanceKernel PortableSquaredL2Kernel() { return &SquaredL2Portable; }
+DistanceKernel DotKernel() { return AllDistanceKernels().back().dot; }
+DistanceKernel SquaredL2Kernel() { return AllDistanceKernels().back().l2; }
 
 }  // namespace freshet

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 
 namespace freshet {
 
@@ -14,8 +15,11 @@ using DistanceKernel = float (*)(const float* a, const float* b, std::size_t dim
 [[nodiscard]] DistanceKernel DotKernel();
 [[nodiscard]] DistanceKernel SquaredL2Kernel();
 
-// For tests: the portable one, whatever the processor.
-[[nodiscard]] DistanceKernel PortableDotKernel();
-[[nodiscard]] DistanceKernel PortableSquaredL2Kernel();
+// For tests: every path this processor has, the portable one first, the one that is chosen last.
+struct DistanceKernels {
+  DistanceKernel dot;
+  DistanceKernel l2;
+};
+[[nodiscard]] std::span<const DistanceKernels> AllDistanceKernels();
 
 }  // namespace freshet

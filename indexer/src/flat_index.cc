@@ -1,6 +1,8 @@
 // Exact search by scanning: the oracle of the tests, and right for small catalogues.
-#include <atomic>
+#include <algorithm>
+#include <cmath>
 #include <fstream>
+#include <limits>
 #include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
@@ -11,6 +13,7 @@
 #include "freshet/core/file.h"
 #include "freshet/core/strings.h"
 #include "freshet/indexer/index.h"
+#include "guarded.h"
 #include "scoring.h"
 
 namespace freshet {
@@ -26,14 +29,16 @@ class FlatCut final : public IndexCut {
 
   // Magic, u32 dim, string metric, u64 n, n x u64 label, n x dim x f32, u64 XXH3 of all before it.
   Status Write(const std::string& path, const std::function<Status(std::uint64_t)>& written) const override {
-    ByteWriter out;
-    out.PutString(kMagic).Put(static_cast<std::uint32_t>(dim_)).PutString(MetricName(metric_));
-    out.Put(static_cast<std::uint64_t>(labels_.size()));
-    for (const Label label : labels_) out.Put(label);
-    out.PutFloats(vectors_);
-    out.Put(Xxh3(out.bytes()));
-    FRESHET_TRY(WriteFileAtomically(path, out.bytes()));
-    return written ? written(out.bytes().size()) : Status::Ok();
+    return Guarded("to write it to a file", [&] {
+      ByteWriter out;
+      out.PutString(kMagic).Put(static_cast<std::uint32_t>(dim_)).PutString(MetricName(metric_));
+      out.Put(static_cast<std::uint64_t>(labels_.size()));
+      for (const Label label : labels_) out.Put(label);
+      out.PutFloats(vectors_);
+      out.Put(Xxh3(out.bytes()));
+      FRESHET_TRY(WriteFileAtomically(path, out.bytes()));
+      return written ? written(out.bytes().size()) : Status::Ok();
+    });
   }
 
  private:
@@ -43,26 +48,41 @@ class FlatCut final : public IndexCut {
   const std::vector<float> vectors_;
 };
 
+// Rows one after the other, scanned by every search. Thread-safe by one lock, which searches share.
 class FlatIndex final : public Index {
  public:
-  FlatIndex(int dim, Metric metric) : dim_(dim), metric_(metric), score_(metric, dim) {}
+  FlatIndex(int dim, Metric metric)
+      : dim_(dim), width_(static_cast<std::size_t>(dim)), metric_(metric), score_(metric, dim) {}
 
   [[nodiscard]] int dim() const override { return dim_; }
   [[nodiscard]] Metric metric() const override { return metric_; }
 
   Status Insert(std::span<const Label> labels, std::span<const float> vectors) override {
     const std::unique_lock lock(mu_);
-    for (std::size_t i = 0; i < labels.size(); ++i) {
-      slots_[labels[i]] = labels_.size();
-      labels_.push_back(labels[i]);
+    const std::size_t before = labels_.size();
+    const Status status = Guarded("for rows of the index", [&] {
+      // All that may fail comes first, and is taken back then.
+      Grow(&labels_, before + labels.size());
+      Grow(&vectors_, (before + labels.size()) * width_);
+      for (const Label label : labels) {
+        if (slots_.try_emplace(label, labels_.size()).second) labels_.push_back(label);
+      }
+    });
+    if (!status.ok()) {
+      for (; labels_.size() > before; labels_.pop_back()) slots_.erase(labels_.back());
+      return status;
     }
-    vectors_.insert(vectors_.end(), vectors.begin(), vectors.end());
+    vectors_.resize(labels_.size() * width_);
+    // A label that is there already gets its new vector.
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+      std::copy_n(vectors.begin() + static_cast<std::ptrdiff_t>(i * width_), width_,
+                  vectors_.begin() + static_cast<std::ptrdiff_t>(slots_.find(labels[i])->second * width_));
+    }
     return Status::Ok();
   }
 
   void Tombstone(std::span<const Label> labels) override {
     const std::unique_lock lock(mu_);
-    const auto width = static_cast<std::size_t>(dim_);
     for (const Label label : labels) {
       const auto it = slots_.find(label);
       if (it == slots_.end()) continue;
@@ -71,12 +91,12 @@ class FlatIndex final : public Index {
       const std::size_t last = labels_.size() - 1;
       if (slot != last) {
         labels_[slot] = labels_[last];
-        slots_[labels_[slot]] = slot;
-        std::copy_n(vectors_.begin() + static_cast<std::ptrdiff_t>(last * width), width,
-                    vectors_.begin() + static_cast<std::ptrdiff_t>(slot * width));
+        slots_.find(labels_[slot])->second = slot;
+        std::copy_n(vectors_.begin() + static_cast<std::ptrdiff_t>(last * width_), width_,
+                    vectors_.begin() + static_cast<std::ptrdiff_t>(slot * width_));
       }
       labels_.pop_back();
-      vectors_.resize(last * width);
+      vectors_.resize(last * width_);
       slots_.erase(label);
     }
   }
@@ -86,16 +106,20 @@ class FlatIndex final : public Index {
   [[nodiscard]] Result<std::vector<Hit>> Search(std::span<const float> query,
                                                 const SearchOptions& options) const override {
     FRESHET_TRY(CheckQuery(query, dim_));
-    const std::shared_lock lock(mu_);
-    // What may not be returned is asked for before it is scored: a label costs less to look at than a row.
-    SearchOptions allowed = options;
-    allowed.filter = nullptr;
-    TopK top(allowed);
-    for (std::size_t slot = 0; slot < labels_.size(); ++slot) {
-      if (options.filter != nullptr && !options.filter->Allows(labels_[slot])) continue;
-      top.Offer(labels_[slot], score_(query.data(), vectors_.data() + slot * static_cast<std::size_t>(dim_)));
-    }
-    return top.Take();
+    return Guarded("to search", [&]() -> Result<std::vector<Hit>> {
+      const std::shared_lock lock(mu_);
+      // What may not be returned is asked for before it is scored: a label costs less to look at than a row.
+      SearchOptions allowed = options;
+      allowed.filter = nullptr;
+      TopK top(allowed);
+      for (std::size_t slot = 0; slot < labels_.size(); ++slot) {
+        if (options.filter != nullptr && !options.filter->Allows(labels_[slot])) continue;
+        // Numbers that are too large to be multiplied are no number then, which cannot be sorted.
+        const float score = score_(query.data(), vectors_.data() + slot * width_);
+        top.Offer(labels_[slot], std::isnan(score) ? -std::numeric_limits<float>::infinity() : score);
+      }
+      return top.Take();
+    });
   }
 
   [[nodiscard]] IndexStats Stats() const override {
@@ -108,8 +132,10 @@ class FlatIndex final : public Index {
   }
 
   [[nodiscard]] Result<std::unique_ptr<IndexCut>> Cut() override {
-    const std::shared_lock lock(mu_);
-    return std::unique_ptr<IndexCut>(std::make_unique<FlatCut>(dim_, metric_, labels_, vectors_));
+    return Guarded("for a cut of it", [&]() -> Result<std::unique_ptr<IndexCut>> {
+      const std::shared_lock lock(mu_);
+      return std::unique_ptr<IndexCut>(std::make_unique<FlatCut>(dim_, metric_, labels_, vectors_));
+    });
   }
 
   [[nodiscard]] std::vector<Label> LiveLabels() const override {
@@ -120,7 +146,14 @@ class FlatIndex final : public Index {
   }
 
  private:
+  // Never by as little as is asked for, or each row that is inserted would move all.
+  template <typename T>
+  static void Grow(std::vector<T>* values, std::size_t size) {
+    if (size > values->capacity()) values->reserve(std::max(size, 2 * values->capacity()));
+  }
+
   const int dim_;
+  const std::size_t width_;
   const Metric metric_;
   const Scorer score_;
   mutable std::shared_mutex mu_;
@@ -132,21 +165,32 @@ class FlatIndex final : public Index {
 
 }  // namespace
 
+std::vector<Label> Index::LiveLabelsFrom(Label from, std::size_t max) const {
+  std::vector<Label> labels = LiveLabels();
+  labels.erase(labels.begin(), std::lower_bound(labels.begin(), labels.end(), from));
+  if (labels.size() > max) labels.resize(max);
+  return labels;
+}
+
 Result<std::vector<std::vector<Hit>>> Index::SearchMany(std::span<const float> queries,
                                                         const SearchOptions& options) const {
   FRESHET_TRY(CheckQueries(queries, dim()));
-  std::vector<std::vector<Hit>> answers;
   const auto width = static_cast<std::size_t>(dim());
-  for (std::size_t begin = 0; begin < queries.size(); begin += width) {
-    FRESHET_ASSIGN(std::vector<Hit> hits, Search(queries.subspan(begin, width), options));
-    answers.push_back(std::move(hits));
-  }
-  return answers;
+  return Guarded("to search", [&]() -> Result<std::vector<std::vector<Hit>>> {
+    std::vector<std::vector<Hit>> answers;
+    for (std::size_t begin = 0; begin < queries.size(); begin += width) {
+      FRESHET_ASSIGN(std::vector<Hit> hits, Search(queries.subspan(begin, width), options));
+      answers.push_back(std::move(hits));
+    }
+    return answers;
+  });
 }
 
 std::unique_ptr<Index> MakeFlatIndex(int dim, Metric metric) { return std::make_unique<FlatIndex>(dim, metric); }
 
-Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, Metric metric) {
+namespace {
+
+Result<std::unique_ptr<Index>> OpenFlat(const std::string& path, int dim, Metric metric) {
   FRESHET_ASSIGN(const std::string bytes, ReadFile(path, std::size_t{1} << 36));
   ByteReader sum(bytes);
   const std::string_view body = sum.GetBytes(bytes.size() < 8 ? bytes.size() + 1 : bytes.size() - 8);
@@ -157,16 +201,28 @@ Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, M
     return FailedPrecondition(path + ": of another dimension or metric");
   }
   const auto count = in.Get<std::uint64_t>();
-  if (count * (sizeof(Label) + static_cast<std::size_t>(dim) * sizeof(float)) != in.remaining()) {
+  const std::size_t row_bytes = sizeof(Label) + static_cast<std::size_t>(dim) * sizeof(float);
+  // Divided, because a product of what a damaged file says may be any number.
+  if (!in.ok() || count != in.remaining() / row_bytes || in.remaining() % row_bytes != 0) {
     return Corruption(StrCat(path, ": ", count, " vectors do not fit its size"));
   }
   std::vector<Label> labels(count);
   for (Label& label : labels) label = in.Get<Label>();
   std::vector<float> vectors(count * static_cast<std::size_t>(dim));
   in.GetFloats(vectors);
-  auto index = MakeFlatIndex(dim, metric);
+  if (!std::all_of(vectors.begin(), vectors.end(), [](float x) { return std::isfinite(x); })) {
+    return Corruption(path + ": a number that is not finite");
+  }
+  std::unique_ptr<Index> index = MakeFlatIndex(dim, metric);
   FRESHET_TRY(index->Insert(labels, vectors));
-  return std::unique_ptr<Index>(std::move(index));
+  if (index->Stats().live != count) return Corruption(path + ": a label twice");
+  return index;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, Metric metric) {
+  return Guarded("for the index", [&] { return OpenFlat(path, dim, metric); });
 }
 
 Result<std::optional<FlatFileHead>> ReadFlatFileHead(const std::string& path) {

@@ -5,11 +5,7 @@
 namespace freshet {
 namespace {
 
-constexpr std::uint32_t kMaxLevel = 16;
-// Without slack a list gets sparser each time the dead leave it: after whole clusters of SIFT-100k had come and gone
-// ten times, recall@10 was .006 below a fresh build's, with it .001.
-constexpr float kSlackAfterUnlink = 1.1F;
-constexpr std::size_t kOffered = 4;  // times the length of a list: what is further is not chosen anyway
+constexpr std::uint32_t kMaxLevel = UpperLists::kMaxLevel;
 
 [[gnu::always_inline]] inline void StoreLink(const std::uint32_t* at, std::uint32_t value) {
   std::atomic_ref<std::uint32_t>(*const_cast<std::uint32_t*>(at)).store(value, std::memory_order_release);
@@ -22,13 +18,9 @@ std::uint64_t Mixed(std::uint64_t x) {  // splitmix64, Steele et al. 2014
   return x ^ (x >> 31);
 }
 
-bool Has(const std::vector<std::uint64_t>& bits, std::uint32_t slot) {
-  return slot / 64 < bits.size() && (bits[slot / 64] >> (slot % 64) & 1) != 0;
-}
-
 // From `entry` to where nothing nearer is linked.
-std::uint32_t Descend(const CodeRows& rows, const UpperLevel& level, const std::int8_t* query, CodeHead head,
-                      std::uint32_t entry, std::size_t nodes) {
+std::uint32_t Nearer(const CodeRows& rows, const UpperLevel& level, const std::int8_t* query, CodeHead head,
+                     std::uint32_t entry, std::size_t nodes) {
   std::vector<std::uint32_t>& slots = [&]() -> std::vector<std::uint32_t>& {
     thread_local std::vector<std::uint32_t> kept;
     if (kept.size() < 3 * (level.m + 1)) kept.resize(3 * (level.m + 1));
@@ -70,15 +62,20 @@ std::uint32_t Descend(const CodeRows& rows, const UpperLevel& level, const std::
 
 std::size_t ExpandOf(std::size_t width) { return width < 32 ? 1 : width < 128 ? 2 : 4; }
 
-bool GraphView::Begin(const std::int8_t* query, CodeHead head, std::size_t width, double share, bool widenable,
-                      GraphWalk* walk) const {
-  if (entry.upper == kNoSlot) return false;
+std::uint32_t GraphView::Descend(const std::int8_t* query, CodeHead head) const {
   std::uint32_t at = entry.upper;
   UpperLevel level = upper;
   for (level.level = entry.level; level.level > 0; --level.level) {
-    at = Descend(rows, level, query, head, at, upper_nodes);
+    at = Nearer(rows, level, query, head, at, upper_nodes);
   }
-  walk->Begin(rows, base, query, head, upper.SlotOf(at), nodes, width, ExpandOf(width), widenable, share);
+  return at;
+}
+
+bool GraphView::Begin(const std::int8_t* query, CodeHead head, std::size_t width, double share, bool widenable,
+                      GraphWalk* walk) const {
+  if (entry.upper == kNoSlot) return false;
+  const std::uint32_t begin = upper.SlotOf(Descend(query, head));
+  walk->Begin(rows, base, query, head, begin, nodes, width, ExpandOf(width), widenable, share);
   return true;
 }
 
@@ -87,30 +84,34 @@ Graph::Graph(const CodeRows& rows, GraphDead dead, const HnswOptions& options)
       rows_(rows),
       dead_(dead),
       links_(options.capacity * (2 * options.m + 1)),
-      upper_slots_(options.capacity),
-      upper_first_(options.capacity),
-      upper_levels_(options.capacity),
-      upper_links_(2 * options.capacity * (options.m + 1)) {}
-
-UpperLevel Graph::Above(std::size_t level) const {
-  return {upper_links_.get(), options_.m, upper_slots_.get(), upper_first_.get(), level};
-}
+      uppers_(options.capacity, options.m) {}
 
 GraphView Graph::View(const std::atomic<std::size_t>& slots) const {
   GraphView view;
   view.rows = rows_;
   view.base = Base();
-  view.upper = Above(1);
+  view.upper = uppers_.Level(1);
   view.entry = Unpack(entry_.load(std::memory_order_acquire));
   // In this order: the entry is below the bounds, and so is the slot of each upper id.
-  view.upper_nodes = upper_count_.load(std::memory_order_acquire);
+  view.upper_nodes = uppers_.count();
   view.nodes = slots.load(std::memory_order_acquire);
   return view;
 }
 
 std::size_t Graph::memory_bytes(std::size_t slots) const {
-  const std::size_t uppers = upper_count_;
-  return (slots * (2 * options_.m + 1) + uppers * (options_.m + 3)) * sizeof(std::uint32_t);
+  return (slots * (2 * options_.m + 1) + uppers_.count() * (options_.m + 3)) * sizeof(std::uint32_t);
+}
+
+Graph::Scratch& Graph::ThreadScratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+void Graph::Scratch::Reserve(std::size_t links) {
+  all.reserve(links + 1);
+  slots.reserve(links + 1);
+  dots.reserve(links + 1);
+  kept.reserve(links + 1);
 }
 
 std::uint32_t Graph::DrawLevel() {
@@ -119,74 +120,82 @@ std::uint32_t Graph::DrawLevel() {
                   static_cast<std::uint32_t>(-std::log(uniform) / std::log(static_cast<double>(options_.m))));
 }
 
-// One that was unlinked with as many lists, or the next.
-std::uint32_t Graph::NewUpper(std::uint32_t slot, std::uint32_t level) {
-  const std::lock_guard lock(upper_mu_);
-  std::uint32_t upper = upper_count_;
-  if (!free_uppers_[level].empty()) {
-    upper = free_uppers_[level].back();
-    free_uppers_[level].pop_back();
-  } else {
-    upper_first_[upper] = upper_lists_;
-    upper_levels_[upper] = static_cast<std::uint8_t>(level);
-    upper_lists_ += level;
-    upper_count_ = upper + 1;
+// What the first node of a graph is reached by; false: another thread was first.
+bool Graph::LinkFirst(std::uint32_t slot, std::uint32_t level) {
+  StoreLink(Base().LinksOf(slot), 0);
+  std::uint32_t upper = uppers_.Take(slot, &level);
+  if (upper == kNoSlot) {
+    level = 1;
+    upper = uppers_.TakeEntry(slot);
   }
-  upper_slots_[upper] = slot;
-  for (std::uint32_t l = 0; l < level; ++l) StoreLink(Above(l + 1).LinksOf(upper), 0);
-  return upper;
+  std::uint64_t none = Pack(GraphEntry{});
+  if (entry_.compare_exchange_strong(none, Pack({upper, level}))) return true;
+  uppers_.GiveBack(upper);
+  return false;
 }
 
 void Graph::Link(std::uint32_t slot, std::size_t slots) {
-  const std::uint32_t level = DrawLevel();
-  GraphEntry entry = Unpack(entry_.load(std::memory_order_acquire));
-  if (entry.upper == kNoSlot) {
-    StoreLink(Base().LinksOf(slot), 0);
-    const GraphEntry first{NewUpper(slot, std::max(level, 1U)), std::max(level, 1U)};
-    const std::lock_guard lock(upper_mu_);
-    entry = Unpack(entry_.load());
-    if (entry.upper == kNoSlot) {
-      entry_.store(Pack(first), std::memory_order_release);
-      return;
-    }
-    free_uppers_[first.level].push_back(first.upper);  // another thread was first
-  }
+  std::uint32_t level = DrawLevel();
+  ThreadScratch().Reserve(2 * options_.m);
+  if (Unpack(entry_.load()).upper == kNoSlot && LinkFirst(slot, std::max(level, 1U))) return;
+  const GraphEntry entry = Unpack(entry_.load(std::memory_order_acquire));
   const std::int8_t* codes = rows_.rows + std::size_t{slot} * rows_.codes->row_bytes();
-  const std::uint32_t upper = level > 0 ? NewUpper(slot, level) : kNoSlot;
-  const std::size_t uppers = upper_count_.load(std::memory_order_acquire);
+  const std::uint32_t upper = uppers_.Take(slot, &level);
+  const std::size_t uppers = uppers_.count();
   std::uint32_t at = entry.upper;
-  for (std::uint32_t l = entry.level; l > level; --l) {
-    at = Descend(rows_, Above(l), codes, rows_.heads[slot], at, uppers);
-  }
   thread_local std::array<std::vector<Near>, kMaxLevel + 1> chosen;
   const std::uint32_t top = std::min(level, entry.level);
-  for (std::uint32_t l = top; l > 0; --l) Choose(Above(l), upper, at, uppers, &at, &chosen[l]);
-  std::uint32_t nearest = kNoSlot;
-  Choose(Base(), slot, upper_slots_[at], slots, &nearest, &chosen[0]);
-  // All its lists are written before anything leads to it, and the lowest level leads to it first: a walk that came to
-  // it from above would find the list of whoever had the slot before.
+  try {
+    for (std::uint32_t l = entry.level; l > level; --l) {
+      at = Nearer(rows_, uppers_.Level(l), codes, rows_.heads[slot], at, uppers);
+    }
+    for (std::uint32_t l = top; l > 0; --l) Choose(uppers_.Level(l), upper, at, uppers, &at, &chosen[l]);
+    std::uint32_t nearest = kNoSlot;
+    Choose(Base(), slot, uppers_.SlotOf(at), slots, &nearest, &chosen[0]);
+  } catch (...) {
+    if (upper != kNoSlot) uppers_.GiveBack(upper);
+    throw;
+  }
+  // From here on nothing fails. All its lists are written before anything leads to it, and the lowest level leads to it
+  // first: a walk that came to it from above would find the list of whoever had the slot before.
   for (const Near& other : chosen[0]) (void)Connect(Base(), other.node, slot);
   for (std::uint32_t l = 1; l <= top; ++l) {
-    for (const Near& other : chosen[l]) (void)Connect(Above(l), other.node, upper);
+    for (const Near& other : chosen[l]) (void)Connect(uppers_.Level(l), other.node, upper);
   }
-  if (level <= entry.level) return;
-  const std::lock_guard lock(upper_mu_);
-  if (level > Unpack(entry_.load()).level) entry_.store(Pack({upper, level}), std::memory_order_release);
+  std::uint64_t known = entry_.load();
+  while (level > Unpack(known).level && !entry_.compare_exchange_weak(known, Pack({upper, level}))) {
+  }
 }
 
-void Graph::Relink(std::uint32_t slot, std::size_t slots) {
+// The slot of a node that is linked to this one above level 0, or kNoSlot.
+std::uint32_t Graph::BesideUpper(std::uint32_t upper) const {
+  for (std::uint32_t l = 1; l <= uppers_.LevelOf(upper); ++l) {
+    const std::uint32_t* list = uppers_.Level(l).LinksOf(upper);
+    if (LoadLink(list) > 0) return uppers_.SlotOf(LoadLink(list + 1));
+  }
+  return kNoSlot;
+}
+
+void Graph::Relink(std::uint32_t slot, std::size_t slots, std::uint32_t other) {
   const GraphEntry entry = Unpack(entry_.load(std::memory_order_acquire));
   if (entry.upper == kNoSlot) return;
   const std::int8_t* codes = rows_.rows + std::size_t{slot} * rows_.codes->row_bytes();
   std::uint32_t at = entry.upper;
   for (std::uint32_t l = entry.level; l > 0; --l) {
-    at = Descend(rows_, Above(l), codes, rows_.heads[slot], at, upper_count_);
+    at = Nearer(rows_, uppers_.Level(l), codes, rows_.heads[slot], at, uppers_.count());
   }
+  ThreadScratch().Reserve(2 * options_.m);
+  // From itself, which leads nowhere, it would see nothing.
+  std::uint32_t begin = uppers_.SlotOf(at);
+  if (begin == slot) begin = BesideUpper(at);
+  if (begin == kNoSlot) begin = uppers_.SlotOf(entry.upper);
+  if (begin == slot) begin = other;
+  if (begin == kNoSlot) return;
   std::uint32_t nearest = kNoSlot;
   thread_local std::vector<Near> chosen;
-  Choose(Base(), slot, upper_slots_[at], slots, &nearest, &chosen);
+  Choose(Base(), slot, begin, slots, &nearest, &chosen);
   bool reached = false;
-  for (const Near& other : chosen) reached = Connect(Base(), other.node, slot) || reached;
+  for (const Near& near : chosen) reached = Connect(Base(), near.node, slot) || reached;
   if (reached || chosen.empty()) return;
   // All of them have better ones, as they had before: the nearest gives up the last of its list.
   const std::uint32_t* list = Base().LinksOf(chosen[0].node);
@@ -236,7 +245,7 @@ void Graph::WriteList(const std::uint32_t* list, const std::vector<Near>& links)
 // One more link, or the best of all when there is no room. Whether the new one is among them.
 template <typename Level>
 bool Graph::Connect(const Level& level, std::uint32_t from, std::uint32_t to) {
-  thread_local std::vector<Near> all;
+  std::vector<Near>& all = ThreadScratch().all;
   const std::uint32_t* list = level.LinksOf(from);
   const std::lock_guard lock(LockOf(list));
   const std::uint32_t count = LoadLink(list);
@@ -263,8 +272,8 @@ bool Graph::Connect(const Level& level, std::uint32_t from, std::uint32_t to) {
 // Fills in the distances from `node`; the nearest of them remain, sorted.
 template <typename Level>
 void Graph::Distances(const Level& level, std::uint32_t node, std::vector<Near>* others, std::size_t most) const {
-  thread_local std::vector<std::uint32_t> slots;
-  thread_local std::vector<std::int32_t> dots;
+  std::vector<std::uint32_t>& slots = ThreadScratch().slots;
+  std::vector<std::int32_t>& dots = ThreadScratch().dots;
   slots.resize(others->size());
   dots.resize(others->size());
   const std::size_t row_bytes = rows_.codes->row_bytes();
@@ -294,7 +303,7 @@ template <typename Level>
 void Graph::Select(const Level& level, std::vector<Near>* sorted, std::size_t most, float slack) const {
   constexpr std::size_t kChunk = 4;
   if (sorted->size() < most) return;
-  thread_local std::vector<std::uint32_t> kept;
+  std::vector<std::uint32_t>& kept = ThreadScratch().kept;
   kept.clear();
   const std::size_t row_bytes = rows_.codes->row_bytes();
   if (options_.metric == Metric::kInnerProduct) slack = 1;
@@ -319,96 +328,28 @@ void Graph::Select(const Level& level, std::vector<Near>* sorted, std::size_t mo
   sorted->resize(out);
 }
 
-bool Graph::Unlink(std::uint32_t slot, const std::vector<std::uint64_t>& gone) {
-  return UnlinkList(Base(), slot, gone);
-}
+// For graph_unlink.cc.
+template void Graph::Distances(const BaseLevel& level, std::uint32_t node, std::vector<Near>* others,
+                               std::size_t most) const;
+template void Graph::Distances(const UpperLevel& level, std::uint32_t node, std::vector<Near>* others,
+                               std::size_t most) const;
+template void Graph::Select(const BaseLevel& level, std::vector<Near>* sorted, std::size_t most, float slack) const;
+template void Graph::Select(const UpperLevel& level, std::vector<Near>* sorted, std::size_t most, float slack) const;
 
-template <typename Level>
-bool Graph::UnlinkList(const Level& level, std::uint32_t node, const std::vector<std::uint64_t>& gone) {
-  thread_local std::vector<std::uint32_t> offered;  // some more than once
-  thread_local std::vector<Near> all;
-  const std::uint32_t* list = level.LinksOf(node);
-  const std::uint32_t count = LoadLink(list);
-  bool touched = false;
-  for (std::uint32_t i = 1; i <= count; ++i) touched = touched || Has(gone, level.SlotOf(LoadLink(list + i)));
-  if (!touched) return false;
-  offered.clear();
-  const auto offer = [&](std::uint32_t other) {
-    if (other != node && !Has(gone, level.SlotOf(other))) offered.push_back(other);
-  };
-  for (std::uint32_t i = 1; i <= count; ++i) offer(LoadLink(list + i));
-  // Through the dead, and through the dead behind them while nothing lives.
-  std::vector<std::uint32_t> behind;
-  for (std::uint32_t i = 1; i <= count; ++i) {
-    if (Has(gone, level.SlotOf(LoadLink(list + i)))) behind.push_back(LoadLink(list + i));
-  }
-  for (std::size_t i = 0; i < behind.size() && (i < count || (offered.empty() && i < 4096)); ++i) {
-    const std::uint32_t* next = level.LinksOf(behind[i]);
-    const std::uint32_t next_count = LoadLink(next);
-    for (std::uint32_t j = 1; j <= next_count; ++j) {
-      const std::uint32_t other = LoadLink(next + j);
-      offer(other);
-      if (Has(gone, level.SlotOf(other)) && std::find(behind.begin(), behind.end(), other) == behind.end()) {
-        behind.push_back(other);
-      }
-    }
-  }
-  std::sort(offered.begin(), offered.end());
-  offered.erase(std::unique(offered.begin(), offered.end()), offered.end());
-  all.clear();
-  for (const std::uint32_t other : offered) all.push_back({0, other});
-  Distances(level, node, &all, kOffered * level.m);
-  Select(level, &all, level.m, std::max(kSlackAfterUnlink, options_.slack));
-  WriteList(list, all);
-  return all.empty();
-}
-
-void Graph::UnlinkAbove(const std::vector<std::uint64_t>& gone, std::uint32_t live) {
-  const std::uint32_t uppers = upper_count_;
-  for (std::uint32_t upper = 0; upper < uppers; ++upper) {
-    if (upper_slots_[upper] == kNoSlot || Has(gone, upper_slots_[upper])) continue;
-    for (std::uint32_t l = 1; l <= upper_levels_[upper]; ++l) (void)UnlinkList(Above(l), upper, gone);
-  }
-  const GraphEntry entry = Unpack(entry_.load());
-  if (entry.upper != kNoSlot && Has(gone, upper_slots_[entry.upper])) {
-    GraphEntry best;
-    for (std::uint32_t upper = 0; upper < uppers; ++upper) {
-      if (upper_slots_[upper] == kNoSlot || Has(gone, upper_slots_[upper])) continue;
-      if (best.upper == kNoSlot || upper_levels_[upper] > best.level) best = {upper, upper_levels_[upper]};
-    }
-    if (best.upper == kNoSlot && live != kNoSlot) best = {NewUpper(live, 1), 1};
-    entry_.store(Pack(best), std::memory_order_release);
-  }
-}
-
-void Graph::FreeAbove(const std::vector<std::uint64_t>& gone) {
-  const std::lock_guard lock(upper_mu_);
-  const std::uint32_t uppers = upper_count_;
-  for (std::uint32_t upper = 0; upper < uppers; ++upper) {
-    if (upper_slots_[upper] == kNoSlot || !Has(gone, upper_slots_[upper])) continue;
-    upper_slots_[upper] = kNoSlot;
-    free_uppers_[upper_levels_[upper]].push_back(upper);
-  }
-}
-
-std::vector<Graph::Upper> Graph::Uppers(GraphEntry* entry) {
-  const std::lock_guard lock(upper_mu_);
-  std::vector<Upper> uppers(upper_count_);
-  for (std::uint32_t upper = 0; upper < uppers.size(); ++upper) {
-    if (upper_slots_[upper] != kNoSlot) uppers[upper] = {upper_slots_[upper], upper_levels_[upper]};
-  }
+std::vector<Graph::Upper> Graph::Uppers(GraphEntry* entry) const {
+  // The entry first: it is among those that are there after it was read.
   *entry = Unpack(entry_.load());
-  return uppers;
+  return uppers_.All();
 }
 
 void Graph::PutLinks(std::uint32_t slot, const std::uint32_t* list) {
   std::copy_n(list, 2 * options_.m + 1, links_.get() + std::size_t{slot} * (2 * options_.m + 1));
 }
 
-void Graph::PutUpper(Upper upper, const std::uint32_t* lists) {
-  const std::uint32_t id = NewUpper(upper.slot, upper.level);
-  std::copy_n(lists, upper.level * (options_.m + 1),
-              upper_links_.get() + std::size_t{upper_first_[id]} * (options_.m + 1));
+bool Graph::PutUpper(Upper upper, const std::uint32_t* lists) {
+  const std::uint32_t id = uppers_.Put(upper.slot, upper.level);
+  if (id != kNoSlot) std::copy_n(lists, upper.level * (options_.m + 1), uppers_.ListsOf(id));
+  return id != kNoSlot;
 }
 
 }  // namespace freshet

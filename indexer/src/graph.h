@@ -3,9 +3,9 @@
 // Nodes of level 0 are slots, numbers below the capacity; the rows belong to the caller and are written before their
 // slot is linked. Levels above are a graph of their own over upper ids, which know their slots.
 // Thread-safety: any number of searches, at any time, without a lock (graph_walk.h); Link from any number of threads;
-// Repair and Unlink beside searches, but not beside Link. A slot that was unlinked may be written again only when
+// Relink and Unlink beside searches, but not beside Link. A slot that was unlinked may be written again only when
 // every search that was under way then is over: that is the caller's to know.
-// Deterministic with one linking thread and one seed. Errors: std::bad_alloc.
+// Deterministic with one linking thread and one seed. Errors: std::bad_alloc; what was called may then be called again.
 #pragma once
 
 #include <array>
@@ -17,10 +17,9 @@
 #include "buffer.h"
 #include "freshet/indexer/index.h"
 #include "graph_walk.h"
+#include "upper_lists.h"
 
 namespace freshet {
-
-inline constexpr std::uint32_t kNoSlot = ~std::uint32_t{0};
 
 // Which slots are dead for the graph: they may be passed through, but nothing new is linked to them. A slot on which
 // copies of its vector hang is not, whatever it is itself.
@@ -51,6 +50,8 @@ struct GraphView {
   std::size_t nodes = 0;        // above every slot there is
   std::size_t upper_nodes = 0;  // above every upper id
 
+  // The upper id whose slot a search of level 0 begins at. REQUIRES: not empty.
+  [[nodiscard]] std::uint32_t Descend(const std::int8_t* query, CodeHead head) const;
   // Walks down to level 0 and begins there; false when the graph is empty. The query outlives the walk.
   bool Begin(const std::int8_t* query, CodeHead head, std::size_t width, double share, bool widenable,
              GraphWalk* walk) const;
@@ -64,34 +65,37 @@ class Graph {
 
   // `slots` is above every slot that was ever linked.
   [[nodiscard]] GraphView View(const std::atomic<std::size_t>& slots) const;
-  // A new node. REQUIRES: all of its row is written.
+  // A new node. REQUIRES: all of its row is written. On an error nothing leads to it.
   void Link(std::uint32_t slot, std::size_t slots);
-  // One that is there and that nothing leads to: its links are chosen anew, and it is linked to again.
-  void Relink(std::uint32_t slot, std::size_t slots);
+  // One that is there and that nothing leads to: its links are chosen anew, and it is linked to again. `other` is any
+  // other node, or kNoSlot: where to look from if no level above leads anywhere else.
+  void Relink(std::uint32_t slot, std::size_t slots, std::uint32_t other = kNoSlot);
 
   // No list leads to what is in `gone` (a bitmap by slot) any more: each list that does is replaced by the best of what
   // remains of it and of what those led to (as FreshDiskANN consolidates, arXiv 2105.09613). First Unlink for each slot
-  // that is not gone itself, then UnlinkAbove, which does the same above and chooses another entry if it must (`live`
-  // is any slot that remains, or kNoSlot). When the searches of that time are over, FreeAbove makes room.
-  // Unlink returns whether the slot leads nowhere now.
+  // that is not gone itself, then the same above, in slices, between which nodes may be linked: BeginUnlinkAbove,
+  // UnlinkAbove until it returns false, FinishUnlinkAbove. When the searches of that time are over, FreeAbove makes
+  // room. Unlink returns whether the slot leads nowhere now.
   bool Unlink(std::uint32_t slot, const std::vector<std::uint64_t>& gone);
-  void UnlinkAbove(const std::vector<std::uint64_t>& gone, std::uint32_t live);
-  void FreeAbove(const std::vector<std::uint64_t>& gone);
+  void BeginUnlinkAbove();
+  // At most `most` upper ids.
+  bool UnlinkAbove(const std::vector<std::uint64_t>& gone, std::size_t most);
+  // Chooses another entry if it must; `live` is any slot that remains, or kNoSlot.
+  void FinishUnlinkAbove(const std::vector<std::uint64_t>& gone, std::uint32_t live);
+  void FreeAbove(const std::vector<std::uint64_t>& gone) noexcept;
 
-  // For files: what is above level 0 now, by upper id (level 0: not used), and the lists, by upper id and level.
-  struct Upper {
-    std::uint32_t slot = kNoSlot;
-    std::uint32_t level = 0;
-  };
-  [[nodiscard]] std::vector<Upper> Uppers(GraphEntry* entry);
+  // For files and audits: what is above level 0 now, by upper id, and the lists, by upper id and level.
+  using Upper = UpperLists::Upper;
+  [[nodiscard]] std::vector<Upper> Uppers(GraphEntry* entry) const;
   [[nodiscard]] bool IsDead(std::uint32_t slot) const { return dead_.Is(slot); }
   [[nodiscard]] const std::uint32_t* Links(std::uint32_t slot) const { return Base().LinksOf(slot); }
   [[nodiscard]] const std::uint32_t* UpperLinks(std::uint32_t upper, std::size_t level) const {
-    return Above(level).LinksOf(upper);
+    return uppers_.Level(level).LinksOf(upper);
   }
-  // What a file held, in order of the upper ids. REQUIRES: validated; no search yet.
+  // What a file held, in order of the upper ids. REQUIRES: validated; no search yet. False: more than there is room
+  // for.
   void PutLinks(std::uint32_t slot, const std::uint32_t* list);
-  void PutUpper(Upper upper, const std::uint32_t* lists);
+  [[nodiscard]] bool PutUpper(Upper upper, const std::uint32_t* lists);
   void PutEntry(GraphEntry entry) { entry_.store(Pack(entry)); }
 
   [[nodiscard]] std::size_t memory_bytes(std::size_t slots) const;
@@ -105,8 +109,19 @@ class Graph {
     float distance = 0;
     std::uint32_t node = 0;
   };
+  // What Connect, Distances and Select work with: each thread's own. Reserve() makes room for what Connect needs, after
+  // which it cannot fail: what is half linked to would be there for good.
+  struct Scratch {
+    std::vector<Near> all;
+    std::vector<std::uint32_t> slots;
+    std::vector<std::int32_t> dots;
+    std::vector<std::uint32_t> kept;
+    void Reserve(std::size_t links);
+  };
+  static Scratch& ThreadScratch();
   [[nodiscard]] std::uint32_t DrawLevel();
-  [[nodiscard]] std::uint32_t NewUpper(std::uint32_t slot, std::uint32_t level);
+  [[nodiscard]] std::uint32_t BesideUpper(std::uint32_t upper) const;
+  bool LinkFirst(std::uint32_t slot, std::uint32_t level);
   template <typename Level>
   void Choose(const Level& level, std::uint32_t node, std::uint32_t entry, std::size_t nodes, std::uint32_t* nearest,
               std::vector<Near>* links);
@@ -119,7 +134,6 @@ class Graph {
   template <typename Level>
   bool UnlinkList(const Level& level, std::uint32_t node, const std::vector<std::uint64_t>& gone);
   static void WriteList(const std::uint32_t* list, const std::vector<Near>& links);
-  [[nodiscard]] UpperLevel Above(std::size_t level) const;
   [[nodiscard]] BaseLevel Base() const { return {links_.get(), 2 * options_.m}; }
   [[nodiscard]] std::mutex& LockOf(const std::uint32_t* list) {
     return locks_[reinterpret_cast<std::uintptr_t>(list) / 64 % locks_.size()];
@@ -128,21 +142,13 @@ class Graph {
   const HnswOptions options_;
   const CodeRows rows_;
   const GraphDead dead_;
-  // By slot, {count, 2 m slots}; by upper id; upper lists, {count, m upper ids}, those of a node one after another.
-  Buffer<std::uint32_t> links_;
-  Buffer<std::uint32_t> upper_slots_;
-  Buffer<std::uint32_t> upper_first_;
-  Buffer<std::uint8_t> upper_levels_;
-  Buffer<std::uint32_t> upper_links_;
+  Buffer<std::uint32_t> links_;  // by slot: {count, 2 m slots}
+  UpperLists uppers_;
   std::atomic<std::uint64_t> entry_{Pack(GraphEntry{})};
-  std::atomic<std::uint32_t> upper_count_{0};
   std::atomic<std::uint64_t> drawn_{0};
   std::array<std::mutex, 1024> locks_;  // of a list, while it is changed
-
-  std::mutex upper_mu_;
-  // Guarded by upper_mu_:
-  std::uint32_t upper_lists_ = 0;
-  std::array<std::vector<std::uint32_t>, 17> free_uppers_;  // by level
+  std::uint32_t next_above_ = 0;        // of UnlinkAbove: the next upper id it looks at, below end_above_
+  std::uint32_t end_above_ = 0;
 };
 
 }  // namespace freshet

@@ -84,7 +84,7 @@ class GraphWalk {
     if (visited_.size() * 64 < nodes) visited_.resize((nodes + 63) / 64);
     if (pool_.size() < width + 1) pool_.resize(width + 1);
     const std::size_t most = expand * level.m;
-    if (fresh_.size() < most) {
+    if (keys_.size() < most) {  // the last of them: where there is no memory, none or some have grown
       fresh_.resize(most);
       slots_.resize(most);
       dots_.resize(most);

@@ -1,11 +1,15 @@
 // Whether the graph is as good as it should be: what cannot be reached, and what a sample of searches misses.
 #include <algorithm>
+#include <cmath>
 #include <random>
 
 #include "hnsw_index.h"
 
 namespace freshet {
 namespace {
+
+constexpr std::size_t kInDoubt = 8;      // times as many probes
+constexpr std::size_t kFewNodes = 1000;  // are not worth a rebuild
 
 bool TestAndSet(std::vector<std::uint64_t>* bits, std::size_t i) {
   std::uint64_t& word = (*bits)[i / 64];
@@ -15,92 +19,159 @@ bool TestAndSet(std::vector<std::uint64_t>* bits, std::size_t i) {
   return was;
 }
 
-// The slots that links lead to from the entry, through the levels above and then below.
-std::vector<std::uint64_t> Reached(const GraphView& view) {
-  std::vector<std::uint64_t> reached((view.nodes + 63) / 64);
-  if (view.entry.upper == kNoSlot || view.entry.upper >= view.upper_nodes) return reached;
-  std::vector<std::uint32_t> open;
-  const auto visit = [&](std::uint32_t slot) {
-    if (slot < view.nodes && !TestAndSet(&reached, slot)) open.push_back(slot);
-  };
-  UpperLevel level = view.upper;
-  std::vector<std::uint32_t> above = {view.entry.upper};  // reached on this level or a higher one
-  std::vector<std::uint64_t> seen((view.upper_nodes + 63) / 64);
-  TestAndSet(&seen, view.entry.upper);
-  for (level.level = view.entry.level; level.level > 0; --level.level) {
-    for (std::size_t i = 0; i < above.size(); ++i) {
-      const std::uint32_t* list = level.LinksOf(above[i]);
-      const std::size_t count = std::min<std::size_t>(LoadLink(list), level.m);
-      for (std::size_t j = 1; j <= count; ++j) {
-        const std::uint32_t other = LoadLink(list + j);
-        if (other < view.upper_nodes && !TestAndSet(&seen, other)) above.push_back(other);
+bool Bit(const std::vector<std::uint64_t>& bits, std::size_t i) { return (bits[i / 64] >> (i % 64) & 1) != 0; }
+
+// What searches find their way to on level 0: from where they enter it, along links. A search descends and enters at
+// one node; which ones those are is found out by descending to each node that is above, and to each that is not reached
+// from those. A node that is entered but that no link leads to is not reached: every other search passes it by.
+class Reach {
+ public:
+  explicit Reach(const GraphView& view) : view_(view), seen_((view.nodes + 63) / 64), led_to_((view.nodes + 63) / 64) {}
+
+  // Where a search for the row at `slot` enters, and on from there.
+  void EnterFor(std::uint32_t slot) {
+    if (view_.entry.upper >= view_.upper_nodes || slot >= view_.nodes) return;
+    const CodeRows& rows = view_.rows;
+    const std::int8_t* codes = rows.rows + std::size_t{slot} * rows.codes->row_bytes();
+    Visit(view_.upper.SlotOf(view_.Descend(codes, rows.heads[slot])));
+    while (!open_.empty()) {
+      const std::uint32_t at = open_.back();
+      open_.pop_back();
+      const std::uint32_t* list = view_.base.LinksOf(at);
+      const std::size_t count = std::min<std::size_t>(LoadLink(list), view_.base.m);
+      for (std::size_t i = 1; i <= count; ++i) {
+        const std::uint32_t other = LoadLink(list + i);
+        if (other >= view_.nodes) continue;
+        TestAndSet(&led_to_, other);
+        Visit(other);
       }
     }
   }
-  for (const std::uint32_t upper : above) visit(view.upper.SlotOf(upper));
-  while (!open.empty()) {
-    const std::uint32_t slot = open.back();
-    open.pop_back();
-    const std::uint32_t* list = view.base.LinksOf(slot);
-    const std::size_t count = std::min<std::size_t>(LoadLink(list), view.base.m);
-    for (std::size_t j = 1; j <= count; ++j) visit(LoadLink(list + j));
+  [[nodiscard]] bool Has(std::uint32_t slot) const { return Bit(led_to_, slot); }
+
+ private:
+  void Visit(std::uint32_t slot) {
+    if (slot < view_.nodes && !TestAndSet(&seen_, slot)) open_.push_back(slot);
   }
-  return reached;
+
+  const GraphView& view_;
+  std::vector<std::uint64_t> seen_;    // by slot
+  std::vector<std::uint64_t> led_to_;  // by slot: from what was seen
+  std::vector<std::uint32_t> open_;
+};
+
+// The live nodes among `nodes`, and of them, those that are not reached.
+void FindUnreachable(const Segment& segment, const std::vector<std::uint64_t>& nodes, std::size_t used,
+                     std::vector<std::uint32_t>* live, std::vector<std::uint32_t>* unreachable) {
+  const GraphView view = segment.View().graph;
+  Reach reach(view);
+  GraphEntry entry;
+  for (const Graph::Upper& upper : segment.graph().Uppers(&entry)) {
+    if (upper.slot < used && Bit(nodes, upper.slot)) reach.EnterFor(upper.slot);
+  }
+  std::size_t count = 0;
+  for (std::uint32_t slot = 0; slot < used; ++slot) {
+    if (!Bit(nodes, slot)) continue;
+    ++count;
+    if (segment.graph().IsDead(slot)) continue;
+    live->push_back(slot);
+    if (!reach.Has(slot)) unreachable->push_back(slot);
+  }
+  for (const std::uint32_t slot : *unreachable) reach.EnterFor(slot);
+  std::erase_if(*unreachable, [&](std::uint32_t slot) { return reach.Has(slot); });
+  if (count == 1) unreachable->clear();  // there is nothing that could lead to it
+}
+
+// Two standard errors above the mean: a bound that is passed by is passed in earnest.
+RecallEstimate EstimateOf(const std::vector<double>& recalls) {
+  if (recalls.empty()) return {};
+  const auto count = static_cast<double>(recalls.size());
+  double sum = 0;
+  double squares = 0;
+  for (const double recall : recalls) {
+    sum += recall;
+    squares += recall * recall;
+  }
+  const double mean = sum / count;
+  const double variance = std::max(0.0, squares / count - mean * mean);
+  return {mean, std::min(1.0, mean + 2 * std::sqrt(variance / count))};
 }
 
 }  // namespace
 
-Result<IndexHealth> HnswIndex::Audit(const AuditOptions& options) {
-  IndexHealth health;
-  std::vector<std::uint32_t> unreachable;
-  std::vector<std::vector<float>> probes;
-  std::shared_ptr<Segment> audited;
-  FRESHET_TRY(Guarded("to audit it", [&] {
-    audited = Current();
-    const std::shared_ptr<Segment>& segment = audited;
-    const ReadEpoch::Reader reader(segment->epoch());
-    // Nodes of before: what is linked meanwhile may be reached by lists that were looked at already.
-    const std::size_t used = segment->used();
-    const std::vector<std::uint64_t> nodes = segment->NodeBits(used);
-    const std::vector<std::uint64_t> reached = Reached(segment->View().graph);
-    std::vector<std::uint32_t> live;
-    for (std::uint32_t slot = 0; slot < used; ++slot) {
-      if ((nodes[slot / 64] >> (slot % 64) & 1) == 0 || segment->graph().IsDead(slot)) continue;
-      live.push_back(slot);
-      if ((reached[slot / 64] >> (slot % 64) & 1) == 0) unreachable.push_back(slot);
-    }
-    health.nodes = live.size();
-    std::mt19937_64 random(options.seed);
-    for (std::size_t i = 0; i < options.probes && !live.empty(); ++i) {
-      const std::uint32_t slot = live[random() % live.size()];
-      std::vector<float>& probe = probes.emplace_back(static_cast<std::size_t>(options_.dim));
-      segment->reranker().Get(segment->RerankRow(slot), segment->CodesOf(slot), segment->HeadOf(slot).scale,
-                              probe.data());
-    }
-  }));
-  health.unreachable = unreachable.size();
-  std::size_t wanted = 0;
-  std::size_t found = 0;
+// Of each probe: the share of what an exact search finds. By score: of equal ones either is right.
+Status HnswIndex::ProbeRecall(const AuditOptions& options, std::span<const std::vector<float>> probes,
+                              std::vector<double>* recalls) const {
   for (const std::vector<float>& probe : probes) {
     SearchOptions search;
     search.k = options.k;
     FRESHET_ASSIGN(const std::vector<Hit> hits, Search(probe, search));
     search.exact = true;
     FRESHET_ASSIGN(const std::vector<Hit> exact, Search(probe, search));
-    wanted += exact.size();
-    // By score: of equal ones either is right.
-    for (const Hit& hit : hits) found += !exact.empty() && hit.score >= exact.back().score ? 1 : 0;
+    if (exact.empty()) continue;
+    std::size_t found = 0;
+    for (const Hit& hit : hits) found += hit.score >= exact.back().score ? 1 : 0;
+    recalls->push_back(std::min(1.0, static_cast<double>(found) / static_cast<double>(exact.size())));
   }
-  health.recall = wanted == 0 ? 1 : std::min(1.0, static_cast<double>(found) / static_cast<double>(wanted));
-  {
-    const std::lock_guard lock(writer_mu_);
-    // Slots of a segment that was replaced since say nothing of the new one.
-    if (audited == segment_) relink_.insert(relink_.end(), unreachable.begin(), unreachable.end());
-    health.rebuilding = health.recall < options_.min_recall && unreachable.empty() && health.nodes >= 1000;
-    wants_rebuild_ = wants_rebuild_ || health.rebuilding;
-  }
+  return Status::Ok();
+}
+
+Result<IndexHealth> HnswIndex::Audit(const AuditOptions& options) {
+  IndexHealth health;
+  FRESHET_TRY(Guarded("to audit it", [&] { return AuditInto(options, &health); }));
   work_.notify_one();
   return health;
+}
+
+Status HnswIndex::AuditInto(const AuditOptions& options, IndexHealth* health) {
+  std::vector<std::uint32_t> unreachable;
+  std::vector<std::vector<float>> probes;
+  const Segment* audited = nullptr;
+  {
+    const ReadEpoch::Reader reader(epoch_);
+    const Segment& segment = *current_.load(std::memory_order_acquire);
+    audited = &segment;
+    // Nodes of before: what is linked meanwhile may be reached by lists that were looked at already.
+    const std::size_t used = segment.used();
+    const std::vector<std::uint64_t> nodes = segment.NodeBits(used);
+    std::vector<std::uint32_t> live;
+    FindUnreachable(segment, nodes, used, &live, &unreachable);
+    health->nodes = live.size();
+    std::mt19937_64 random(options.seed);
+    for (std::size_t i = 0; i < kInDoubt * options.probes && !live.empty(); ++i) {
+      const std::uint32_t slot = live[random() % live.size()];
+      std::vector<float>& probe = probes.emplace_back(static_cast<std::size_t>(options_.dim));
+      segment.reranker().Get(segment.RerankRow(slot), segment.CodesOf(slot), segment.HeadOf(slot).scale, probe.data());
+    }
+  }
+  health->unreachable = unreachable.size();
+  // A few tell that recall is good. Where they do not, more are asked: a rebuild is not begun on a few.
+  std::vector<double> recalls;
+  const std::span<const std::vector<float>> all(probes);
+  const std::size_t few = std::min(options.probes, probes.size());
+  FRESHET_TRY(ProbeRecall(options, all.first(few), &recalls));
+  if (EstimateOf(recalls).mean < options_.min_recall) {
+    FRESHET_TRY(ProbeRecall(options, all.subspan(few), &recalls));
+  }
+  const RecallEstimate recall = EstimateOf(recalls);
+  health->recall = recall.mean;
+  std::string because =
+      StrCat("recall ", recall.mean, " of ", recalls.size(), " probes, at least ", options_.min_recall, " is wanted");
+  const std::lock_guard lock(writer_mu_);
+  // Slots of a segment that was replaced since say nothing of the new one.
+  if (audited != segment_.get()) return Status::Ok();
+  relink_ = std::move(unreachable);
+  // Where what cannot be reached may be the cause, it is linked again first.
+  const double lost =
+      static_cast<double>(relink_.size()) / static_cast<double>(std::max<std::size_t>(health->nodes, 1));
+  if (lost > (1 - options_.min_recall) / 2 || health->nodes < kFewNodes) return Status::Ok();
+  if (wants_rebuild_ || rebuilding_) return Status::Ok();
+  health->rebuilding = policy_.IsWorthIt(Clock::now(), recall, options_.min_recall);
+  if (health->rebuilding) {
+    wants_rebuild_ = wanted_for_recall_ = true;
+    wanted_because_ = std::move(because);
+  }
+  return Status::Ok();
 }
 
 }  // namespace freshet

@@ -14,8 +14,8 @@ bool Bit(const std::vector<std::uint64_t>& bits, std::size_t i) { return (bits[i
 void Put32(std::byte* to, std::uint32_t value) { std::memcpy(to, &value, sizeof(value)); }
 
 // Slots are numbered anew, without the free ones and in graph order. While the cut is there, no slot that it holds is
-// freed, so that its rows stay as they are; while the graph is written, nothing is linked or unlinked. What was linked
-// since the cut is left out.
+// freed, so that its rows stay as they are; while the graph is written, nothing is unlinked, and as a rule nothing
+// linked. What was linked since the cut is left out.
 class HnswCut final : public IndexCut {
  public:
   // REQUIRES: pinned.
@@ -30,9 +30,7 @@ class HnswCut final : public IndexCut {
   ~HnswCut() override { index_->Unpin(); }
 
   Status Write(const std::string& path, const std::function<Status(std::uint64_t)>& written) const override {
-    Status status;
-    const Status guarded = Guarded("to write it to a file", [&] { status = WriteAll(path, written); });
-    return guarded.ok() ? status : guarded;
+    return Guarded("to write it to a file", [&] { return WriteAll(path, written); });
   }
 
  private:
@@ -91,7 +89,8 @@ class HnswCut final : public IndexCut {
     std::vector<bool> placed(numbers.slots.size());
     std::uint64_t graph_bytes = 0;
     {
-      // At full speed: adds gather meanwhile.
+      // At full speed: adds gather meanwhile. Those that are linked all the same, because there are too many, change
+      // lists that are written later, or were before: what was linked since is left out of each list either way.
       const HnswIndex::LinkingPaused paused(index_);
       FRESHET_TRY(WriteLinks(numbers, &file));
       FRESHET_TRY(WriteChains(numbers, &placed, &file));
@@ -243,17 +242,13 @@ class HnswCut final : public IndexCut {
 }  // namespace
 
 Result<std::unique_ptr<IndexCut>> HnswIndex::Cut() {
-  std::unique_ptr<IndexCut> cut;
-  {
-    const std::lock_guard lock(writer_mu_);
-    ++pins_;
-    // Under the lock, so that it is one moment.
-    const Status made = Guarded("for a cut of it", [&] { cut = std::make_unique<HnswCut>(options_, this, segment_); });
-    if (!made.ok()) {
-      --pins_;
-      return made;
-    }
-  }
+  const std::lock_guard lock(writer_mu_);
+  // Under the lock, so that it is one moment. A cut that is made unpins when it goes.
+  ++pins_;
+  Result<std::unique_ptr<IndexCut>> cut = Guarded("for a cut of it", [&]() -> Result<std::unique_ptr<IndexCut>> {
+    return std::unique_ptr<IndexCut>(std::make_unique<HnswCut>(options_, this, segment_));
+  });
+  if (!cut.ok()) --pins_;
   return cut;
 }
 
@@ -266,7 +261,7 @@ void HnswIndex::Unpin() {
 HnswIndex::LinkingPaused::LinkingPaused(HnswIndex* index) : index_(index) {
   std::unique_lock lock(index->writer_mu_);
   ++index->paused_;
-  index->progress_.wait(lock, [&] { return !index->working_; });
+  index->progress_.wait(lock, [&] { return !index->changing_; });
 }
 
 HnswIndex::LinkingPaused::~LinkingPaused() {
@@ -310,8 +305,10 @@ Status HnswIndex::Load(const IndexFile& file) {
       segment.SetNext(slot, next_same[slot] - 1);
     }
     for (std::uint32_t upper = 0; upper < header.uppers; ++upper) {
-      segment.graph().PutUpper({uppers[2 * upper], uppers[2 * upper + 1]},
-                               upper_links.data() + std::size_t{file.upper_first()[upper]} * (header.m + 1));
+      if (!segment.graph().PutUpper({uppers[2 * upper], uppers[2 * upper + 1]},
+                                    upper_links.data() + std::size_t{file.upper_first()[upper]} * (header.m + 1))) {
+        return ResourceExhausted(file.path() + ": more levels than index.capacity has room for");
+      }
     }
     for (std::uint32_t slot = 0; slot < header.rows; ++slot) {
       if ((nodes[slot / 64] >> (slot % 64) & 1) != 0) segment.PutNode(slot);
@@ -329,20 +326,12 @@ Status HnswIndex::Load(const IndexFile& file) {
 
 Result<std::unique_ptr<Index>> OpenHnswIndex(const std::string& path, const HnswOptions& options) {
   FRESHET_TRY(options.Validate());
-  Status status;
-  std::unique_ptr<Index> index;
-  FRESHET_TRY(Guarded("for the index", [&] {
-    auto file = IndexFile::Open(path, true);
-    if (!file.ok()) {
-      status = file.status();
-      return;
-    }
+  return Guarded("for the index", [&]() -> Result<std::unique_ptr<Index>> {
+    FRESHET_ASSIGN(const std::unique_ptr<IndexFile> file, IndexFile::Open(path, true));
     auto made = std::make_unique<HnswIndex>(options);
-    status = made->Load(**file);
-    index = std::move(made);
-  }));
-  FRESHET_TRY(status);
-  return index;
+    FRESHET_TRY(made->Load(*file));
+    return std::unique_ptr<Index>(std::move(made));
+  });
 }
 
 }  // namespace freshet

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <exception>
+#include <new>
 
 namespace freshet {
 namespace {
@@ -21,21 +21,12 @@ const std::vector<std::uint32_t>& FreshOf(const Segment& segment) {
 
 }  // namespace
 
-Status Guarded(const char* what, const std::function<void()>& function) {
-  try {
-    function();
-    return Status::Ok();
-  } catch (const ScratchError& e) {
-    return e.status();
-  } catch (const std::bad_alloc&) {
-    return ResourceExhausted(StrCat("no memory ", what));
-  } catch (const std::exception& e) {
-    return Internal(StrCat("the index, ", what, ": ", e.what()));
-  }
-}
-
 HnswIndex::HnswIndex(const HnswOptions& options)
-    : options_(options), segment_(std::make_shared<Segment>(options)), worker_([this] { Work(); }) {}
+    : options_(options),
+      segment_(std::make_shared<Segment>(options)),
+      current_(segment_.get()),
+      consolidation_(segment_.get(), LinkedAtOnce(options)),
+      worker_([this] { Work(); }) {}
 
 HnswIndex::~HnswIndex() {
   {
@@ -48,46 +39,73 @@ HnswIndex::~HnswIndex() {
 
 Status HnswIndex::Insert(std::span<const Label> labels, std::span<const float> vectors) {
   std::size_t done = 0;
+  // Labels that are live already, which the port rules out: each keeps a row, its old or its new one, whatever happens.
+  std::vector<Label> replaced;
   Status status;
   {
     std::unique_lock lock(writer_mu_);
-    for (; done < labels.size() && status.ok(); ++done) {
-      status = WaitForRoom(&lock);
-      if (status.ok()) status = WaitForSlot(&lock);
-      if (!status.ok()) break;
+    for (; done < labels.size() && status.ok(); done += status.ok() ? 1 : 0) {
       status = Guarded("for a row of the index", [&] {
-        if (const auto known = segment_->SlotOf(labels[done])) segment_->MarkDead(*known);
-        auto slot = static_cast<std::uint32_t>(segment_->used());
-        const bool again = !free_.empty();
-        if (again) slot = free_.back();
-        // What may fail comes first: a row is there whole or not at all.
-        if (rebuilding_ && added_.size() == added_.capacity()) added_.reserve(2 * added_.size() + 64);
-        segment_->Put(slot, labels[done], vectors.data() + done * static_cast<std::size_t>(options_.dim));
-        segment_->PushFresh(slot);
-        if (again) free_.pop_back();
-        if (rebuilding_) added_.push_back(slot);
+        FRESHET_TRY(WaitForRoom(&lock));
+        FRESHET_TRY(WaitForSlot(&lock));
+        const Label label = labels[done];
+        const bool is_new = !segment_->SlotOf(label).has_value();
+        if (!is_new && std::count(labels.begin(), labels.begin() + static_cast<std::ptrdiff_t>(done), label) == 0) {
+          replaced.push_back(label);
+        }
+        PutRow(label, vectors.data() + done * static_cast<std::size_t>(options_.dim));
+        return Status::Ok();
       });
-      if (!status.ok()) break;
+    }
+    // All or nothing.
+    for (std::size_t i = 0; i < done && !status.ok(); ++i) {
+      if (std::find(replaced.begin(), replaced.end(), labels[i]) != replaced.end()) continue;
+      if (const auto slot = segment_->SlotOf(labels[i])) Kill(*slot);
     }
   }
   work_.notify_one();
-  if (!status.ok()) Tombstone(labels.first(done));  // all or nothing
   return status;
 }
 
-// What the worker cannot keep up with waits here: a fresh segment without a bound would slow every search.
-Status HnswIndex::WaitForRoom(std::unique_lock<std::mutex>* lock) {
-  if (segment_->fresh() >= options_.max_fresh) {
-    work_.notify_one();
-    progress_.wait(*lock, [&] { return !worker_status_.ok() || segment_->fresh() < options_.max_fresh; });
+void HnswIndex::PutRow(Label label, const float* vector) {
+  const bool again = !free_.empty();
+  const auto slot = again ? free_.back() : static_cast<std::uint32_t>(segment_->used());
+  // What may fail comes first: a row is there whole or not at all, and the one it replaces until then.
+  segment_->MakeRoom(slot, label);
+  if (rebuilding_ && added_.size() == added_.capacity()) added_.reserve(2 * added_.size() + 64);
+  if (const auto known = segment_->SlotOf(label)) Kill(*known);
+  segment_->Put(slot, label, vector);
+  segment_->PushFresh(slot);
+  if (again) free_.pop_back();
+  if (rebuilding_) added_.push_back(slot);
+}
+
+void HnswIndex::Kill(std::uint32_t slot) {
+  const Label label = segment_->label(slot);
+  segment_->MarkDead(slot);
+  if (!rebuilding_ || lost_deaths_) return;
+  try {
+    died_.push_back(label);
+  } catch (const std::bad_alloc&) {
+    lost_deaths_ = true;
   }
-  return worker_status_;
+}
+
+// What the worker cannot keep up with waits here: a fresh segment without a bound would slow every search. Where the
+// worker is not linking for want of memory, there is nothing to wait for.
+Status HnswIndex::WaitForRoom(std::unique_lock<std::mutex>* lock) {
+  const auto has_room = [&] { return segment_->fresh() < options_.max_fresh; };
+  if (!has_room()) {
+    work_.notify_one();
+    progress_.wait(*lock, [&] { return !worker_status_.ok() || !trouble_.ok() || has_room(); });
+  }
+  return !worker_status_.ok() ? worker_status_ : has_room() ? Status::Ok() : trouble_;
 }
 
 void HnswIndex::Tombstone(std::span<const Label> labels) {
   const std::lock_guard lock(writer_mu_);
   for (const Label label : labels) {
-    if (const auto slot = segment_->SlotOf(label)) segment_->MarkDead(*slot);
+    if (const auto slot = segment_->SlotOf(label)) Kill(*slot);
   }
 }
 
@@ -102,13 +120,13 @@ Status HnswIndex::WaitForSlot(std::unique_lock<std::mutex>* lock) {
   if (segment_->dead() == 0) return full();
   wants_consolidation_ = true;
   work_.notify_one();
-  (void)progress_.wait_for(*lock, kSlotTimeout, [&] { return !worker_status_.ok() || has_slot(); });
+  (void)progress_.wait_for(*lock, kSlotTimeout, [&] { return !worker_status_.ok() || !trouble_.ok() || has_slot(); });
   if (!worker_status_.ok()) return worker_status_;
-  return has_slot() ? Status::Ok() : full();
+  return has_slot() ? Status::Ok() : !trouble_.ok() ? trouble_ : full();
 }
 
 Status HnswIndex::Maintain() {
-  std::unique_lock lock(writer_mu_);
+  const std::lock_guard lock(writer_mu_);
   const auto used = static_cast<double>(segment_->used());
   const auto live = used - static_cast<double>(segment_->dead());
   const auto tombstones = static_cast<double>(segment_->dead() - free_.size());
@@ -117,77 +135,92 @@ Status HnswIndex::Maintain() {
     wants_consolidation_ = true;
   }
   if (used >= 4096 && live + static_cast<double>(segment_->fresh()) < 0.5 * used &&
-      static_cast<double>(free_.size()) > used / 2) {
+      static_cast<double>(free_.size()) > used / 2 && !wants_rebuild_ && !rebuilding_ &&
+      policy_.MayBegin(Clock::now())) {
     wants_rebuild_ = true;  // to give memory back
+    wanted_for_recall_ = false;
+    (void)Guarded("", [&] { wanted_because_ = "most slots are free"; });
   }
   if (HasWork()) work_.notify_one();
-  return !worker_status_.ok() ? worker_status_ : std::exchange(maintain_status_, Status::Ok());
+  return Guarded("to tell what is wrong", [&]() -> Status { return worker_status_; });
 }
 
 Status HnswIndex::Settle() {
   std::unique_lock lock(writer_mu_);
-  progress_.wait(lock, [&] { return !worker_status_.ok() || (!working_ && !HasWork()); });
-  return worker_status_;
+  progress_.wait(lock, [&] { return !worker_status_.ok() || !trouble_.ok() || (!working_ && !HasWork()); });
+  return Guarded("to tell what is wrong", [&]() -> Status { return worker_status_.ok() ? trouble_ : worker_status_; });
 }
 
 Result<std::vector<Hit>> HnswIndex::Search(std::span<const float> query, const SearchOptions& options) const {
   FRESHET_TRY(CheckQuery(query, options_.dim));
   if (options.k == 0) return std::vector<Hit>{};
-  std::vector<Hit> hits;
-  FRESHET_TRY(Guarded("to search", [&] {
-    const std::shared_ptr<const Segment> segment = Current();
-    const ReadEpoch::Reader reader(segment->epoch());
-    const std::vector<std::uint32_t>& fresh = FreshOf(*segment);
-    hits = SearchGraph(segment->View(), fresh, query.data(), options);
-  }));
-  return hits;
+  return Guarded("to search", [&]() -> Result<std::vector<Hit>> {
+    const ReadEpoch::Reader reader(epoch_);
+    const Segment& segment = *current_.load(std::memory_order_acquire);
+    const std::vector<std::uint32_t>& fresh = FreshOf(segment);
+    return SearchGraph(segment.View(), fresh, query.data(), options);
+  });
 }
 
 Result<std::vector<std::vector<Hit>>> HnswIndex::SearchMany(std::span<const float> queries,
                                                             const SearchOptions& options) const {
   FRESHET_TRY(CheckQueries(queries, options_.dim));
   const auto dim = static_cast<std::size_t>(options_.dim);
-  if (options.k == 0) return std::vector<std::vector<Hit>>(queries.size() / dim);
-  std::vector<std::vector<Hit>> answers;
-  FRESHET_TRY(Guarded("to search", [&] {
-    const std::shared_ptr<const Segment> segment = Current();
-    const ReadEpoch::Reader reader(segment->epoch());
-    const std::vector<std::uint32_t>& fresh = FreshOf(*segment);
-    answers = SearchGraphMany(segment->View(), fresh, queries, dim, options);
-  }));
-  return answers;
+  return Guarded("to search", [&]() -> Result<std::vector<std::vector<Hit>>> {
+    if (options.k == 0) return std::vector<std::vector<Hit>>(queries.size() / dim);
+    const ReadEpoch::Reader reader(epoch_);
+    const Segment& segment = *current_.load(std::memory_order_acquire);
+    const std::vector<std::uint32_t>& fresh = FreshOf(segment);
+    return SearchGraphMany(segment.View(), fresh, queries, dim, options);
+  });
 }
 
 IndexStats HnswIndex::Stats() const {
   const std::lock_guard lock(writer_mu_);
   const Segment* segment = segment_.get();
-  IndexStats stats;
+  IndexStats stats = told_;
   stats.slots = segment->used();
   stats.live = stats.slots - segment->dead();
   stats.tombstones = segment->dead() - free_.size();
   stats.fresh = segment->fresh();
   stats.capacity = segment->capacity();
   stats.memory_bytes = segment->memory_bytes();
-  stats.rebuilds = rebuilds_;
-  stats.consolidations = consolidations_;
+  stats.rebuilding = rebuilding_;
+  stats.rebuild_failure = rebuild_failure_.message();
+  stats.failure = (trouble_.ok() ? last_trouble_ : trouble_).message();
   return stats;
 }
 
 std::vector<Label> HnswIndex::LiveLabels() const {
-  const std::shared_ptr<const Segment> segment = Current();
-  const ReadEpoch::Reader reader(segment->epoch());
+  const ReadEpoch::Reader reader(epoch_);
+  const Segment& segment = *current_.load(std::memory_order_acquire);
   std::vector<Label> labels;
-  const std::size_t used = segment->used();
+  const std::size_t used = segment.used();
   for (std::size_t slot = 0; slot < used; ++slot) {
-    if (!segment->IsDead(slot)) labels.push_back(segment->label(slot));
+    if (!segment.IsDead(slot)) labels.push_back(segment.label(slot));
   }
   std::sort(labels.begin(), labels.end());
   return labels;
 }
 
-std::shared_ptr<Segment> HnswIndex::Current() const {
-  const std::lock_guard lock(current_mu_);
-  return segment_;
+std::vector<Label> HnswIndex::LiveLabelsFrom(Label from, std::size_t max) const {
+  const ReadEpoch::Reader reader(epoch_);
+  const Segment& segment = *current_.load(std::memory_order_acquire);
+  std::vector<Label> lowest;  // a heap, the highest of them first
+  const std::size_t used = segment.used();
+  for (std::size_t slot = 0; slot < used && max > 0; ++slot) {
+    const Label label = segment.label(slot);
+    if (label < from || segment.IsDead(slot)) continue;
+    if (lowest.size() == max) {
+      if (label >= lowest.front()) continue;
+      std::pop_heap(lowest.begin(), lowest.end());
+      lowest.pop_back();
+    }
+    lowest.push_back(label);
+    std::push_heap(lowest.begin(), lowest.end());
+  }
+  std::sort_heap(lowest.begin(), lowest.end());
+  return lowest;
 }
 
 Status HnswOptions::Validate() const {
@@ -209,9 +242,9 @@ Status HnswOptions::Validate() const {
 
 Result<std::unique_ptr<Index>> MakeHnswIndex(const HnswOptions& options) {
   FRESHET_TRY(options.Validate());
-  std::unique_ptr<Index> index;
-  FRESHET_TRY(Guarded("for the index", [&] { index = std::make_unique<HnswIndex>(options); }));
-  return index;
+  return Guarded("for the index", [&]() -> Result<std::unique_ptr<Index>> {
+    return std::unique_ptr<Index>(std::make_unique<HnswIndex>(options));
+  });
 }
 
 }  // namespace freshet

@@ -5,25 +5,32 @@
 // leads to the dead around them, and frees their slots for new rows. Where that does not help (most of the slots are
 // free, or recall fell), it builds a new segment from the live rows beside the old one, which goes on serving, adding
 // and deleting until the new one takes its place.
+// Errors: what the worker has no memory for it tries again, later each time, and a rebuild that fails leaves the old
+// segment; Stats() tells both. Only what it cannot explain ends it, which Insert, Maintain and Settle return.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
-#include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "consolidation.h"
 #include "freshet/indexer/index.h"
+#include "guarded.h"
 #include "index_file.h"
+#include "read_epoch.h"
+#include "rebuild_policy.h"
 #include "scoring.h"
 #include "segment.h"
 
 namespace freshet {
 
-// Exceptions of the allocator as values.
-Status Guarded(const char* what, const std::function<void()>& function);
+// Nodes that the worker links at most before it goes on with taking out the dead.
+[[nodiscard]] std::size_t LinkedAtOnce(const HnswOptions& options);
 
 class HnswIndex final : public Index {
  public:
@@ -42,13 +49,14 @@ class HnswIndex final : public Index {
                                                                  const SearchOptions& options) const override;
   [[nodiscard]] IndexStats Stats() const override;
   [[nodiscard]] std::vector<Label> LiveLabels() const override;
+  [[nodiscard]] std::vector<Label> LiveLabelsFrom(Label from, std::size_t max) const override;
   [[nodiscard]] Result<IndexHealth> Audit(const AuditOptions& options) override;
   // The index outlives the cut.
   [[nodiscard]] Result<std::unique_ptr<IndexCut>> Cut() override;
   // REQUIRES: nothing is in it yet; the file was validated whole.
   Status Load(const IndexFile& file);
   void Unpin();  // a cut is gone
-  // While one is there, the graph stays as it is.
+  // While one is there, the graph stays as it is, unless rows would wait for room: then they are linked all the same.
   class LinkingPaused {
    public:
     explicit LinkingPaused(HnswIndex* index);
@@ -61,61 +69,102 @@ class HnswIndex final : public Index {
   };
 
  private:
-  [[nodiscard]] std::shared_ptr<Segment> Current() const;
+  using Clock = std::chrono::steady_clock;
+  // A segment that is being made of the live rows, beside the one that serves. Worker only.
+  struct Rebuild {
+    std::shared_ptr<Segment> shadow;
+    std::vector<std::uint64_t> dead_before;  // by slot: what was no row of the old one when it began
+    std::size_t before = 0;                  // its slots then
+    std::size_t cursor = 0;                  // the next of them to be copied
+    std::vector<std::uint32_t> added;        // slots written since, in order
+    std::size_t added_copied = 0;
+  };
+  // What the worker does in one go, decided under the lock.
+  struct Round {
+    bool paused = false;
+    bool pinned = false;
+    bool consolidate = false;  // begins
+    bool rebuild = false;      // begins
+  };
+
+  // REQUIRES for all four: writer_mu_.
+  void PutRow(Label label, const float* vector);
+  void Kill(std::uint32_t slot);
   Status WaitForRoom(std::unique_lock<std::mutex>* lock);
   Status WaitForSlot(std::unique_lock<std::mutex>* lock);
+  Status AuditInto(const AuditOptions& options, IndexHealth* health);
+  Status ProbeRecall(const AuditOptions& options, std::span<const std::vector<float>> probes,
+                     std::vector<double>* recalls) const;
 
-  // --- The worker (hnsw_worker.cc).
+  // --- The worker (hnsw_worker.cc, hnsw_rebuild.cc).
   void Work();
+  // REQUIRES for all four: writer_mu_.
+  [[nodiscard]] bool HasWork() const;
+  void WaitForWork(std::unique_lock<std::mutex>* lock);
+  [[nodiscard]] Round NextRound();
+  void NoteRound(const Round& round, Status status);
+  Status DoRound(const Round& round);
   [[nodiscard]] bool IsBehind();
   void LinkFresh();
   void LinkAll(Segment* segment, const std::vector<std::uint32_t>& slots);
-  void BeginConsolidation();
-  void ConsolidateSlice();
   void FreeSlots();
+  void RebuildPart(bool begin);
   void BeginRebuild();
   void RebuildSlice();
-  // REQUIRES: writer_mu_.
-  [[nodiscard]] bool HasWork() const;
+  void CopyRow(std::uint32_t slot);
+  void TakeDeaths(const std::vector<Label>& died);
+  [[nodiscard]] std::shared_ptr<Segment> FinishRebuild();
 
   const HnswOptions options_;
-  // Replaced by the worker under writer_mu_ and current_mu_; so the worker may read it without, the writer with
-  // writer_mu_, searches with current_mu_.
+  // Replaced by the worker, under writer_mu_; so the worker may read it without. Searches read current_, within epoch_.
   std::shared_ptr<Segment> segment_;
-  mutable std::mutex current_mu_;
+  std::atomic<const Segment*> current_;
+  // Held by each search: meanwhile no slot is freed, and no segment.
+  mutable ReadEpoch epoch_;
 
   mutable std::mutex writer_mu_;
   std::condition_variable work_;
   std::condition_variable progress_;
   // Guarded by writer_mu_:
   bool stop_ = false;
-  bool working_ = false;  // the worker is at something
+  bool working_ = false;   // the worker is at something
+  bool changing_ = false;  // at something that is not done during a pause
   bool wants_consolidation_ = false;
   bool wants_rebuild_ = false;
   bool consolidating_ = false;
   bool rebuilding_ = false;
   bool has_limbo_ = false;
+  bool has_relinks_ = false;           // of relinking_
   std::size_t pins_ = 0;               // cuts under way: no slot is freed
-  std::size_t paused_ = 0;             // cuts whose graph is being written: nothing is linked or unlinked
+  std::size_t paused_ = 0;             // cuts whose graph is being written
   std::vector<std::uint32_t> free_;    // slots for new rows
-  std::vector<std::uint32_t> added_;   // slots that were written since the rebuild began
-  std::vector<std::uint32_t> relink_;  // nodes that an audit could not reach
+  std::vector<std::uint32_t> added_;   // slots that were written since the rebuild last looked
+  std::vector<Label> died_;            // labels whose row died since then
+  bool lost_deaths_ = false;           // there was no memory for one: the rebuild is void
+  std::vector<std::uint32_t> relink_;  // nodes that the last audit could not reach
   Status worker_status_;               // not ok: the worker has given up
-  Status maintain_status_;             // of the last rebuild, until Maintain has told it
+  Status trouble_;                     // not ok: what there was no memory for, and is tried again at retry_at_
+  Status last_trouble_;                // of before
+  Clock::time_point retry_at_{};
+  Clock::duration retry_wait_{0};
+  RebuildPolicy policy_;
+  bool wanted_for_recall_ = false;  // the rebuild that is wanted
+  std::string wanted_because_;
+  Status rebuild_failure_;
+  IndexStats told_;  // of its fields those that count what happened
 
   // Worker only:
-  std::vector<std::uint64_t> gone_;   // by slot: what the consolidation takes out; empty: none is under way
-  std::size_t cursor_ = 0;            // the next slot it looks at
-  bool unlinked_ = false;             // all of gone_ is out of the graph, and its slots wait to be freed
-  std::vector<std::uint32_t> limbo_;  // slots to be freed beside gone_
-  std::vector<std::uint32_t> linked_meanwhile_;
-  std::vector<std::uint32_t> isolated_;  // nodes that led to nothing but gone_
-  std::shared_ptr<Segment> shadow_;      // the rebuild's
-  std::vector<std::pair<std::uint32_t, Label>> to_copy_;
-  std::size_t copied_ = 0;
+  Consolidation consolidation_;
+  // Fresh rows that are on their way into the graph, until all of them are: what fails is gone on with.
+  struct {
+    std::size_t count = 0;
+    std::size_t looked_at = 0;
+    std::vector<std::uint32_t> nodes;
+    std::vector<std::uint32_t> dead;
+  } batch_;
+  std::vector<std::uint32_t> relinking_;  // of relink_, those that are left
+  std::optional<Rebuild> rebuild_;
 
-  std::atomic<std::size_t> rebuilds_{0};
-  std::atomic<std::size_t> consolidations_{0};
   std::thread worker_;
 };
 

@@ -9,6 +9,7 @@
 #include "flat_file.h"
 #include "freshet/core/strings.h"
 #include "freshet/indexer/vector_file.h"
+#include "guarded.h"
 #include "index_file.h"
 
 namespace freshet {
@@ -42,6 +43,10 @@ Status IndexBuilder::Start(int dim) {
 Status IndexBuilder::Tell(std::uint64_t of) { return options_.progress ? options_.progress(rows_, of) : Status::Ok(); }
 
 Status IndexBuilder::Add(std::span<const float> vectors, int dim) {
+  return Guarded("for vectors to be added", [&] { return AddRows(vectors, dim); });
+}
+
+Status IndexBuilder::AddRows(std::span<const float> vectors, int dim) {
   FRESHET_TRY(Start(dim));
   const auto width = static_cast<std::size_t>(dim);
   if (vectors.size() % width != 0) return InvalidArgument(StrCat(vectors.size(), " floats are no whole rows of ", dim));
@@ -64,17 +69,19 @@ Status IndexBuilder::Add(std::span<const float> vectors, int dim) {
 }
 
 Status IndexBuilder::AddFile(const std::string& path, std::uint64_t limit) {
-  FRESHET_ASSIGN(VectorFile file, VectorFile::Open(path));
-  const std::uint64_t wanted = std::min(limit, file.rows());
-  of_ = rows_ + wanted;
-  std::vector<float> piece;
-  for (std::uint64_t done = 0; done < wanted;) {
-    FRESHET_TRY(file.Read(static_cast<std::size_t>(std::min<std::uint64_t>(kPiece, wanted - done)), &piece));
-    if (const Status added = Add(piece, file.dim()); !added.ok()) return added.Prefixed(path);
-    done += piece.size() / static_cast<std::size_t>(file.dim());
-  }
-  of_ = 0;
-  return Status::Ok();
+  return Guarded("for a vector file", [&] {
+    FRESHET_ASSIGN(VectorFile file, VectorFile::Open(path));
+    const std::uint64_t wanted = std::min(limit, file.rows());
+    of_ = rows_ + wanted;
+    std::vector<float> piece;
+    for (std::uint64_t done = 0; done < wanted;) {
+      FRESHET_TRY(file.Read(static_cast<std::size_t>(std::min<std::uint64_t>(kPiece, wanted - done)), &piece));
+      if (const Status added = Add(piece, file.dim()); !added.ok()) return added.Prefixed(path);
+      done += piece.size() / static_cast<std::size_t>(file.dim());
+    }
+    of_ = 0;
+    return Status::Ok();
+  });
 }
 
 Result<std::unique_ptr<Index>> IndexBuilder::Finish() {
@@ -84,26 +91,28 @@ Result<std::unique_ptr<Index>> IndexBuilder::Finish() {
 }
 
 Result<IndexFileInfo> InspectIndexFile(const std::string& path) {
-  IndexFileInfo info;
-  std::error_code error;
-  info.bytes = std::filesystem::file_size(path, error);
-  if (error) return NotFound(path + ": cannot be read");
-  FRESHET_ASSIGN(const std::optional<FlatFileHead> flat, ReadFlatFileHead(path));
-  if (flat) {
-    info.kind = IndexKind::kFlat;
-    info.dim = flat->dim;
-    info.metric = flat->metric;
-    info.rows = flat->rows;
+  return Guarded("for the index's head", [&]() -> Result<IndexFileInfo> {
+    IndexFileInfo info;
+    std::error_code error;
+    info.bytes = std::filesystem::file_size(path, error);
+    if (error) return NotFound(path + ": cannot be read");
+    FRESHET_ASSIGN(const std::optional<FlatFileHead> flat, ReadFlatFileHead(path));
+    if (flat) {
+      info.kind = IndexKind::kFlat;
+      info.dim = flat->dim;
+      info.metric = flat->metric;
+      info.rows = flat->rows;
+      return info;
+    }
+    FRESHET_ASSIGN(const auto file, IndexFile::Open(path, false));
+    const IndexFileHeader& header = file->header();
+    info.dim = static_cast<int>(header.dim);
+    info.metric = static_cast<Metric>(header.metric);
+    info.m = header.m;
+    info.rerank = static_cast<Rerank>(header.rerank);
+    info.rows = header.rows;
     return info;
-  }
-  FRESHET_ASSIGN(const auto file, IndexFile::Open(path, false));
-  const IndexFileHeader& header = file->header();
-  info.dim = static_cast<int>(header.dim);
-  info.metric = static_cast<Metric>(header.metric);
-  info.m = header.m;
-  info.rerank = static_cast<Rerank>(header.rerank);
-  info.rows = header.rows;
-  return info;
+  });
 }
 
 Result<std::unique_ptr<Index>> OpenIndexFile(const std::string& path, OpenAs as, bool verify) {

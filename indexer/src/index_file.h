@@ -97,6 +97,8 @@ class IndexFile {
   // not there are passed over by the search itself. With `whole`, every byte: checksums, and that it is one index.
   // Errors: kNotFound, kCorruption, kFailedPrecondition (another version).
   [[nodiscard]] static Result<std::unique_ptr<IndexFile>> Open(const std::string& path, bool whole);
+  // No label is that of two live rows. Not part of Open(). Errors: kCorruption.
+  [[nodiscard]] Status CheckLabels() const;
   ~IndexFile();
   IndexFile(const IndexFile&) = delete;
   IndexFile& operator=(const IndexFile&) = delete;

@@ -2,8 +2,10 @@
 // touches them, so that it is ready at once whatever its size.
 #include <algorithm>
 
-#include "hnsw_index.h"
+#include "guarded.h"
 #include "index_file.h"
+#include "scoring.h"
+#include "search_view.h"
 
 namespace freshet {
 namespace {
@@ -49,19 +51,18 @@ class MappedIndex final : public Index {
   [[nodiscard]] Result<std::vector<Hit>> Search(std::span<const float> query,
                                                 const SearchOptions& options) const override {
     FRESHET_TRY(CheckQuery(query, dim_));
-    std::vector<Hit> hits;
-    if (options.k == 0) return hits;
-    FRESHET_TRY(Guarded("to search", [&] { hits = SearchGraph(view_, fresh_, query.data(), options); }));
-    return hits;
+    if (options.k == 0) return std::vector<Hit>{};
+    return Guarded("to search",
+                   [&]() -> Result<std::vector<Hit>> { return SearchGraph(view_, fresh_, query.data(), options); });
   }
   [[nodiscard]] Result<std::vector<std::vector<Hit>>> SearchMany(std::span<const float> queries,
                                                                  const SearchOptions& options) const override {
     FRESHET_TRY(CheckQueries(queries, dim_));
     const auto dim = static_cast<std::size_t>(dim_);
-    std::vector<std::vector<Hit>> answers(queries.size() / dim);
-    if (options.k == 0) return answers;
-    FRESHET_TRY(Guarded("to search", [&] { answers = SearchGraphMany(view_, fresh_, queries, dim, options); }));
-    return answers;
+    return Guarded("to search", [&]() -> Result<std::vector<std::vector<Hit>>> {
+      if (options.k == 0) return std::vector<std::vector<Hit>>(queries.size() / dim);
+      return SearchGraphMany(view_, fresh_, queries, dim, options);
+    });
   }
 
   [[nodiscard]] IndexStats Stats() const override {
@@ -96,15 +97,11 @@ class MappedIndex final : public Index {
 }  // namespace
 
 Result<std::unique_ptr<Index>> OpenMappedIndex(const std::string& path, bool verify) {
-  Status status;
-  std::unique_ptr<Index> index;
-  FRESHET_TRY(Guarded("for the index", [&] {
-    auto file = IndexFile::Open(path, verify);
-    status = file.status();
-    if (file.ok()) index = std::make_unique<MappedIndex>(std::move(*file));
-  }));
-  FRESHET_TRY(status);
-  return index;
+  return Guarded("for the index", [&]() -> Result<std::unique_ptr<Index>> {
+    FRESHET_ASSIGN(std::unique_ptr<IndexFile> file, IndexFile::Open(path, verify));
+    if (verify) FRESHET_TRY(file->CheckLabels());
+    return std::unique_ptr<Index>(std::make_unique<MappedIndex>(std::move(file)));
+  });
 }
 
 }  // namespace freshet

@@ -2,8 +2,9 @@
 //
 // A slot is fresh (written, scanned by every search), then linked (a node of the graph, or hung on the node of an equal
 // vector), and when it died and nothing leads to it any more, free. Unused slots begin at used().
-// Thread-safety: Put, SlotOf, MarkDead belong to the writer, Chain and Free to the worker; the rest is for any reader
-// of a slot that is live or linked, for as long as the reader keeps slots from being freed (read_epoch.h).
+// Thread-safety: MakeRoom, Put, SlotOf, MarkDead belong to the writer, Chain and Forget to the worker; the rest is for
+// any reader of a slot that is live or linked, for as long as the reader keeps slots from being freed (read_epoch.h).
+// Errors: std::bad_alloc, ScratchError; what was called then changed nothing.
 #pragma once
 
 #include <algorithm>
@@ -16,13 +17,12 @@
 
 #include "buffer.h"
 #include "freshet/core/checksum.h"
-#include "freshet/core/slot_table.h"
 #include "freshet/indexer/index.h"
 #include "graph.h"
-#include "read_epoch.h"
 #include "rerank.h"
 #include "rerank_rows.h"
 #include "search_view.h"
+#include "sharded_slots.h"
 
 namespace freshet {
 
@@ -67,8 +67,6 @@ class Segment {
   [[nodiscard]] std::uint64_t fresh_end() const { return fresh_end_.load(std::memory_order_acquire); }
   [[nodiscard]] std::uint32_t Fresh(std::uint64_t number) const { return LoadLink(&fresh_[number & fresh_mask_]); }
   [[nodiscard]] std::size_t fresh() const { return static_cast<std::size_t>(fresh_end() - fresh_begin()); }
-  // Held by each search: no slot is freed meanwhile.
-  [[nodiscard]] ReadEpoch& epoch() const { return epoch_; }
   [[nodiscard]] Graph& graph() { return graph_; }
   [[nodiscard]] const Graph& graph() const { return graph_; }
   [[nodiscard]] SearchView View() const {
@@ -96,9 +94,15 @@ class Segment {
 
   // --- The writer.
 
+  // All that Put() could fail for: after this it does not. REQUIRES as Put().
+  void MakeRoom(std::uint32_t slot, Label label) {
+    rerank_rows_.Reserve((std::size_t{slot} + 1) * reranker_.row_bytes());
+    label_table_.MakeRoom(label, [&](std::uint32_t other) { return labels_[other]; });
+    label_table_bytes_ = label_table_.bytes();
+  }
   // REQUIRES: `slot` is free, or used() and below capacity(). The row is live when this returns.
   void Put(std::uint32_t slot, Label label, const float* vector) {
-    rerank_rows_.Reserve((std::size_t{slot} + 1) * reranker_.row_bytes());
+    MakeRoom(slot, label);
     std::byte* rerank = rerank_rows_.get() + std::size_t{slot} * reranker_.row_bytes();
     heads_[slot] =
         codes_.Encode(vector, code_rows_.get() + std::size_t{slot} * codes_.row_bytes(),
@@ -109,7 +113,7 @@ class Segment {
   // The same for a row that is coded already, of another segment or a file.
   void PutRow(std::uint32_t slot, Label label, const void* codes, CodeHead head, const void* rerank,
               bool dead = false) {
-    rerank_rows_.Reserve((std::size_t{slot} + 1) * reranker_.row_bytes());
+    MakeRoom(slot, label);
     std::memcpy(code_rows_.get() + std::size_t{slot} * codes_.row_bytes(), codes, codes_.row_bytes());
     std::memcpy(rerank_rows_.get() + std::size_t{slot} * reranker_.row_bytes(), rerank, reranker_.row_bytes());
     heads_[slot] = head;
@@ -189,7 +193,6 @@ class Segment {
     labels_[slot] = label;
     std::atomic_ref(next_same_[slot]).store(0, std::memory_order_relaxed);
     label_table_.Add(label, slot, [&](std::uint32_t other) { return labels_[other]; });
-    label_table_bytes_ = label_table_.bytes();
     if (slot == used_.load(std::memory_order_relaxed)) {
       used_.store(std::size_t{slot} + 1, std::memory_order_release);
     } else {
@@ -230,9 +233,8 @@ class Segment {
   Buffer<std::uint32_t> fresh_;      // a ring of slots
   const std::uint64_t fresh_mask_;
   Graph graph_;
-  mutable ReadEpoch epoch_;
-  SlotTable label_table_;   // writer only: of live slots
-  SlotTable vector_table_;  // worker only: of nodes
+  ShardedSlots label_table_;   // writer only: of live slots
+  ShardedSlots vector_table_;  // worker only: of nodes
   std::atomic<std::size_t> used_{0};
   std::atomic<std::uint64_t> fresh_begin_{0};
   std::atomic<std::uint64_t> fresh_end_{0};

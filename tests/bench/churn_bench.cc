@@ -135,6 +135,8 @@ Status Play(const Scene& scene, ChurnContender* contender,
 struct Measured {
   std::vector<std::pair<double, double>> recall[2];  // search number, recall; by k
   std::size_t wrong = 0;                             // dead ones returned, or fewer than min(k, live)
+  std::size_t unreachable = 0;                       // live ones that audits found, each after a search
+  std::size_t unreachable_after = 0;                 // and that were still there when those were repaired
   double resident_mb = 0;
   double cpu_seconds = 0;  // of inserts and deletes
 };
@@ -176,6 +178,10 @@ Result<Measured> Measure(const Scene& scene, const std::vector<std::unordered_se
   FRESHET_TRY(Play(scene, contender.get(), [&](std::size_t search, std::size_t) {
     measured.cpu_seconds += ProcessCpuSeconds() - begin;
     Ask(scene, search, live[search], options, contender.get(), &measured);
+    FRESHET_ASSIGN(const std::size_t found, contender->Audit());
+    FRESHET_ASSIGN(const std::size_t left, contender->Audit());
+    measured.unreachable += found;
+    measured.unreachable_after += left;
     begin = ProcessCpuSeconds();
     return Status::Ok();
   }));
@@ -230,6 +236,10 @@ void AddRow(const Scene& scene, const std::string& name, bool is_peer, const Mea
     row.metrics.emplace_back(StrCat("last_recall_at_", kKs[which]), curve.back().second);
   }
   row.metrics.emplace_back("wrong_answers", static_cast<double>(measured.wrong));
+  if (!is_peer) {
+    row.metrics.emplace_back("unreachable", static_cast<double>(measured.unreachable));
+    row.metrics.emplace_back("unreachable_after_audit", static_cast<double>(measured.unreachable_after));
+  }
   row.metrics.emplace_back("resident_mb", measured.resident_mb);
   row.metrics.emplace_back("cpu_seconds", measured.cpu_seconds);
   report->rows.push_back(std::move(row));
@@ -278,6 +288,8 @@ Status RunPlan(const Data& data, ChurnPlan plan, const ChurnBenchOptions& option
     report->goals.push_back(
         {StrCat(name, ": recall@", kKs[which], " below a fresh build's, at the worst search"), .005, most, true});
   }
+  report->goals.push_back(
+      {name + ": unreachable after the audits", 0, static_cast<double>(ours.unreachable_after), true});
   report->goals.push_back({name + ": wrong answers", 0, static_cast<double>(ours.wrong), true});
   report->goals.push_back(
       {name + ": resident memory, ratio to a fresh build", 1.2, ours.resident_mb / fresh.resident_mb, true});

@@ -28,6 +28,8 @@ class ChurnContender {
   virtual Status Delete(const std::vector<Label>& labels) = 0;
   virtual Status Settle() { return Status::Ok(); }
   [[nodiscard]] virtual std::vector<Label> Search(const float* query, std::size_t k, std::size_t ef) = 0;
+  // Live rows that cannot be reached; they are repaired by the time this returns. Peers cannot tell.
+  [[nodiscard]] virtual Result<std::size_t> Audit() { return std::size_t{0}; }
 };
 
 class ChurnOurs final : public ChurnContender {
@@ -61,6 +63,11 @@ class ChurnOurs final : public ChurnContender {
     options.k = k;
     options.ef = ef;
     return LabelsOf(index_->Search({query, dim_}, options));
+  }
+  [[nodiscard]] Result<std::size_t> Audit() override {
+    FRESHET_ASSIGN(const IndexHealth health, index_->Audit({}));
+    FRESHET_TRY(index_->Settle());
+    return health.unreachable;
   }
 
  private:

@@ -28,6 +28,9 @@ struct IndexBenchOptions {
   std::vector<std::size_t> growth;  // sizes of synthetic sets; then nothing else is measured
   bool kinds = true;                // `mapped`, `flat`, batches
   bool exclusions = true;
+  bool live = true;                // rows that are added while others are searched
+  bool resident = true;            // memory, with the re-rank rows in a file too
+  std::string export_to;           // a directory for base.fbin and query.fbin; then nothing is measured
   std::string directory = "/tmp";  // for the index file
   bool quick = false;
 };

@@ -40,6 +40,15 @@ Status MeasureMapped(const std::string& path, const test::VectorSet& queries, co
 Status MeasureFlat(const test::VectorSet& base, Metric metric, const test::VectorSet& queries,
                    const IndexPartOptions& options, Report* report);
 
+// Rows that are added to a half of them: alone and beside hnswlib, while searches go on, and the time of each Insert.
+Status MeasureLiveAdds(const test::VectorSet& base, const test::VectorSet& queries, const HnswOptions& hnsw, bool peer,
+                       const IndexPartOptions& options, Report* report);
+
+// An index file opened twice, with its re-rank rows in memory and in a file of `directory`: memory, and recall beside.
+Status MeasureResident(const std::string& file, const std::string& directory, HnswOptions hnsw,
+                       const test::VectorSet& queries, const std::vector<std::vector<Label>>& truth,
+                       const IndexPartOptions& options, Report* report);
+
 // Synthetic sets of these sizes, each in clusters of 500: what a query costs at one recall, and the line through the
 // logarithms of the sizes.
 Status MeasureGrowth(const std::vector<std::size_t>& sizes, int dim, std::size_t query_count, HnswOptions hnsw,

@@ -46,7 +46,7 @@ struct Engine {
   std::unique_ptr<Applier> applier;
   bool from_file = false;
 
-  Status Open(const StoreOptions& options, const HnswOptions& index, const SnapshotRepository* repository) {
+  Status Open(const StoreOptions& options, const HnswOptions& index, SnapshotRepository* repository) {
     FRESHET_ASSIGN(OpenedStore opened, OpenOrRestore(options, repository, false, false, {}, {}));
     store = std::move(opened.store);
     ApplierOptions apply;

@@ -1,8 +1,9 @@
 // Index files that were changed at will are refused, or searched without harm: libFuzzer over the edits of a good file.
 //
-// An input says which of a few files made at the start, whether checksums are made right again, so that what lies
-// behind them is reached, and then edits. Opened both ways, without and with all of it validated; what opens is
-// searched, and where it was validated whole, added to and deleted from.
+// An input says which of a few files made at the start, one of them of a flat index, whether checksums are made right
+// again, so that what lies behind them is reached, and then edits. Opened both ways, without and with all of it
+// validated; what opens is searched, and where it was validated whole, audited, added to and deleted from. What one way
+// of validating refuses, the other refuses as well.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 
 #include "freshet/core/checksum.h"
 #include "freshet/core/strings.h"
+#include "freshet/indexer/index_builder.h"
 #include "index_file.h"
 
 namespace freshet {
@@ -73,7 +75,23 @@ std::string MakeFile(const HnswOptions& options, std::size_t rows) {
 struct Base {
   HnswOptions options;
   std::string bytes;
+  bool flat = false;
 };
+
+std::string MakeFlatFile() {
+  const std::unique_ptr<Index> index = MakeFlatIndex(kDim, Metric::kL2);
+  std::vector<float> vectors(9 * kDim);
+  for (std::size_t i = 0; i < vectors.size(); ++i) vectors[i] = static_cast<float>(i % 7) - 3;
+  Check(index->Insert(std::vector<Label>{1, 2, 3, 4, 5, 6, 7, 8, 9}, vectors));
+  const std::string path = StrCat(std::filesystem::temp_directory_path().string(), "/freshet-flat-fuzz-", ::getpid());
+  auto cut = index->Cut();
+  Check(cut.status());
+  Check((*cut)->Write(path));
+  std::ifstream file(path, std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::filesystem::remove(path);
+  return bytes;
+}
 
 const std::vector<Base>& Bases() {
   static const std::vector<Base> bases = [] {
@@ -85,6 +103,7 @@ const std::vector<Base>& Bases() {
       const HnswOptions options = OptionsOf(rerank, m);
       made.push_back({options, MakeFile(options, rows)});
     }
+    made.push_back({OptionsOf(Rerank::kFp32, 2), MakeFlatFile(), true});
     return made;
   }();
   return bases;
@@ -166,6 +185,12 @@ void CorrectSums(bool sections, bool whole, std::string* file) {
   std::memcpy(file->data(), &header, sizeof(header));
 }
 
+void CorrectFlatSum(std::string* file) {
+  if (file->size() < 8) return;
+  const std::uint64_t sum = Xxh3(std::string_view(*file).substr(0, file->size() - 8));
+  std::memcpy(file->data() + file->size() - 8, &sum, sizeof(sum));
+}
+
 void Search(const Index& index) {
   std::vector<float> query(static_cast<std::size_t>(index.dim()), 0.25F);
   for (const bool exact : {false, true}) {
@@ -192,18 +217,31 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const Base& base = Bases()[choice % Bases().size()];
   std::string bytes = base.bytes;
   while (!input.empty()) Edit(&input, &bytes);
-  CorrectSums((choice & 0x10) == 0, (choice & 0x20) == 0, &bytes);
+  if (!base.flat) {
+    CorrectSums((choice & 0x10) == 0, (choice & 0x20) == 0, &bytes);
+  } else if ((choice & 0x10) == 0) {
+    CorrectFlatSum(&bytes);
+  }
 
   const int file = ::memfd_create("index", MFD_CLOEXEC);
   if (file < 0 || ::write(file, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) std::abort();
   const std::string path = StrCat("/proc/self/fd/", file);
+  (void)InspectIndexFile(path);
+  bool is_whole = false;
   for (const bool verify : {false, true}) {
     const auto mapped = OpenMappedIndex(path, verify);
     if (mapped.ok()) Search(**mapped);
+    is_whole = mapped.ok();
   }
-  const auto opened = OpenHnswIndex(path, base.options);
+  const auto opened = base.flat ? OpenFlatIndex(path, kDim, Metric::kL2) : OpenHnswIndex(path, base.options);
+  // What the mapped kind does not mind is of other options, or has no room in these.
+  const Code code = opened.status().code();
+  if (!base.flat && opened.ok() != is_whole && code != Code::kFailedPrecondition && code != Code::kResourceExhausted) {
+    std::abort();
+  }
   if (opened.ok()) {
     Search(**opened);
+    Check((*opened)->Audit({}).status());
     const Label label = 1'000'000;
     Check((*opened)->Insert({&label, 1}, std::array<float, kDim>{1, 2, 3, 4}));
     const Label gone = 7;

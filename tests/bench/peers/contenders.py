@@ -74,6 +74,21 @@ class FaissHnswSq8(Faiss):
         return f"HNSW{M},SQ8"
 
 
+class FaissFlat(Faiss):
+    """Exact, beside our exact kind; not among the others."""
+
+    name = "faiss flat"
+
+    def recipe(self, rows):
+        return "Flat"
+
+    def tune(self):
+        pass
+
+    def prepare(self, k, ef, threads):
+        faiss.omp_set_num_threads(threads)
+
+
 class FaissIvfPq(Faiss):
     """Partitions with 4-bit codes, scored again by floats: the other family."""
 

@@ -8,6 +8,7 @@ Python is in a peer's `single`, not in ours, which is timed in C++. Rates are in
 
   pip install -r tests/bench/peers/requirements.txt     # in a virtual environment
   peers.py --freshet build/release/freshet --bench build/release/tests/freshet_bench --base base.u8bin --query query.u8bin --metric l2
+  freshet_bench index --data synthetic --vectors 1000000 --export DIR      # base.fbin and query.fbin, unit vectors: --metric ip
 """
 
 import argparse
@@ -47,12 +48,17 @@ class Freshet:
 
     name, is_peer = "freshet", False
 
-    def __init__(self, args, directory, base, queries):
+    def __init__(self, args, directory, base, queries, kind="hnsw"):
+        if kind == "flat":
+            self.name = "freshet flat"
+        directory = f"{directory}/{kind}"
+        os.mkdir(directory)
         base_path, query_path = directory + "/base.fbin", directory + "/query.fbin"
         write_vectors(base_path, base)
         write_vectors(query_path, queries)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [args.freshet, "index", "build", base_path, "--metric", args.metric, "--json", "--out", directory + "/index"]
+        command = [args.freshet, "index", "build", base_path, "--kind", kind, "--metric", args.metric, "--json", "--out",
+                   directory + "/index"]
         built = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.build_cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -66,6 +72,10 @@ class Freshet:
 
     def efs(self, k):
         return contenders.graph_efs(k)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
     def run(self, k, ef, mode, threads, want_labels):
         batch = 64 if mode == "batch" else 1
@@ -168,6 +178,34 @@ def measure(args, all_contenders, k, truth, results):
             print(", ".join(line), file=sys.stderr, flush=True)
 
 
+FLAT_GOAL = 0.9  # of faiss's rate, one query a call
+
+
+def measure_flat(args, directory, base, queries, truth, results):
+    """Exact search, one query a call: ours beside faiss, rounds alternating."""
+    ours = Freshet(args, directory, base, queries, "flat")
+    theirs = Peer(contenders.FaissFlat(), base, queries, args.metric)
+    goals = []
+    for k in args.k:
+        rates = {c.name: [] for c in (ours, theirs)}
+        recalls = {}
+        for round_number in range(args.rounds):
+            for c in (ours, theirs):
+                _, cpu, labels = c.run(k, 0, "single", 1, round_number == 0)
+                rates[c.name].append(len(queries) / cpu)
+                if labels is not None:
+                    recalls[c.name] = recall_of(labels, truth[:, :k])
+        for c in (ours, theirs):
+            results.append({"name": c.name, "is_peer": c.is_peer, "k": k, "mode": "single", "threads": 1, "effort": "exact",
+                            "recall": recalls[c.name], "queries_per_cpu_second": statistics.median(rates[c.name])})
+        ratio = statistics.median(rates[ours.name]) / statistics.median(rates[theirs.name])
+        goals.append({"name": f"flat top-{k}, ratio to faiss flat by processor time", "goal": FLAT_GOAL, "value": ratio,
+                      "holds": ratio >= FLAT_GOAL})
+        print(f"flat top-{k}: {ratio:.2f}x faiss (at least {FLAT_GOAL})", file=sys.stderr, flush=True)
+    ours.close()
+    return goals
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--freshet", default="build/release/freshet")
@@ -181,6 +219,7 @@ def main():
     parser.add_argument("--points", type=int, default=6, help="efforts on each curve")
     parser.add_argument("--k", type=int, nargs="+", default=[10, 100, 500], choices=(10, 100, 500))
     parser.add_argument("--only", default="", help="names, separated by commas")
+    parser.add_argument("--no-flat", action="store_true", help="graphs and partitions alone, not the exact kinds")
     parser.add_argument("--lock", default="", help="a file to be locked (flock) while the rounds of one K are under way")
     args = parser.parse_args()
 
@@ -198,10 +237,10 @@ def main():
         for k in args.k:
             with held(args.lock):
                 measure(args, everyone, k, truth, results)
-        everyone[0].process.stdin.close()
-        everyone[0].process.wait()
+        everyone[0].close()
+        goals = [] if args.no_flat else measure_flat(args, directory, base, queries, truth, results)
     print(json.dumps({"benchmark": "peers", "data": os.path.basename(args.base), "vectors": len(base),
-                      "queries": len(queries), "rows": results}))
+                      "queries": len(queries), "rows": results, "goals": goals}))
 
 
 if __name__ == "__main__":

@@ -313,6 +313,9 @@ TEST(IndexFile, DamageIsRefusedByName) {
       ASSERT_TRUE(opened.status().code() == Code::kCorruption || opened.status().code() == Code::kFailedPrecondition);
       ASSERT_NE(opened.status().ToString().find(damaged), std::string::npos);
     }
+    // What is mapped is checked as well, where that is wanted.
+    const auto verified = OpenMappedIndex(damaged, true);
+    ASSERT_EQ(verified.status().ToString(), opened.status().ToString());
     if (i % 4 != 0) continue;
     const auto mapped = OpenMappedIndex(damaged, false);
     if (!mapped.ok()) continue;

@@ -32,6 +32,19 @@ TEST(Int8Dots, EveryKernelIsBitExact) {
   }
 }
 
+// AVX2 too, on a processor that has AVX-512: each is called by the tests, not the fastest alone.
+TEST(Int8Dots, EveryKernelOfThisProcessorIsTested) {
+  std::size_t kernels = 1;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") != 0) ++kernels;
+  if (__builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
+      __builtin_cpu_supports("avx512vnni") != 0) {
+    ++kernels;
+  }
+#endif
+  EXPECT_EQ(Int8DotsKernels().size(), kernels);
+}
+
 struct Coded {
   Coded(Metric metric, const std::vector<float>& a, const std::vector<float>& b) {
     const Int8Codes codes(metric, static_cast<int>(a.size()));

@@ -1,8 +1,10 @@
 // The parts below the index: the epoch of readers.
-#include "segment.h"
+#include "read_epoch.h"
 
 #include <atomic>
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include "freshet_test/test_support.h"
 

@@ -51,13 +51,23 @@ struct IndexStats {
   std::size_t fresh = 0;       // entries that are scanned until they are in the graph
   std::size_t slots = 0;       // rows that take room: live, dead, or free to be used again
   std::size_t capacity = 0;
-  std::size_t memory_bytes = 0;  // without what lies in a file
-  std::size_t rebuilds = 0;
+  std::size_t memory_bytes = 0;    // without what lies in a file
   std::size_t consolidations = 0;  // times the dead were taken out of the graph
+  // Rebuilds, for callers to log when one begins and how it ended: begun, done, failed. One that failed has changed
+  // nothing, and is tried again after a while where it is still due.
+  std::size_t rebuilds_begun = 0;
+  std::size_t rebuilds = 0;
+  std::size_t rebuild_failures = 0;
+  bool rebuilding = false;
+  std::string rebuild_reason;   // of the last one: why it was begun
+  std::string rebuild_failure;  // of the last one that failed
+  // What else the background work had no memory for; it tries again, and new rows wait in the fresh segment.
+  std::size_t failures = 0;
+  std::string failure;  // the last one
 };
 
 struct AuditOptions {
-  std::size_t probes = 10;  // live rows that are searched for, beside an exact search
+  std::size_t probes = 10;  // live rows that are searched for, beside an exact search; eight times as many in doubt
   std::size_t k = 10;
   std::uint64_t seed = 1;
 };
@@ -65,7 +75,8 @@ struct IndexHealth {
   std::size_t nodes = 0;        // live rows that a search must find its way to
   std::size_t unreachable = 0;  // of them, what it cannot: repair has begun
   double recall = 1;            // of the probes, at the default effort
-  bool rebuilding = false;      // it was under the bound, and all is made anew
+  // It is under the bound, and all is made anew. Not where that was done for it before and did not help, or lately.
+  bool rebuilding = false;
 };
 
 // One moment of an index, to be written to a file while the index goes on. Holds memory of the index: write it soon.
@@ -86,15 +97,17 @@ class Index {
   [[nodiscard]] virtual int dim() const = 0;
   [[nodiscard]] virtual Metric metric() const = 0;
 
-  // Every label is searchable when this returns. REQUIRES: labels are new; vectors holds labels.size() rows.
-  // Errors: kResourceExhausted (memory); nothing is then inserted.
+  // Every label is searchable when this returns. REQUIRES: labels are new; vectors holds labels.size() rows. (One that
+  // is live all the same is replaced: it keeps a row, its old or its new one, also when this fails.)
+  // Errors: kResourceExhausted (memory, room); nothing is then inserted. kInternal: the index takes no more rows.
   virtual Status Insert(std::span<const Label> labels, std::span<const float> vectors) = 0;
   // The labels are in no result of a search that starts after this returns. Unknown labels are ignored.
   virtual void Tombstone(std::span<const Label> labels) = 0;
-  // Starts compaction where it is due, and tells what went wrong with the last one. Searches, inserts and tombstones go
-  // on meanwhile.
+  // Starts compaction where it is due. Searches, inserts and tombstones go on meanwhile. Errors: only what the
+  // background work cannot go on after; what it tries again, and a rebuild that failed, is in Stats().
   virtual Status Maintain() = 0;
   // Returns when everything is in its final place and no compaction is under way: for benchmarks, tests, bulk loads.
+  // Errors: also kResourceExhausted, when the background work is short of memory; it goes on trying.
   virtual Status Settle() { return Status::Ok(); }
 
   // Exactly min(k, live matching) hits, by descending score, ties by ascending label; fewer only under score_threshold.
@@ -105,8 +118,11 @@ class Index {
   [[nodiscard]] virtual Result<std::vector<std::vector<Hit>>> SearchMany(std::span<const float> queries,
                                                                          const SearchOptions& options) const;
   [[nodiscard]] virtual IndexStats Stats() const = 0;
-  // Live labels, ascending: for audits and tests, and to compare what a file held with the store.
+  // Live labels, ascending: for audits and tests, and to compare what a file held with the store. Throws
+  // std::bad_alloc.
   [[nodiscard]] virtual std::vector<Label> LiveLabels() const = 0;
+  // The lowest `max` of them that are not below `from`: a page, for audits that hold no more than one.
+  [[nodiscard]] virtual std::vector<Label> LiveLabelsFrom(Label from, std::size_t max) const;
   // Looks for what searches cannot reach or miss, and repairs it in the background. Any thread; costs about a hundred
   // exact searches' time.
   [[nodiscard]] virtual Result<IndexHealth> Audit(const AuditOptions& /*options*/) { return IndexHealth{}; }

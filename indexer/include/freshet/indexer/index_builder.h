@@ -42,6 +42,7 @@ class IndexBuilder {
 
  private:
   Status Start(int dim);
+  Status AddRows(std::span<const float> vectors, int dim);
   Status Tell(std::uint64_t of);
 
   IndexBuilderOptions options_;

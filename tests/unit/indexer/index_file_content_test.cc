@@ -1,0 +1,111 @@
+// Index files with the right checksums and something wrong behind them: refused, mapped as read.
+#include <algorithm>
+#include <numeric>
+
+#include "freshet_test/test_support.h"
+#include "freshet_test/vectors.h"
+#include "index_file_rewrite.h"
+
+namespace freshet {
+namespace {
+
+constexpr int kDim = 8;
+
+class IndexFileContent : public ::testing::Test {
+ protected:
+  IndexFileContent() {
+    options_.dim = kDim;
+    options_.metric = Metric::kL2;
+    options_.m = 4;
+    options_.ef_construction = 20;
+    options_.capacity = kRows;
+    const auto index = MakeHnswIndex(options_);
+    EXPECT_OK(index);
+    std::vector<Label> labels(kRows);
+    std::iota(labels.begin(), labels.end(), Label{100});
+    EXPECT_OK((*index)->Insert(labels, test::ClusteredVectors(test::TestSeed(), 0, kRows, kDim, 4).values));
+    EXPECT_OK((*index)->Settle());
+    const Label dead = 100;
+    (*index)->Tombstone({&dead, 1});
+    const auto cut = (*index)->Cut();
+    EXPECT_OK(cut);
+    EXPECT_OK((*cut)->Write(path_));
+  }
+  [[nodiscard]] Status Mapped() const { return OpenMappedIndex(path_, true).status(); }
+  [[nodiscard]] Status Read() const { return OpenHnswIndex(path_, options_).status(); }
+  // Both find it, and say where.
+  void ExpectCorrupt(const std::string& what) const {
+    for (const Status& status : {Mapped(), Read()}) {
+      EXPECT_EQ(status.code(), Code::kCorruption) << status.ToString();
+      EXPECT_NE(status.message().find(path_), std::string::npos);
+      EXPECT_NE(status.message().find(what), std::string::npos) << status.ToString();
+    }
+  }
+
+  static constexpr std::size_t kRows = 100;
+  HnswOptions options_;
+  const test::TempDir dir_;
+  const std::string path_ = dir_ / "index";
+};
+
+TEST_F(IndexFileContent, PutTogetherAgainItIsAsBefore) {
+  ASSERT_OK(test::RewriteIndexFile(path_, [](test::IndexFileParts*) {}));
+  EXPECT_OK(Mapped());
+  EXPECT_OK(Read());
+}
+
+TEST_F(IndexFileContent, ALabelTwiceIsRefused) {
+  ASSERT_OK(test::RewriteIndexFile(path_, [](test::IndexFileParts* parts) {
+    auto* labels = parts->Items<Label>(IndexSection::kLabels);
+    *std::find(labels, labels + kRows, Label{150}) = 151;
+  }));
+  ExpectCorrupt("a label twice");
+}
+
+// Of a dead row and a live one it is no damage: an item that came again under its old label has that.
+TEST_F(IndexFileContent, TheLabelOfADeadRowMayLive) {
+  ASSERT_OK(test::RewriteIndexFile(path_, [](test::IndexFileParts* parts) {
+    auto* labels = parts->Items<Label>(IndexSection::kLabels);
+    *std::find(labels, labels + kRows, Label{100}) = 151;
+  }));
+  EXPECT_OK(Mapped());
+  EXPECT_OK(Read());
+}
+
+TEST_F(IndexFileContent, ACodeThatKernelsDisagreeOnIsRefused) {
+  ASSERT_OK(test::RewriteIndexFile(path_, [](test::IndexFileParts* parts) {
+    parts->Items<std::int8_t>(IndexSection::kCodes)[37 * parts->header.row_bytes + 3] = -128;
+  }));
+  ExpectCorrupt("a code");
+}
+
+// Every node on the highest level: far more lists than the room above level 0 is made for.
+TEST_F(IndexFileContent, MoreLevelsThanThereIsRoomForAreRefused) {
+  constexpr std::uint32_t kHighest = 16;
+  ASSERT_OK(test::RewriteIndexFile(path_, [&](test::IndexFileParts* parts) {
+    IndexFileHeader& header = parts->header;
+    std::vector<std::uint32_t> uppers;
+    for (std::uint32_t slot = 0; slot < kRows; ++slot) {
+      if (!parts->IsNode(slot)) continue;
+      uppers.push_back(slot);
+      uppers.push_back(kHighest);
+    }
+    header.uppers = uppers.size() / 2;
+    header.upper_lists = header.uppers * kHighest;
+    header.entry_upper = 0;
+    header.entry_level = kHighest;
+    const auto set = [&](IndexSection id, const std::vector<std::uint32_t>& items) {
+      const auto* bytes = reinterpret_cast<const std::byte*>(items.data());
+      parts->sections[static_cast<std::size_t>(id)].assign(bytes, bytes + 4 * items.size());
+    };
+    set(IndexSection::kUppers, uppers);
+    set(IndexSection::kUpperLinks, std::vector<std::uint32_t>(header.upper_lists * (header.m + 1)));
+  }));
+  EXPECT_EQ(Read().code(), Code::kResourceExhausted) << Read().ToString();
+  EXPECT_OK(Mapped());  // which has no room to run out of
+  options_.capacity = 16 * kRows;
+  EXPECT_OK(Read());
+}
+
+}  // namespace
+}  // namespace freshet
