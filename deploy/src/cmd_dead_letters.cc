@@ -26,6 +26,8 @@ constexpr std::chrono::milliseconds kPollWait{200};
 constexpr std::int64_t kPatienceMs = 60'000;  // without a record or an end
 constexpr std::size_t kMaxReasons = 1'000;
 constexpr std::size_t kBatchRecords = 500;
+constexpr std::int64_t kMaxPartition = 1'000'000;
+constexpr std::int64_t kMaxTimestampMs = 253'402'300'799'999;  // the end of the year 9999
 constexpr std::string_view kPrefix = "__connect.errors.";
 
 struct Arguments {
@@ -183,6 +185,21 @@ Status List(const Config& config, const std::string& topic, const Arguments& arg
   return Status::Ok();
 }
 
+// A whole number, also as the text that Connect's headers have it in; `otherwise` where there is none.
+Result<std::int64_t> GetNumber(const JsonValue& object, const std::string& name, std::int64_t otherwise,
+                               std::int64_t max) {
+  const JsonValue* value = JsonFind(object, name);
+  if (value == nullptr || value->IsNull() || (value->IsString() && JsonText(*value).empty())) return otherwise;
+  std::optional<std::int64_t> number;
+  if (value->IsInt64()) number = value->GetInt64();
+  if (value->IsString()) number = ParseInt(JsonText(*value));
+  if (!number || *number < 0 || *number > max) {
+    return InvalidArgument(StrCat("`", name, "` must be a whole number from 0 to ", max));
+  }
+  return *number;
+}
+
+// The partition that it came from and its time are the record's own; without a partition its key says where it goes.
 Result<OutRecord> ParseRecord(std::string_view line) {
   FRESHET_ASSIGN(const std::unique_ptr<JsonDocument> json, ParseJson(line));
   if (!json->IsObject()) return InvalidArgument("a line must be a JSON object, as `list --records` prints it");
@@ -190,6 +207,9 @@ Result<OutRecord> ParseRecord(std::string_view line) {
   const JsonValue* topic = JsonFind(*json, "topic");
   if (topic == nullptr || !topic->IsString()) return InvalidArgument("`topic` must say where the record goes");
   record.topic = JsonText(*topic);
+  FRESHET_ASSIGN(const std::int64_t partition, GetNumber(*json, "partition", -1, kMaxPartition));
+  record.partition = static_cast<std::int32_t>(partition);
+  FRESHET_ASSIGN(record.timestamp_ms, GetNumber(*json, "timestamp_ms", 0, kMaxTimestampMs));
   FRESHET_TRY(GetBytes(*json, "key", &record.key));
   FRESHET_TRY(GetBytes(*json, "value", &record.value));
   const JsonValue* headers = JsonFind(*json, "headers");
@@ -205,10 +225,24 @@ Result<OutRecord> ParseRecord(std::string_view line) {
 }
 
 Status Replay(const Config& config, const Arguments& arguments) {
-  std::vector<std::string> topics = {config.items.name, config.interactions.name};
-  if (config.users) topics.push_back(config.users->name);
   FRESHET_ASSIGN(const std::unique_ptr<KafkaProducer> producer, OpenKafkaProducer(config.kafka));
   FRESHET_TRY(producer->PartitionCount(config.items.name).status().Prefixed("Kafka"));
+  // How many each topic has; 0: not asked for yet.
+  std::map<std::string, std::int32_t> partitions = {{config.items.name, 0}, {config.interactions.name, 0}};
+  if (config.users) partitions[config.users->name] = 0;
+  // Whether the record can go where it says. What cannot is named with its line before it is sent.
+  const auto check = [&](const OutRecord& record) -> Status {
+    const auto topic = partitions.find(record.topic);
+    if (topic == partitions.end()) {
+      return InvalidArgument(StrCat("topic `", record.topic, "` is none of the configuration's"));
+    }
+    if (topic->second == 0) {
+      FRESHET_ASSIGN(topic->second, producer->PartitionCount(record.topic));
+    }
+    if (record.partition < topic->second) return Status::Ok();
+    return InvalidArgument(StrCat("topic `", record.topic, "` has no partition ", record.partition, ", but ",
+                                  topic->second, "; without `partition` the key says where the record goes"));
+  };
   std::vector<OutRecord> batch;
   std::uint64_t sent = 0;
   const auto send = [&]() -> Status {
@@ -222,10 +256,8 @@ Status Replay(const Config& config, const Arguments& arguments) {
     ++number;
     if (Trim(line).empty()) return Status::Ok();
     Result<OutRecord> record = ParseRecord(line);
-    if (record.ok() && std::find(topics.begin(), topics.end(), record->topic) == topics.end()) {
-      record = InvalidArgument(StrCat("topic `", record->topic, "` is none of the configuration's"));
-    }
-    if (!record.ok()) return record.status().Prefixed(StrCat(arguments.file, ":", number));
+    const Status fits = record.ok() ? check(*record) : record.status();
+    if (!fits.ok()) return fits.Prefixed(StrCat(arguments.file, ":", number));
     batch.push_back(std::move(*record));
     return batch.size() < kBatchRecords ? Status::Ok() : send();
   }));
@@ -274,6 +306,8 @@ void AddDeadLettersCommand(CLI::App* app, CommandRunner* run) {
       "  freshet dead-letters list --records --config engine.yaml > letters.jsonl\n"
       "  $EDITOR letters.jsonl\n"
       "  freshet dead-letters replay letters.jsonl --config engine.yaml\n"
+      "A record goes back to the partition that it came from, with its time. Take `partition` out where its key was\n"
+      "repaired: the new key then says where it goes.\n"
       "A record that is put back is the newest of its key: take out those that the producer has sent anew since.\n"
       "What is in the dead-letter topic stays there until its retention removes it.\n"
       "Exit codes: 0 all acknowledged, 1 a line is broken (those before it were sent), 69 the broker is away.");

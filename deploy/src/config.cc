@@ -263,6 +263,7 @@ void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* field
                                         reader->Text("vectors_topic", &config->publisher.vectors_topic),
                                         reader->Text("user_events_topic", &config->publisher.user_events_topic),
                                         reader->Integer("partitions", &config->changelog_partitions, 1, 10'000),
+                                        reader->Integer("outbox_max_bytes", &config->applier.outbox_max_bytes, 1 << 20),
                                         reader->Integer("progress_interval_ms", &config->publisher.progress_interval_ms,
                                                         10, 60'000)});
                      }});

@@ -10,11 +10,13 @@
 #include "freshet/ingest/ingest_stage.h"
 #include "freshet/ingest/kafka.h"
 #include "node.h"
+#include "topic_checks.h"
 
 namespace freshet {
 namespace {
 
 constexpr auto kConnectTimeout = std::chrono::seconds(15);
+constexpr auto kAskTimeout = std::chrono::seconds(5);
 constexpr int kDrainOutboxMs = 5'000;
 
 class EngineImpl final : public Engine {
@@ -39,15 +41,18 @@ class EngineImpl final : public Engine {
   Status CreateMissingTopics();
   Result<IngestStage::Decoders> MakeDecoders() const;
   [[nodiscard]] ConsumerOptions Consumer() const;
-  Status LogIsComplete() const;
   [[nodiscard]] SnapshotContext Context() const;
+  void Own(const std::vector<TopicPartition>& partitions);
+  [[nodiscard]] Status Readiness() const;
 
   const Config config_;
   std::unique_ptr<Node> node_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> owns_{false};  // any partition
   bool started_ = false;
   std::unique_ptr<SchemaRegistry> registry_;  // null without one; the decoders of ingest_ use it
   std::unique_ptr<KafkaProducer> producer_;
+  std::unique_ptr<KafkaProducer> letter_producer_;
   std::unique_ptr<DeadLetterQueue> dead_letters_;
   std::unique_ptr<RecordSource> source_;
   BoundedQueue<EventBatch> events_;
@@ -68,23 +73,11 @@ Status EngineImpl::CreateMissingTopics() {
   if (config_.changelog) {
     // Ours, so we make them, whatever `topics.create` says of the producers' topics.
     topics.push_back({config_.publisher.vectors_topic, config_.changelog_partitions, /*compact=*/true});
-    topics.push_back({config_.publisher.user_events_topic, config_.changelog_partitions, false});
+    topics.push_back(
+        {config_.publisher.user_events_topic, config_.changelog_partitions, false, UserEventsRetentionMs(config_)});
   }
   if (topics.empty()) return Status::Ok();
   return CreateTopics(config_.kafka, topics, kConnectTimeout).Prefixed("Kafka at " + config_.kafka.bootstrap_servers);
-}
-
-// A store that is gone can be made again if no record of the items is.
-Status EngineImpl::LogIsComplete() const {
-  FRESHET_ASSIGN(const auto marks, QueryWatermarks(config_.kafka, {config_.items.name}, kConnectTimeout));
-  for (const auto& [partition, mark] : marks) {
-    if (mark.low > 0) {
-      return FailedPrecondition(StrCat("no snapshot can be used, and ", partition.topic, "[", partition.partition,
-                                       "] begins at offset ", mark.low,
-                                       ": restore a snapshot, or empty data_dir to begin with what the log holds"));
-    }
-  }
-  return Status::Ok();
 }
 
 SnapshotContext EngineImpl::Context() const {
@@ -126,8 +119,7 @@ Result<IngestStage::Decoders> EngineImpl::MakeDecoders() const {
 ConsumerOptions EngineImpl::Consumer() const {
   ConsumerOptions consumer;
   consumer.kafka = config_.kafka;
-  consumer.topics = {config_.items.name, config_.interactions.name};
-  if (config_.users) consumer.topics.push_back(config_.users->name);
+  consumer.topics = TopicsOf(config_);
   consumer.group_id = config_.group_id;
   consumer.group_instance_id = config_.group_instance_id;
   consumer.assign_all = config_.assign_all;
@@ -143,17 +135,19 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
     FRESHET_ASSIGN(registry_, OpenSchemaRegistry(config_.registry));
   }
   FRESHET_ASSIGN(IngestStage::Decoders decoders, MakeDecoders());
-  FRESHET_ASSIGN(node_,
-                 Node::Open(
-                     config_, ApplierOptions::Role::kEngine, [this] { return LogIsComplete(); }, rebuild_progress));
+  FRESHET_ASSIGN(node_, Node::Open(
+                            config_, ApplierOptions::Role::kEngine,
+                            [this] { return CheckLogIsComplete(config_, kConnectTimeout); }, rebuild_progress));
   FRESHET_TRY(CreateMissingTopics());
+  WarnOfShortRetention(config_, kAskTimeout);
   // A changelog record may be late, but none may give up while a later one of its partition goes through: followers
   // order by sequence and would take the one sent again for an old one. So no record ever expires in the producer's
   // queue, which is bounded; who waits for it has a timeout of its own.
   KafkaOptions producer = config_.kafka;
   producer.librdkafka_options["message.timeout.ms"] = "0";
   FRESHET_ASSIGN(producer_, OpenKafkaProducer(producer));
-  dead_letters_ = MakeDeadLetterQueue(config_.dead_letters, producer_.get(), &node_->metrics, &stopping_);
+  FRESHET_ASSIGN(letter_producer_, OpenDeadLetterProducer(config_.kafka));
+  dead_letters_ = MakeDeadLetterQueue(config_.dead_letters, letter_producer_.get(), &node_->metrics, &stopping_);
   const auto stored = [this](const std::vector<TopicPartition>& wanted) { return node_->applier->Stored(wanted); };
   FRESHET_ASSIGN(source_, OpenKafkaConsumer(Consumer(), stored, &node_->clock, kConnectTimeout));
   if (config_.changelog) {
@@ -170,7 +164,17 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
                                       node_->applier.get(), &node_->clock, &node_->metrics);
   }
   encode_->SkipUnchanged(node_->applier.get());
-  ingest_->OnOwned([this](const std::vector<TopicPartition>& partitions) { node_->applier->Own(partitions); });
+  if (config_.assign_all) {
+    owns_ = true;
+  } else {
+    // What is pinned is ours at once. In a group others may own by now what is stored here: nothing is shown before the
+    // first assignment.
+    std::vector<TopicPartition> pinned;
+    for (const std::int32_t partition : config_.assign) pinned.push_back({config_.items.name, partition});
+    Own(pinned);
+  }
+  ingest_->OnOwned([this](const std::vector<TopicPartition>& partitions) { Own(partitions); },
+                   [this] { return source_->Owned(); });
   // From right to left, so that nobody pushes into the void.
   started_ = true;
   if (publisher_) publisher_->Start();
@@ -183,7 +187,17 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
   if (node_->snapshotter) node_->snapshotter->Start();
   node_->StartAuditing(config_.audit_interval_seconds);
   return node_->Serve(
-      config_, "engine", [this] { return status(); }, &stopping_);
+      config_, "engine", [this] { return Readiness(); }, &stopping_);
+}
+
+void EngineImpl::Own(const std::vector<TopicPartition>& partitions) {
+  node_->applier->Own(partitions);
+  owns_ = !partitions.empty();
+}
+
+Status EngineImpl::Readiness() const {
+  FRESHET_TRY(status());
+  return owns_ ? Status::Ok() : Unavailable("no partition is assigned to this engine, so it answers with nothing");
 }
 
 Status EngineImpl::status() const {

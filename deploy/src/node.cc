@@ -109,48 +109,12 @@ Result<std::unique_ptr<Node>> Node::Open(const Config& config, ApplierOptions::R
 
 void Node::StartAuditing(int interval_seconds) {
   if (interval_seconds == 0) return;
-  auditor_ = std::thread([this, interval = std::chrono::seconds(interval_seconds)] {
-    Counter& audits = metrics.GetCounter("freshet_audits_total", "Comparisons of index and store");
-    Counter& differences = metrics.GetCounter("freshet_audit_differences_total",
-                                              "Differences of index and store, repaired; other than 0 is a defect");
-    Counter& unreachable = metrics.GetCounter("freshet_index_unreachable_total",
-                                              "Live items that an audit could not reach in the graph, linked again");
-    Gauge& probe_recall =
-        metrics.GetGauge("freshet_index_probe_recall", "Of the last audit's sampled searches beside exact ones");
-    std::unique_lock lock(audit_mu_);
-    while (!audit_wake_.wait_for(lock, interval, [this] { return audit_stop_; })) {
-      lock.unlock();
-      const auto found = applier->AuditAndRepair();
-      lock.lock();
-      audits.Add();
-      if (found.ok()) {
-        differences.Add(static_cast<double>(*found));
-      } else {
-        LogError("store", "the audit failed", {{"reason", found.status().ToString()}});
-      }
-      lock.unlock();
-      const auto health = applier->AuditIndex();
-      lock.lock();
-      if (!health.ok()) continue;
-      unreachable.Add(static_cast<double>(health->unreachable));
-      probe_recall.Set(health->recall);
-      if (health->unreachable > 0 || health->rebuilding) {
-        LogWarning("index",
-                   health->rebuilding ? "its recall fell below index.min_recall: it is rebuilt"
-                                      : "items that searches could not reach are linked again",
-                   {{"unreachable", StrCat(health->unreachable)}, {"recall", StrCat(health->recall)}});
-      }
-    }
-  });
+  auditor_ = std::make_unique<Auditor>(applier.get(), &metrics);
+  auditor_->Start(std::chrono::seconds(interval_seconds));
 }
 
 void Node::StopAuditing() {
-  {
-    const std::lock_guard lock(audit_mu_);
-    audit_stop_ = true;
-    audit_wake_.notify_all();
-  }
-  if (auditor_.joinable()) auditor_.join();
+  if (auditor_) auditor_->Stop();
 }
 
 Status Node::Serve(const Config& config, const std::string& role, const std::function<Status()>& status,

@@ -5,12 +5,9 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "freshet/core/clock.h"
@@ -20,6 +17,7 @@
 #include "freshet/query/http_server.h"
 #include "freshet/query/recall_service.h"
 #include "freshet/store/applier.h"
+#include "freshet/store/auditor.h"
 #include "freshet/store/snapshot_repository.h"
 #include "freshet/store/snapshotter.h"
 #include "freshet/store/store.h"
@@ -53,8 +51,8 @@ struct Node {
                                             const std::function<Status()>& log_is_complete,
                                             const std::function<void(double)>& rebuild_progress, bool from_log = false);
 
-  // Starts HTTP where configured: the door, and the one for administration. `status` tells of a stage that has stopped, `stopping` of an end under way: both are
-  // reasons not to be ready.
+  // Starts HTTP where configured: the door, and the one for administration. `status` tells of a stage that has stopped,
+  // `stopping` of an end under way: both are reasons not to be ready.
   Status Serve(const Config& config, const std::string& role, const std::function<Status()>& status,
                const std::atomic<bool>* stopping);
   void StopServing();
@@ -70,10 +68,7 @@ struct Node {
                    const std::function<Status()>& log_is_complete, const std::function<void(double)>& progress,
                    bool from_log);
 
-  std::thread auditor_;
-  std::mutex audit_mu_;
-  std::condition_variable audit_wake_;
-  bool audit_stop_ = false;  // guarded by audit_mu_
+  std::unique_ptr<Auditor> auditor_;  // null unless configured
 };
 
 }  // namespace freshet

@@ -1,9 +1,10 @@
 #include "freshet/ingest/dead_letters.h"
 
 #include <algorithm>
-#include <random>
+#include <map>
 #include <thread>
 
+#include "backoff.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
 
@@ -13,6 +14,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kSendTimeout{10'000};
+// librdkafka looks for what has expired once a second, so by twice this all of it is reported.
+constexpr milliseconds kExpiry = kSendTimeout / 2;
 constexpr milliseconds kFirstBackoff{100};
 constexpr milliseconds kMaxBackoff{5000};
 constexpr milliseconds kStopCheck{50};
@@ -85,8 +88,7 @@ class Queue final : public DeadLetterQueue {
     std::vector<OutRecord> records;
     records.reserve(letters.size());
     for (DeadLetter& letter : letters) records.push_back(MakeRecord(std::move(letter), options_));
-    milliseconds backoff = kFirstBackoff;
-    bool told = false;
+    Backoff backoff(kFirstBackoff, kMaxBackoff);
     for (;;) {
       if (stopping_ != nullptr && stopping_->load()) return Cancelled("stopping before the dead letters were written");
       const Status sent = sink_->Send(records, kSendTimeout);
@@ -96,21 +98,17 @@ class Queue final : public DeadLetterQueue {
             StrCat("dead letters cannot be written to topic ", options_.topic, ": ", sent.message()));
       }
       retries_.Add();
-      if (!told)
+      if (backoff.fresh()) {
         LogWarning("dead-letters", "the broker does not take dead letters; retrying", {{"reason", sent.message()}});
-      told = true;
-      Wait(backoff);
-      backoff = std::min(backoff * 2, kMaxBackoff);
+      }
+      Wait(backoff.Next());
     }
   }
 
-  // Between half of `backoff` and all of it, so that engines do not retry in step.
-  void Wait(milliseconds backoff) const {
-    thread_local std::minstd_rand random(std::random_device{}());
-    const auto until = std::chrono::steady_clock::now() + milliseconds(std::uniform_int_distribution<std::int64_t>(
-                                                              backoff.count() / 2, backoff.count())(random));
+  void Wait(milliseconds wait) const {
+    const auto until = std::chrono::steady_clock::now() + wait;
     while (std::chrono::steady_clock::now() < until && (stopping_ == nullptr || !stopping_->load())) {
-      std::this_thread::sleep_for(std::min(kStopCheck, backoff));
+      std::this_thread::sleep_for(std::min(kStopCheck, wait));
     }
   }
 
@@ -139,6 +137,13 @@ RawCopy CopyOf(const RawRecord& record) {
 std::unique_ptr<DeadLetterQueue> MakeDeadLetterQueue(const DeadLetterOptions& options, RecordSink* sink,
                                                      Metrics* metrics, const std::atomic<bool>* stopping) {
   return std::make_unique<Queue>(options, sink, metrics, stopping);
+}
+
+Result<std::unique_ptr<KafkaProducer>> OpenDeadLetterProducer(const KafkaOptions& options) {
+  KafkaOptions expiring = options;
+  expiring.librdkafka_options.erase("delivery.timeout.ms");  // the same option by its other name
+  expiring.librdkafka_options["message.timeout.ms"] = std::to_string(kExpiry.count());
+  return OpenKafkaProducer(expiring);
 }
 
 }  // namespace freshet

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <future>
 
+#include "backoff.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
@@ -13,8 +14,9 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kReservedRecords = 256;
-constexpr std::int64_t kStopCheckMs = 50;  // longest wait that ignores Stop()
-constexpr std::int64_t kMaxBackoffMs = 2000;
+constexpr milliseconds kStopCheck{50};  // longest wait that ignores Stop()
+constexpr milliseconds kFirstBackoff{50};
+constexpr milliseconds kMaxBackoff{2000};
 constexpr std::int64_t kStallUs = 1'000'000;  // longer without a poll: the source is kept alive
 constexpr std::int64_t kPositionsEveryUs = 10'000'000;
 
@@ -58,7 +60,8 @@ IngestStage::IngestStage(const IngestOptions& options, RecordSource* source, Dec
       retries_(metrics->GetCounter("freshet_ingest_retries_total",
                                    "Attempts to decode a record that failed because the schema registry was away")),
       lag_records_(metrics->GetGauge("freshet_consumer_lag_records", "Records in the log that were not read yet")),
-      queue_bytes_(metrics->GetGauge("freshet_ingest_queue_bytes", "Bytes of keys and values waiting for the encoder")),
+      queue_bytes_(
+          metrics->GetGauge("freshet_ingest_queue_bytes", "Bytes of keys, values and headers waiting for the encoder")),
       stalled_(metrics->GetCounter("freshet_ingest_stalls_total",
                                    "Times that reading was paused because a later stage, the registry or the "
                                    "dead-letter topic did not take a record within a second")),
@@ -101,7 +104,7 @@ Status IngestStage::RunUntilStopped() {
   std::vector<DeadLetter> letters;
   std::int64_t batch_since_us = 0;
   std::int64_t last_emit_us = clock_->MonotonicUs();
-  std::int64_t backoff_ms = 0;
+  Backoff backoff(kFirstBackoff, kMaxBackoff);
   while (!stop_.load()) {
     const std::int64_t now_us = clock_->MonotonicUs();
     const bool filling = !batch.events.empty();
@@ -114,17 +117,17 @@ Status IngestStage::RunUntilStopped() {
       continue;
     }
     // Rounded up: a wait that ends just before the deadline would spin.
-    const milliseconds wait(std::clamp<std::int64_t>((due_us - now_us + 999) / 1000, 1, kStopCheckMs));
+    const milliseconds wait(std::clamp<std::int64_t>((due_us - now_us + 999) / 1000, 1, kStopCheck.count()));
     Result<PollResult> polled = source_->Poll(wait);
     if (!polled.ok()) {
       if (polled.status().category() != Category::kTransient) return polled.status();
-      if (backoff_ms == 0)
+      if (backoff.fresh()) {
         LogWarning("ingest", "the source is away; retrying", {{"reason", polled.status().message()}});
-      backoff_ms = std::clamp<std::int64_t>(backoff_ms * 2, 50, kMaxBackoffMs);
-      FRESHET_TRY(Wait(backoff_ms));
+      }
+      FRESHET_TRY(Wait(backoff.Next()));
       continue;
     }
-    backoff_ms = 0;
+    backoff.Reset();
     switch (polled->kind) {
       case PollResult::Kind::kIdle:
         break;
@@ -147,12 +150,15 @@ Status IngestStage::RunUntilStopped() {
 Status IngestStage::HandlePartitions(const PollResult& change, EventBatch* batch, std::vector<DeadLetter>* letters) {
   // What is at hand comes before the change.
   if (!batch->events.empty()) FRESHET_TRY(Emit(batch, letters));
-  if (change.kind == PollResult::Kind::kAssigned) {
-    if (on_owned_) on_owned_(change.partitions);
-    return Status::Ok();
-  }
-  if (change.kind == PollResult::Kind::kRevoked) {
-    if (change.lost && on_owned_) on_owned_({});
+  if (change.kind == PollResult::Kind::kAssigned || change.kind == PollResult::Kind::kRevoked) {
+    if (owned_now_) {
+      // Later changes may wait behind this one: what it says may be over.
+      TellOwned(owned_now_());
+    } else if (change.kind == PollResult::Kind::kAssigned) {
+      TellOwned(change.partitions);
+    } else if (change.lost) {
+      TellOwned({});
+    }
     return Status::Ok();
   }
   EventBatch marked;
@@ -172,28 +178,40 @@ Status IngestStage::HandlePartitions(const PollResult& change, EventBatch* batch
 
 Status IngestStage::AddOrRetry(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters) {
   Status added = Add(record, batch, letters);
-  std::int64_t backoff_ms = 0;
+  if (added.category() != Category::kTransient) return added;
+  Backoff backoff(kFirstBackoff, kMaxBackoff);
   while (added.category() == Category::kTransient && !stop_.load()) {
     // What is at hand need not wait; but it is not all that was polled, so it says nothing of how far it is complete.
     if (!batch->events.empty()) FRESHET_TRY(Emit(batch, letters, /*complete=*/false));
-    if (backoff_ms == 0) {
+    if (backoff.fresh()) {
       LogWarning("ingest", "a record cannot be decoded yet; retrying", {{"reason", added.message()}});
     }
     retries_.Add();
-    backoff_ms = std::clamp<std::int64_t>(backoff_ms * 2, 50, kMaxBackoffMs);
-    FRESHET_TRY(Wait(backoff_ms));
+    FRESHET_TRY(Wait(backoff.Next()));
     added = Add(record, batch, letters);
   }
   // Stopping: the record was not applied, and is read again.
   return added.category() == Category::kTransient ? Status::Ok() : added;
 }
 
-Status IngestStage::Wait(std::int64_t backoff_ms) {
-  for (std::int64_t slept = 0; slept < backoff_ms && !stop_.load(); slept += kStopCheckMs) {
-    std::this_thread::sleep_for(milliseconds(std::min(kStopCheckMs, backoff_ms - slept)));
-    FRESHET_TRY(source_->KeepAlive());
+Status IngestStage::Wait(milliseconds wait) {
+  for (milliseconds slept{0}; slept < wait && !stop_.load(); slept += kStopCheck) {
+    std::this_thread::sleep_for(std::min(kStopCheck, wait - slept));
+    FRESHET_TRY(KeepAlive());
   }
   return Status::Ok();
+}
+
+Status IngestStage::KeepAlive() {
+  FRESHET_TRY(source_->KeepAlive());
+  if (owned_now_) TellOwned(owned_now_());
+  return Status::Ok();
+}
+
+void IngestStage::TellOwned(Partitions owned) {
+  if (!on_owned_ || owned == told_owned_) return;
+  on_owned_(owned);
+  told_owned_ = std::move(owned);
 }
 
 Status IngestStage::Add(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters) {
@@ -226,7 +244,8 @@ Status IngestStage::Add(const RawRecord& record, EventBatch* batch, std::vector<
   progress.next_offset = record.offset + 1;
   progress.last_timestamp_ms = record.timestamp_ms;
   progress.fingerprint = Fingerprint(record);
-  batch->bytes += record.key.value_or(std::string_view()).size() + record.value.value_or(std::string_view()).size();
+  batch->bytes += record.key.value_or(std::string_view()).size() + record.value.value_or(std::string_view()).size() +
+                  HeaderBytes(record);
   return Status::Ok();
 }
 
@@ -250,16 +269,7 @@ void IngestStage::AddPositions(EventBatch* batch) {
   const std::int64_t now_us = clock_->MonotonicUs();
   if (positions_told_us_ != 0 && now_us - positions_told_us_ < kPositionsEveryUs) return;
   positions_told_us_ = now_us;
-  for (PartitionProgress& position : source_->Positions()) {
-    const auto same = [&](const PartitionProgress& p) { return p.partition == position.partition; };
-    const auto touched = std::find_if(batch->progress.begin(), batch->progress.end(), same);
-    if (touched != batch->progress.end()) {
-      touched->complete_ms = position.complete_ms;
-    } else {
-      position.next_offset = 0;  // what is stored of it stays
-      batch->progress.push_back(std::move(position));
-    }
-  }
+  freshet::AddPositions(source_->Positions(), &batch->progress);
 }
 
 Status IngestStage::SendLetters(std::vector<DeadLetter> letters) {
@@ -267,11 +277,11 @@ Status IngestStage::SendLetters(std::vector<DeadLetter> letters) {
   const std::int64_t since_us = clock_->MonotonicUs();
   bool stalled = false;
   Status alive;
-  while (sent.wait_for(milliseconds(kStopCheckMs)) != std::future_status::ready) {
+  while (sent.wait_for(kStopCheck) != std::future_status::ready) {
     if (clock_->MonotonicUs() - since_us < kStallUs || !alive.ok()) continue;
     if (!stalled) stalled_.Add();
     stalled = true;
-    alive = source_->KeepAlive();
+    alive = KeepAlive();
   }
   FRESHET_TRY(sent.get());
   return alive;
@@ -282,12 +292,12 @@ Status IngestStage::Push(EventBatch batch) {
   const std::size_t bytes = batch.bytes;
   const std::int64_t since_us = clock_->MonotonicUs();
   bool stalled = false;
-  while (!out_->PushFor(&batch, bytes, milliseconds(kStopCheckMs))) {
+  while (!out_->PushFor(&batch, bytes, kStopCheck)) {
     if (out_->closed()) return Cancelled("the next stage has closed its queue");
     if (clock_->MonotonicUs() - since_us < kStallUs) continue;
     if (!stalled) stalled_.Add();
     stalled = true;
-    FRESHET_TRY(source_->KeepAlive());
+    FRESHET_TRY(KeepAlive());
   }
   queue_bytes_.Set(static_cast<double>(out_->bytes()));
   return Status::Ok();

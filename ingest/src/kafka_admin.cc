@@ -81,31 +81,20 @@ class Admin {
   std::optional<std::int64_t> TombstoneRetentionMs(const std::string& topic,
                                                    std::chrono::steady_clock::time_point deadline) {
     constexpr std::int64_t kDefaultMs = kDefaultTombstonesMs;
-    if (IsMockCluster(deadline)) return kDefaultMs;
-    const ResourcePtr resource(rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.c_str()));
-    const AdminOptionsPtr admin_options(rd_kafka_AdminOptions_new(rk_, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS));
-    char error[256] = "";
-    (void)rd_kafka_AdminOptions_set_request_timeout(admin_options.get(), Left(deadline), error, sizeof(error));
-    const kafka::QueuePtr queue(rd_kafka_queue_new(rk_));
-    rd_kafka_ConfigResource_t* resources[] = {resource.get()};
-    rd_kafka_DescribeConfigs(rk_, resources, 1, admin_options.get(), queue.get());
-    const kafka::EventPtr event(rd_kafka_queue_poll(queue.get(), Left(deadline) + 500));
-    if (event == nullptr || rd_kafka_event_error(event.get()) != RD_KAFKA_RESP_ERR_NO_ERROR) return kDefaultMs;
-    std::size_t count = 0;
-    const rd_kafka_ConfigResource_t** answers =
-        rd_kafka_DescribeConfigs_result_resources(rd_kafka_event_DescribeConfigs_result(event.get()), &count);
-    if (count != 1 || rd_kafka_ConfigResource_error(answers[0]) != RD_KAFKA_RESP_ERR_NO_ERROR) return kDefaultMs;
-    const rd_kafka_ConfigEntry_t** entries = rd_kafka_ConfigResource_configs(answers[0], &count);
-    bool compacted = false;
-    std::int64_t retention_ms = kDefaultMs;
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::string_view name = rd_kafka_ConfigEntry_name(entries[i]);
-      const char* value = rd_kafka_ConfigEntry_value(entries[i]);
-      if (value == nullptr) continue;
-      if (name == "cleanup.policy") compacted = std::string_view(value).find("compact") != std::string_view::npos;
-      if (name == "delete.retention.ms") retention_ms = ParseInt(value).value_or(kDefaultMs);
-    }
-    return compacted ? std::optional(retention_ms) : std::nullopt;
+    const auto config = Describe(topic, deadline);
+    if (!config) return kDefaultMs;
+    if (!Keeps(*config, "compact")) return std::nullopt;
+    const auto found = config->find("delete.retention.ms");
+    return found == config->end() ? kDefaultMs : ParseInt(found->second).value_or(kDefaultMs);
+  }
+
+  // Nothing: for ever, or it is not known.
+  std::optional<std::int64_t> RetentionMs(const std::string& topic, std::chrono::steady_clock::time_point deadline) {
+    const auto config = Describe(topic, deadline);
+    if (!config || !Keeps(*config, "delete")) return std::nullopt;
+    const auto found = config->find("retention.ms");
+    const auto ms = found == config->end() ? std::nullopt : ParseInt(found->second);
+    return ms && *ms >= 0 ? ms : std::nullopt;
   }
 
   Status Create(const NewTopic& topic, std::chrono::steady_clock::time_point deadline) {
@@ -117,6 +106,11 @@ class Admin {
     if (topic.compact &&
         rd_kafka_NewTopic_set_config(wanted.get(), "cleanup.policy", "compact") != RD_KAFKA_RESP_ERR_NO_ERROR) {
       return Internal("cleanup.policy could not be set");
+    }
+    if (topic.retention_ms > 0 &&
+        rd_kafka_NewTopic_set_config(wanted.get(), "retention.ms", StrCat(topic.retention_ms).c_str()) !=
+            RD_KAFKA_RESP_ERR_NO_ERROR) {
+      return Internal("retention.ms could not be set");
     }
     const AdminOptionsPtr admin_options(rd_kafka_AdminOptions_new(rk_, RD_KAFKA_ADMIN_OP_CREATETOPICS));
     for (const auto set : {rd_kafka_AdminOptions_set_request_timeout, rd_kafka_AdminOptions_set_operation_timeout}) {
@@ -148,6 +142,37 @@ class Admin {
   }
 
  private:
+  using TopicConfig = std::map<std::string, std::string>;
+  static bool Keeps(const TopicConfig& config, std::string_view policy) {
+    const auto found = config.find("cleanup.policy");
+    return found != config.end() && found->second.find(policy) != std::string::npos;
+  }
+
+  // A topic's configuration, by name; nothing: the broker does not say.
+  std::optional<TopicConfig> Describe(const std::string& topic, std::chrono::steady_clock::time_point deadline) {
+    if (IsMockCluster(deadline)) return std::nullopt;
+    const ResourcePtr resource(rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.c_str()));
+    const AdminOptionsPtr admin_options(rd_kafka_AdminOptions_new(rk_, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS));
+    char error[256] = "";
+    (void)rd_kafka_AdminOptions_set_request_timeout(admin_options.get(), Left(deadline), error, sizeof(error));
+    const kafka::QueuePtr queue(rd_kafka_queue_new(rk_));
+    rd_kafka_ConfigResource_t* resources[] = {resource.get()};
+    rd_kafka_DescribeConfigs(rk_, resources, 1, admin_options.get(), queue.get());
+    const kafka::EventPtr event(rd_kafka_queue_poll(queue.get(), Left(deadline) + 500));
+    if (event == nullptr || rd_kafka_event_error(event.get()) != RD_KAFKA_RESP_ERR_NO_ERROR) return std::nullopt;
+    std::size_t count = 0;
+    const rd_kafka_ConfigResource_t** answers =
+        rd_kafka_DescribeConfigs_result_resources(rd_kafka_event_DescribeConfigs_result(event.get()), &count);
+    if (count != 1 || rd_kafka_ConfigResource_error(answers[0]) != RD_KAFKA_RESP_ERR_NO_ERROR) return std::nullopt;
+    const rd_kafka_ConfigEntry_t** entries = rd_kafka_ConfigResource_configs(answers[0], &count);
+    TopicConfig config;
+    for (std::size_t i = 0; i < count; ++i) {
+      const char* value = rd_kafka_ConfigEntry_value(entries[i]);
+      if (value != nullptr) config[rd_kafka_ConfigEntry_name(entries[i])] = value;
+    }
+    return config;
+  }
+
   // librdkafka's mock cluster has no admin API and names a controller that does not exist, for which librdkafka would
   // wait until the deadline. It gives itself away by its cluster id.
   bool IsMockCluster(std::chrono::steady_clock::time_point deadline) {
@@ -246,6 +271,12 @@ std::map<std::string, std::int64_t> TombstoneRetentionMs(const KafkaOptions& opt
     if (const auto ms = (*admin)->TombstoneRetentionMs(topic, deadline)) retention[topic] = *ms;
   }
   return retention;
+}
+
+std::optional<std::int64_t> RetentionMs(const KafkaOptions& options, const std::string& topic, milliseconds timeout) {
+  const Result<std::unique_ptr<Admin>> admin = Admin::Open(options);
+  if (!admin.ok()) return std::nullopt;
+  return (*admin)->RetentionMs(topic, std::chrono::steady_clock::now() + timeout);
 }
 
 Status CreateTopics(const KafkaOptions& options, const std::vector<NewTopic>& topics, milliseconds timeout) {

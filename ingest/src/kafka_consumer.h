@@ -31,6 +31,7 @@ class Consumer final : public RecordSource {
 
   Result<PollResult> Poll(std::chrono::milliseconds timeout) override;
   Status KeepAlive() override;
+  [[nodiscard]] std::vector<TopicPartition> Owned() const override;
   [[nodiscard]] std::vector<PartitionProgress> Positions() const override;
   std::int64_t AsOfMs() const override { return readings_.AsOfMs(); }
   std::int64_t LagRecords() const override;

@@ -83,6 +83,13 @@ void Consumer::TellLoss() {
   changes_.push_back(std::move(change));
 }
 
+std::vector<TopicPartition> Consumer::Owned() const {
+  if (readings_.all().empty()) return revoked_;
+  std::vector<TopicPartition> owned;
+  for (const auto& [partition, reading] : readings_.all()) owned.push_back(partition);
+  return owned;
+}
+
 // A group is told of new partitions, and arranged anew when a topic vanishes; who pins his has to look.
 void Consumer::LookForPartitions() {
   const std::int64_t now_us = clock_->MonotonicUs();

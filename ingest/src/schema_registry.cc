@@ -3,6 +3,8 @@
 
 #include <curl/curl.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <mutex>
 #include <set>
 
@@ -14,6 +16,11 @@ namespace {
 
 constexpr std::size_t kMaxAnswerBytes = std::size_t{4} << 20;
 constexpr std::size_t kMaxReferences = 64;
+
+// Why a registry itself answers 404. A gateway before it answers 404 as well: while it has no route, for everything.
+constexpr int kSubjectNotFound = 40401;
+constexpr int kVersionNotFound = 40402;
+constexpr int kSchemaNotFound = 40403;
 
 struct Answer {
   std::string body;
@@ -29,6 +36,13 @@ std::size_t Receive(char* data, std::size_t size, std::size_t count, void* to) {
   }
   answer->body.append(data, bytes);
   return bytes;
+}
+
+// The error_code of a registry's answer; 0: it is none.
+int ErrorCodeOf(const std::string& body) {
+  const auto parsed = ParseJson(body);
+  const JsonValue* code = parsed.ok() && (*parsed)->IsObject() ? JsonFind(**parsed, "error_code") : nullptr;
+  return code != nullptr && code->IsInt() ? code->GetInt() : 0;
 }
 
 Status TransferError(CURLcode code) {
@@ -56,7 +70,7 @@ class CurlRegistry final : public SchemaRegistry {
     const std::lock_guard lock(mu_);
     RegisteredSchema schema;
     std::set<std::string> seen;
-    FRESHET_ASSIGN(const auto answer, Get(StrCat("/schemas/ids/", id)));
+    FRESHET_ASSIGN(const auto answer, Get(StrCat("/schemas/ids/", id), {kSchemaNotFound}));
     if (const JsonValue* type = JsonFind(*answer, "schemaType"); type != nullptr && type->IsString()) {
       const std::string_view name = JsonText(*type);
       if (name == "JSON") {
@@ -89,7 +103,8 @@ class CurlRegistry final : public SchemaRegistry {
         if (!seen->insert(std::string(JsonText(*to))).second) continue;
         if (seen->size() > kMaxReferences) return NotFound(StrCat("more than ", kMaxReferences, " references"));
         FRESHET_ASSIGN(const auto referred,
-                       Get(StrCat("/subjects/", Escaped(JsonText(*subject)), "/versions/", version->GetInt())));
+                       Get(StrCat("/subjects/", Escaped(JsonText(*subject)), "/versions/", version->GetInt()),
+                           {kSubjectNotFound, kVersionNotFound}));
         FRESHET_TRY(Collect(*referred, std::string(JsonText(*to)), seen, schema));
       }
     }
@@ -104,7 +119,8 @@ class CurlRegistry final : public SchemaRegistry {
     return out;
   }
 
-  Result<std::unique_ptr<JsonDocument>> Get(const std::string& path) {
+  // `unknown`: the error codes by which a registry says that it does not know what was asked for.
+  Result<std::unique_ptr<JsonDocument>> Get(const std::string& path, std::initializer_list<int> unknown) {
     Answer answer;
     curl_easy_reset(curl_);
     curl_easy_setopt(curl_, CURLOPT_URL, (options_.url + path).c_str());
@@ -120,12 +136,23 @@ class CurlRegistry final : public SchemaRegistry {
       curl_easy_setopt(curl_, CURLOPT_PASSWORD, options_.password.c_str());
     }
     const CURLcode code = curl_easy_perform(curl_);
-    if (answer.too_large) return NotFound(StrCat("the schema has more than ", kMaxAnswerBytes, " bytes"));
-    if (code != CURLE_OK) return TransferError(code);
     long status = 0;
     curl_easy_getinfo(curl_, CURLINFO_RESPONSE_CODE, &status);
-    if (status == 404) return NotFound("the schema registry does not know it");
-    if (status == 429 || status >= 500) return Unavailable(StrCat("the schema registry answers ", status));
+    if (answer.too_large && status == 200) {
+      return NotFound(StrCat("the schema has more than ", kMaxAnswerBytes, " bytes"));
+    }
+    if (code != CURLE_OK && !answer.too_large) return TransferError(code);
+    if (status == 404) {
+      if (std::find(unknown.begin(), unknown.end(), ErrorCodeOf(answer.body)) != unknown.end()) {
+        return NotFound("the schema registry does not know it");
+      }
+      return Unavailable(
+          "schema_registry.url answers 404, but not as a registry that does not know a schema: is it the registry, and "
+          "is its path right?");
+    }
+    if (status == 408 || status == 429 || status >= 500) {
+      return Unavailable(StrCat("the schema registry answers ", status));
+    }
     if (status != 200) return FailedPrecondition(StrCat("the schema registry refuses: it answers ", status));
     auto parsed = ParseJson(answer.body);
     if (!parsed.ok()) return Unavailable("the schema registry's answer is no JSON");

@@ -64,11 +64,26 @@ class TopicDecoder final : public EventDecoder {
   explicit TopicDecoder(Parts parts) : parts_(std::move(parts)) {}
 
   Status Decode(const RawRecord& record, Event* event) const override {
+    FRESHET_TRY(CheckHeaders(record));
     FRESHET_ASSIGN(const Unwrapped unwrapped, Unwrap(record));
     return parts_.mapper->Map(record, unwrapped, event);
   }
 
  private:
+  // They are kept with the record for as long as it may become a dead letter, whether anyone reads them or not.
+  Status CheckHeaders(const RawRecord& record) const {
+    const DecodeLimits& limits = parts_.mapper->limits();
+    if (record.headers.size() > limits.max_headers) {
+      return InvalidArgument(
+          StrCat("the record has ", record.headers.size(), " headers; the limit is ", limits.max_headers));
+    }
+    if (const std::size_t bytes = HeaderBytes(record); bytes > limits.max_header_bytes) {
+      return InvalidArgument(
+          StrCat("the record's headers have ", bytes, " bytes; the limit is ", limits.max_header_bytes));
+    }
+    return Status::Ok();
+  }
+
   Result<Unwrapped> Unwrap(const RawRecord& record) const {
     Unwrapped unwrapped;
     if (!record.value) {
@@ -136,6 +151,12 @@ Status OpenProtobuf(TopicRole role, const FormatOptions& format, TopicDecoder::P
 }
 
 }  // namespace
+
+std::size_t HeaderBytes(const RawRecord& record) {
+  std::size_t bytes = 0;
+  for (const auto& [name, value] : record.headers) bytes += name.size() + value.size();
+  return bytes;
+}
 
 Result<std::unique_ptr<EventDecoder>> MakeDecoder(TopicRole role, const FormatOptions& format, const SchemaMap& schema,
                                                   const DecodeLimits& limits) {

@@ -14,8 +14,6 @@ namespace freshet {
 namespace {
 
 constexpr std::int64_t kForgetLabelsEveryUs = 60'000'000;  // far above any request's deadline
-constexpr std::int64_t kReportEveryUs = 5'000'000;
-constexpr auto kBackpressureWait = std::chrono::milliseconds(20);
 constexpr auto kRestEvery = std::chrono::milliseconds(10);
 
 }  // namespace
@@ -42,6 +40,10 @@ Applier::Applier(const ApplierOptions& options, const StoreOptions& store_option
       hidden_items_(metrics->GetGauge("freshet_items_hidden", "Items stored here whose partition is not owned now")),
       blocked_gauge_(metrics->GetGauge("freshet_store_blocked", "1 while nothing can be committed, see /readyz")),
       reopened_(metrics->GetCounter("freshet_store_reopened_total", "Openings of the store after a failed write")),
+      reopen_failures_(metrics->GetCounter("freshet_store_reopen_failures_total",
+                                           "Attempts to open the store after a failed write that failed too")),
+      audit_differences_(metrics->GetCounter("freshet_audit_differences_total",
+                                             "Differences of index and store, repaired; other than 0 is a defect")),
       commit_seconds_(metrics->GetHistogram("freshet_commit_seconds", "Time of one commit in the store")),
       visible_seconds_(metrics->GetHistogram("freshet_visible_seconds", "Commit to searchable, per batch")),
       freshness_seconds_(
@@ -196,10 +198,7 @@ Status Applier::MakeVisible(const Plan& plan) {
     catalog_.ForgetDeadLabels();
     labels_forgotten_us_ = now_us;
   }
-  if (now_us - reported_us_ > kReportEveryUs) {
-    Report();
-    reported_us_ = now_us;
-  }
+  ReportWhenDue();
   return Status::Ok();
 }
 
@@ -221,33 +220,31 @@ void Applier::Start(BoundedQueue<EncodedBatch>* in,
 
 void Applier::Run(BoundedQueue<EncodedBatch>* in,
                   const std::function<void(const std::vector<PartitionProgress>&)>& on_stored) {
+  Status status;
   while (true) {
     WorkAtRest();
+    ReportWhenDue();           // of what others change, while nothing comes
+    status = ReopenWhenDue();  // who trims or syncs may have broken it, while nothing is there to be applied
+    if (!status.ok()) break;
     auto batch = in->PopFor(kRestEvery);
     if (!batch) {
       if (in->drained()) return;
-      if (!store_->writable()) (void)TryReopen(Unavailable("a write failed"));  // told by blocked(), tried again soon
       continue;
     }
-    // A changelog that cannot be published holds the stream back; what is stored stays answered.
-    while (options_.outbox && store_->outbox_bytes() > options_.outbox_max_bytes && !stopping_) {
-      WorkAtRest();
-      std::this_thread::sleep_for(kBackpressureWait);
-    }
+    status = WaitForPublisher();
+    if (!status.ok()) break;
     std::vector<PartitionProgress> progress = batch->progress;
-    const Status status = Apply(std::move(*batch));
-    if (!status.ok()) {
-      LogError("store", "stopped applying", {{"reason", status.ToString()}});
-      {
-        const std::lock_guard lock(mu_);
-        status_ = status;
-      }
-      in->Close();
-      while (in->Pop()) {
-      }
-      return;
-    }
+    status = Apply(std::move(*batch));
+    if (!status.ok()) break;
     if (on_stored && !progress.empty()) on_stored(progress);
+  }
+  LogError("store", "stopped applying", {{"reason", status.ToString()}});
+  {
+    const std::lock_guard lock(mu_);
+    status_ = status;
+  }
+  in->Close();
+  while (in->Pop()) {
   }
 }
 
@@ -290,30 +287,6 @@ std::map<TopicPartition, std::int64_t> Applier::StoredOffsets(const std::vector<
 Result<std::uint64_t> Applier::FeaturesHash(std::string_view item_id) const {
   FRESHET_ASSIGN(const std::optional<ItemRow> row, store_->GetItem(item_id));
   return row ? row->features_hash : 0;
-}
-
-Status Applier::Audit() const {
-  std::vector<Label> stored;
-  std::size_t items = 0;
-  FRESHET_TRY(store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
-    ++items;
-    stored.push_back(row.label);
-    if (catalog_.StoredLabelOf(id) != row.label) {
-      return Corruption(StrCat("item `", id, "` is stored under another label than the catalog has"));
-    }
-    return Status::Ok();
-  }));
-  if (catalog_.live() + catalog_.hidden() != items) {
-    return Corruption(
-        StrCat("the catalog has ", catalog_.live() + catalog_.hidden(), " live items, the store ", items));
-  }
-  std::sort(stored.begin(), stored.end());
-  const std::vector<Label> indexed = index_->LiveLabels();
-  if (indexed != stored) {
-    return Corruption(
-        StrCat("the index has ", indexed.size(), " live labels, the store ", stored.size(), ", or they differ"));
-  }
-  return Status::Ok();
 }
 
 Result<std::optional<UserState>> Applier::GetUser(std::string_view user_id) const { return store_->GetUser(user_id); }

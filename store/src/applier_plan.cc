@@ -77,7 +77,7 @@ Status Applier::PlanItem(const PartitionProgress& source, ItemChange* change, Pl
     if (change->update.deleted || seen_again) {
       if (seen_again || (!old && !store_->renumbered())) {
         ++plan->unchanged;
-        if (old) PlanSeen(*old, std::move(item), plan);
+        if (old) PlanSeen(*old, std::move(item), seen_again, plan);
         return Status::Ok();
       }
     } else {
@@ -92,7 +92,7 @@ Status Applier::PlanItem(const PartitionProgress& source, ItemChange* change, Pl
     const bool as_published = old->sequence > store_->renumbered();
     if (same_vector && as_published && item.row.attributes_hash == old->attributes_hash) {
       ++plan->unchanged;
-      PlanSeen(*old, std::move(item), plan);
+      PlanSeen(*old, std::move(item), seen_again, plan);
       return Status::Ok();
     }
   }
@@ -142,14 +142,15 @@ Status Applier::PlanItem(const PartitionProgress& source, ItemChange* change, Pl
 
 // The item is in the log as it is stored. Only where its partition is being read again, or it moved to another one, has
 // that to be written down.
-void Applier::PlanSeen(const ItemRow& old, Commit::Item item, Plan* plan) const {
+void Applier::PlanSeen(const ItemRow& old, Commit::Item item, bool seen_before, Plan* plan) const {
   const std::uint32_t generation = item.row.generation;
   if (old.generation == generation && old.position.partition == item.row.position.partition) return;
   const LogPosition position = item.row.position;
   const bool moved = old.position.partition != position.partition;
   item.row = old;
   item.row.generation = generation;
-  if (moved) item.row.position = position;
+  // What was applied before has its newest position already; in a log that is another one only this record's counts.
+  if (moved || !seen_before) item.row.position = position;
   item.rows = Commit::Item::Rows::kRow;
   plan->commit.items.push_back(std::move(item));
 }

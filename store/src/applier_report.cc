@@ -1,7 +1,19 @@
-// What the Applier tells of the sizes of store, index and catalog, every few seconds while it applies.
+// What the Applier tells of the sizes of store, index and catalog, every few seconds, whether it applies or waits.
 #include "freshet/store/applier.h"
 
 namespace freshet {
+namespace {
+
+constexpr std::int64_t kReportEveryUs = 5'000'000;
+
+}  // namespace
+
+void Applier::ReportWhenDue() {
+  const std::int64_t now_us = clock_->MonotonicUs();
+  if (now_us - reported_us_ < kReportEveryUs) return;
+  Report();
+  reported_us_ = now_us;
+}
 
 void Applier::Report() {
   const auto set = [this](const char* name, const char* help, double value, const MetricLabels& labels = {}) {

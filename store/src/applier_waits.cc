@@ -1,7 +1,8 @@
-// The Applier where it does not apply: at rest between two batches, waiting for a store that cannot be written, and
-// comparing index and store while it runs.
+// The Applier where it does not apply: at rest between two batches, waiting for a store that cannot be written, and for
+// a publisher that cannot keep up.
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
@@ -11,7 +12,8 @@ namespace freshet {
 namespace {
 
 constexpr auto kFirstWait = std::chrono::milliseconds(50);
-constexpr auto kLongestWait = std::chrono::milliseconds(2'000);
+constexpr auto kLongestWait = std::chrono::milliseconds(5'000);
+constexpr auto kCalm = std::chrono::seconds(30);  // a store that breaks after so long is broken anew
 constexpr auto kLookEvery = std::chrono::milliseconds(10);
 
 // What waiting and opening the store again may cure.
@@ -45,90 +47,82 @@ std::string Applier::blocked() const {
   return blocked_;
 }
 
+void Applier::SetBlocked(const std::string& why) {
+  const std::lock_guard lock(mu_);
+  blocked_ = why;
+  blocked_gauge_.Set(why.empty() ? 0 : 1);
+}
+
 // A failed write: nothing is acknowledged, nothing is lost. Waits until the store is open again and the commit is in
 // it, or until the engine stops.
 Status Applier::WriteOrWait(const Commit& commit) {
   const std::uint64_t before = store_->sequence();
   Status status = store_->Write(commit);
-  std::chrono::milliseconds wait = kFirstWait;
   while (!status.ok() && !store_->writable() && MayPass(status)) {
-    Status reopened = TryReopen(status);
-    if (reopened.ok()) {
+    FRESHET_TRY(ReopenWhenDue());
+    if (store_->writable()) {
       // The write may have reached the log although it failed.
       status =
           store_->sequence() == commit.sequence && commit.sequence != before ? Status::Ok() : store_->Write(commit);
       continue;
     }
-    if (!MayPass(reopened)) return reopened;
-    for (auto waited = std::chrono::milliseconds(0); waited < wait; waited += kLookEvery) {
-      if (stopping_) return status;
-      WorkAtRest();
-      std::this_thread::sleep_for(kLookEvery);
-    }
-    wait = std::min(2 * wait, kLongestWait);
+    if (stopping_) return status;
+    WorkAtRest();
+    std::this_thread::sleep_for(kLookEvery);
   }
   return status;
+}
+
+// A changelog that cannot be published holds the stream back; what is stored stays answered. The store may break
+// meanwhile, by a trim or a sync, and nobody else would open it again: without it nothing is ever trimmed.
+Status Applier::WaitForPublisher() {
+  while (options_.outbox && store_->outbox_bytes() > options_.outbox_max_bytes && !stopping_) {
+    WorkAtRest();
+    ReportWhenDue();
+    FRESHET_TRY(ReopenWhenDue());
+    std::this_thread::sleep_for(kLookEvery);
+  }
+  return Status::Ok();
+}
+
+// Opens a store that a write has failed in: at once, then after 50 ms, 100 ms and so on, whether the opening fails or
+// the store breaks again soon: every attempt replays the log. Errors: what waiting does not cure.
+Status Applier::ReopenWhenDue() {
+  if (store_->writable()) return Status::Ok();
+  const Status reason = store_->failure();
+  if (blocked().empty()) SetBlocked(StrCat("nothing can be committed: ", reason.message()));
+  const auto now = std::chrono::steady_clock::now();
+  if (now < reopen_due_) return Status::Ok();
+  if (reopen_wait_.count() == 0 || now - reopen_tried_ > kCalm) reopen_wait_ = kFirstWait;
+  const Status status = TryReopen(reason);
+  reopen_tried_ = std::chrono::steady_clock::now();
+  reopen_due_ = reopen_tried_ + reopen_wait_;
+  reopen_wait_ = std::min(2 * reopen_wait_, std::chrono::milliseconds(kLongestWait));
+  return MayPass(status) ? Status::Ok() : status;
 }
 
 Status Applier::TryReopen(const Status& reason) {
   const Status status = store_->Reopen();
-  bool first = false;
-  {
-    const std::lock_guard lock(mu_);
-    first = blocked_.empty();
-    blocked_ = status.ok() ? "" : StrCat("nothing can be committed: ", status.message());
-  }
-  blocked_gauge_.Set(status.ok() ? 0 : 1);
-  if (status.ok()) {
-    reopened_.Add();
-    LogInfo("store", "opened again after a failed write", {{"reason", reason.ToString()}});
-  } else if (first) {
-    LogError("store", "nothing can be committed; reading waits, answers go on",
-             {{"reason", reason.ToString()}, {"opening", status.ToString()}});
-  }
-  return status;
-}
-
-Result<std::uint64_t> Applier::AuditAndRepair() {
-  const std::vector<Label> indexed = index_->LiveLabels();
-  std::map<Label, std::string> ids;  // of suspects
-  std::vector<std::pair<Label, std::string>> stored;
-  FRESHET_TRY(store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
-    stored.emplace_back(row.label, std::string(id));
-    return Status::Ok();
-  }));
-  std::sort(stored.begin(), stored.end());
-  std::vector<Label> labels;
-  labels.reserve(stored.size());
-  for (const auto& [label, id] : stored) labels.push_back(label);
-  std::vector<Label> extra;
-  std::set_difference(indexed.begin(), indexed.end(), labels.begin(), labels.end(), std::back_inserter(extra));
-  for (const auto& [label, id] : stored) {
-    if (!std::binary_search(indexed.begin(), indexed.end(), label)) ids.emplace(label, id);
-  }
-  if (extra.empty() && ids.empty()) return std::uint64_t{0};
-  // Most of it came or went while we looked. At rest everything that is committed is visible: what differs then,
-  // differs.
-  std::uint64_t repaired = 0;
-  FRESHET_TRY(AtRest([&]() -> Status {
-    const std::vector<Label> now = index_->LiveLabels();
-    std::vector<Label> missing;
-    for (const auto& [label, id] : ids) {
-      FRESHET_ASSIGN(const std::optional<ItemRow> row, store_->GetItem(id));
-      if (row && row->label == label && !std::binary_search(now.begin(), now.end(), label)) missing.push_back(label);
+  if (!status.ok()) {
+    reopen_failures_.Add();
+    SetBlocked(StrCat("nothing can be committed: ", status.message()));
+    if (!std::exchange(told_blocked_, true)) {
+      LogError("store", "nothing can be committed; reading waits, answers go on",
+               {{"reason", reason.ToString()}, {"opening", status.ToString()}});
     }
-    std::vector<Label> ghosts;
-    for (const Label label : extra) {
-      if (std::binary_search(now.begin(), now.end(), label)) ghosts.push_back(label);
-    }
-    index_->Tombstone(ghosts);
-    repaired = ghosts.size() + missing.size();
-    return InsertStored(missing, {});
-  }));
-  if (repaired > 0) {
-    LogError("store", "index and store differed; repaired from the store", {{"differences", StrCat(repaired)}});
+    return status;
   }
-  return repaired;
+  reopened_.Add();
+  told_blocked_ = false;
+  SetBlocked("");
+  LogInfo("store", "opened again after a failed write", {{"reason", reason.ToString()}});
+  if (store_->sequence() < sequence_) {
+    // Going on would put new offsets over what is gone. The next start reads it again.
+    return Corruption(StrCat(store_options_.directory, ": is at sequence ", store_->sequence(),
+                             " after a failed write, ", sequence_.load(),
+                             " was committed: the end of its log is lost"));
+  }
+  return Status::Ok();
 }
 
 }  // namespace freshet

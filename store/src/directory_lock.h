@@ -19,6 +19,9 @@ class DirectoryLock {
 
   // Errors: kFailedPrecondition naming the process that holds it; kIoError.
   Status Acquire(const std::string& directory);
+  // For readers: as many as there are, while nobody has acquired it. Writes nothing, not even the lock's file. Errors:
+  // as Acquire().
+  Status Share(const std::string& directory);
 
  private:
   int fd_ = -1;

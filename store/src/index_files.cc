@@ -55,15 +55,27 @@ Result<std::uint64_t> IndexFiles::Save(const IndexCut& cut, std::uint64_t sequen
   const std::uint64_t tag = (std::uint64_t{random()} << 32 | random()) | 1;
   const std::string directory = store_->options().directory + "/index";
   const std::string path = PathOf(store_->options().directory, tag);
+  if (!store_->writable()) return Unavailable(StrCat(store_->options().directory, ": cannot be written"));
   FRESHET_TRY(CreateDirectories(directory));
+  // What a failure before left, so that there are never more than two.
+  FRESHET_ASSIGN(const std::optional<IndexFileRow> named, store_->IndexFile());
+  RemoveOthers(named ? named->tag : 0);
   FRESHET_TRY(FaultPoint("index_file.before_write"));
   Status status = cut.Write(path, written);
+  if (status.ok()) status = FaultPoint("index_file.before_sync");
   if (status.ok()) status = SyncDirectory(directory);
   if (status.ok()) status = FaultPoint("index_file.after_write");
   if (status.ok()) status = store_->PutIndexFile({tag, sequence});
+  // The name has to be on the disk before the file that the old one names goes: a power loss would cost both.
+  if (status.ok()) status = FaultPoint("index_file.before_log_sync");
+  if (status.ok()) status = store_->SyncLog();
+  if (status.ok()) status = FaultPoint("index_file.before_remove");
   if (!status.ok()) {
+    // The store may have the new name all the same: then the file stays, until the next Save() or start knows.
+    const auto row = store_->IndexFile();
+    const bool unnamed = row.ok() && (!*row || (*row)->tag != tag) && store_->writable();
     std::error_code ignored;
-    std::filesystem::remove(path, ignored);
+    if (unnamed) std::filesystem::remove(path, ignored);
     return status;
   }
   RemoveOthers(tag);

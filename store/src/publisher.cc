@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kFirstBackoffMs = 50;
 constexpr int kMaxBackoffMs = 5'000;
+constexpr int kIoTries = 10;  // about 20 seconds
 
 }  // namespace
 
@@ -83,6 +84,7 @@ void Publisher::Run() {
       next_progress_us = clock_->MonotonicUs() + std::int64_t{options_.progress_interval_ms} * 1000;
     }
     if (status.ok()) {
+      io_errors_ = 0;
       if (stopping && !more) drained_ = true;
       if ((stopping && !more) || out_of_time) return;
       backoff_ms = kFirstBackoffMs;
@@ -92,7 +94,7 @@ void Publisher::Run() {
       if (backoff_ms == kFirstBackoffMs) {
         LogWarning("changelog", "cannot publish, trying again", {{"reason", status.ToString()}});
       }
-      if (status.category() != Category::kTransient) {
+      if (!MayPass(status)) {
         // Nothing is lost: the outbox keeps it. But somebody has to look.
         const std::lock_guard lock(mu_);
         status_ = status;
@@ -101,17 +103,39 @@ void Publisher::Run() {
       if (out_of_time) return;
     }
     std::unique_lock lock(mu_);
-    const int wait_ms = status.ok() ? options_.idle_wait_ms : backoff_ms;
-    wake_.wait_for(lock, std::chrono::milliseconds(wait_ms), [&] { return (status.ok() && woken_) || stopping_; });
+    std::chrono::microseconds wait = std::chrono::milliseconds(status.ok() ? options_.idle_wait_ms : backoff_ms);
+    if (stopping_) {  // until the deadline it goes on trying, not faster than before
+      wait = std::min(
+          wait, std::chrono::microseconds(std::max<std::int64_t>(stop_deadline_us_ - clock_->MonotonicUs(), 0) + 1));
+    }
+    wake_.wait_for(lock, wait, [&] { return (status.ok() && woken_) || stopping_ != stopping; });
     woken_ = false;
     if (!status.ok()) backoff_ms = std::min(2 * backoff_ms, kMaxBackoffMs);
   }
 }
 
+// A store that is being opened again gives errors of every kind meanwhile. One that is open and cannot be read gets
+// some more tries, and then somebody has to look.
+bool Publisher::MayPass(const Status& status) {
+  if (status.category() == Category::kTransient) return true;
+  if (status.code() != Code::kIoError) return false;
+  return !store_->writable() || ++io_errors_ < kIoTries;
+}
+
 Result<bool> Publisher::PublishSome() {
+  // Not what was acknowledged but could not be trimmed yet: that is sent again only after a restart.
   FRESHET_ASSIGN(const std::vector<OutboxEntry> entries,
-                 store_->ReadOutbox(options_.max_batch_records, options_.max_batch_bytes));
-  if (entries.empty()) return false;
+                 store_->ReadOutboxAbove(published_sequence_, options_.max_batch_records, options_.max_batch_bytes));
+  if (!entries.empty()) FRESHET_TRY(SendAll(entries));
+  if (trimmed_sequence_ == published_sequence_) return false;
+  const Status trimmed = store_->TrimOutbox(published_sequence_);
+  if (trimmed.ok()) trimmed_sequence_ = published_sequence_;
+  // While the store cannot be written the rest of the outbox is sent all the same.
+  if (!trimmed.ok() && (entries.empty() || trimmed.category() != Category::kTransient)) return trimmed;
+  return !entries.empty();
+}
+
+Status Publisher::SendAll(const std::vector<OutboxEntry>& entries) {
   std::vector<OutRecord> records;
   records.reserve(entries.size());
   for (const OutboxEntry& entry : entries) {
@@ -126,8 +150,7 @@ Result<bool> Publisher::PublishSome() {
   FRESHET_TRY(FaultPoint("changelog.after_send"));
   published_.Add(static_cast<double>(entries.size()));
   published_sequence_ = entries.back().sequence;
-  FRESHET_TRY(store_->TrimOutbox(entries.back().sequence));
-  return true;
+  return Status::Ok();
 }
 
 Status Publisher::PublishProgress() {
@@ -145,7 +168,7 @@ Status Publisher::PublishProgress() {
       record.partition = partition;
       record.key = std::string(kProgressKey);
       record.value = value;
-      record.headers = {{kEpochHeader, StrCat(store_->epoch())}, {kSequenceHeader, StrCat(published_sequence_.load())}};
+      record.headers = {{kEpochHeader, StrCat(store_->epoch())}, {kSequenceHeader, StrCat(published_sequence_)}};
     }
   }
   return sink_->Send(records, std::chrono::milliseconds(options_.send_timeout_ms));

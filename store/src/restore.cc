@@ -13,6 +13,7 @@
 #include "freshet/core/strings.h"
 #include "freshet/store/changelog.h"
 #include "freshet/store/index_files.h"
+#include "sequence_floor.h"
 #include "snapshot_files.h"
 
 namespace freshet {
@@ -21,21 +22,35 @@ namespace {
 constexpr char kRestoring[] = "restoring";
 constexpr char kDamaged[] = "damaged";
 constexpr char kLock[] = "freshet.lock";
+constexpr char kNumbers[] = "numbers";
 constexpr std::size_t kFetchThreads = 4;
 constexpr std::uint64_t kIndexTag = 1;  // never made by IndexFiles::Save() but for the odds of 2^-63
+// What an engine may have numbered since the newest number that is known of it: four months of 100,000 a second.
+constexpr std::uint64_t kSequenceMargin = std::uint64_t{1} << 40;
 
-// Of RocksDB's and ours, without what is about restoring itself.
+// Of RocksDB's and ours, without what is about restoring itself, and what a snapshot that was interrupted left.
 bool IsOfStore(const std::string& name) {
-  return name != kRestoring && name != kDamaged && name != kLock && name != "LOCK" && name != "checkpoint" &&
-         !name.starts_with("snapshot.re");
+  return name != kRestoring && name != kDamaged && name != kLock && name != "LOCK" && !name.starts_with("checkpoint") &&
+         !name.starts_with("snapshot.re") && !name.starts_with(kNumbers);
 }
 
-// The numbers that the engine gave after the snapshot are never given again: followers order by them. A store gives
-// fewer than one a microsecond of its life, so its age in microseconds is above them all.
-std::uint64_t SequenceAbove(const SnapshotManifest& manifest, std::uint64_t newest_sequence) {
-  const auto now_us = static_cast<std::uint64_t>(SystemClock().WallMs()) * 1000;
-  const std::uint64_t age = now_us > manifest.epoch ? now_us - manifest.epoch : 0;
-  return std::max({manifest.sequence, newest_sequence, age}) + 1;
+// The snapshot is at fault, not where it should go: the next one may do.
+bool IsOfSnapshot(const Status& status) {
+  return status.code() == Code::kCorruption || status.code() == Code::kNotFound ||
+         status.code() == Code::kFailedPrecondition || status.code() == Code::kUnavailable;
+}
+
+// What the store in the directory has numbered, where it can still be told.
+SequenceFloors NumbersOf(const std::string& data) {
+  auto floors = ReadSequenceFloors(data + "/" + kNumbers);
+  if (!floors.ok()) LogWarning("restore", "not known where numbers began", {{"reason", floors.status().ToString()}});
+  SequenceFloors known = floors.ok() ? std::move(*floors) : SequenceFloors();
+  if (!FileExists(data + "/CURRENT")) return known;
+  if (const auto store = Store::OpenReadOnly(data); store.ok()) {
+    std::uint64_t& sequence = known[(*store)->epoch()];
+    sequence = std::max({sequence, (*store)->sequence(), (*store)->renumbered()});
+  }
+  return known;
 }
 
 // Where a follower goes on: at the changelog's position, below the snapshot's sequence nothing is new to it.
@@ -59,42 +74,47 @@ std::vector<PartitionProgress> FollowerProgress(const SnapshotManifest& manifest
 
 class Restorer {
  public:
-  Restorer(const SnapshotRepository& repository, const RestoreOptions& options)
-      : repository_(repository), options_(options), restoring_(options.data_dir + "/" + kRestoring) {}
+  // `numbers`: what is known to have been given, by epoch.
+  Restorer(SnapshotRepository* repository, const RestoreOptions& options, SequenceFloors numbers)
+      : repository_(*repository),
+        options_(options),
+        restoring_(options.data_dir + "/" + kRestoring),
+        numbers_(std::move(numbers)) {}
 
   Result<Restored> Run() {
     FRESHET_ASSIGN(const std::vector<SnapshotEntry> entries, repository_.List());
     for (const SnapshotEntry& entry : entries) {
-      if (entry.status.ok())
-        newest_sequence_[entry.manifest.epoch] =
-            std::max(newest_sequence_[entry.manifest.epoch], entry.manifest.sequence);
+      if (!entry.status.ok()) continue;
+      std::uint64_t& known = numbers_[entry.manifest.epoch];
+      known = std::max(known, entry.manifest.sequence);
     }
     Restored restored;
+    bool unreadable = false;
     for (const SnapshotEntry& entry : entries) {
       if (!options_.id.empty() && entry.id != options_.id) continue;
       Status status = entry.status;
-      if (status.ok()) status = CheckSpace(entry.manifest);
-      if (status.ok()) status = RestoreOne(entry.manifest);
+      if (status.ok()) status = CheckFits(entry.manifest);
+      if (status.ok()) status = Make(entry.manifest);
       if (status.ok()) {
+        FRESHET_TRY(MoveIntoPlace());
         restored.manifest = entry.manifest;
         return restored;
       }
       if (!options_.id.empty()) return status.Prefixed(entry.id);
-      if (status.code() != Code::kCorruption && status.code() != Code::kNotFound &&
-          status.code() != Code::kFailedPrecondition) {
-        return status;
-      }
+      if (entry.status.ok() && !IsOfSnapshot(status)) return status;
+      unreadable |= !entry.status.ok() ? status.code() == Code::kIoError : status.code() == Code::kUnavailable;
       LogWarning("restore", "a snapshot is refused", {{"id", entry.id}, {"reason", status.ToString()}});
       restored.refused.push_back(StrCat(entry.id, ": ", status.message()));
     }
     std::string reasons;
     for (const std::string& reason : restored.refused) reasons += "; " + reason;
-    return NotFound(StrCat(repository_.name(), ": holds no snapshot ",
-                           options_.id.empty() ? "that can be used" : options_.id, reasons));
+    const std::string message = StrCat(repository_.name(), ": holds no snapshot ",
+                                       options_.id.empty() ? "that can be used" : options_.id, reasons);
+    return unreadable ? Unavailable(message) : NotFound(message);
   }
 
  private:
-  Status CheckSpace(const SnapshotManifest& manifest) const {
+  Status CheckFits(const SnapshotManifest& manifest) const {
     if (!options_.space_id.empty() && (manifest.space_id != options_.space_id || manifest.dim != options_.dim ||
                                        manifest.metric != options_.metric)) {
       return FailedPrecondition(
@@ -106,15 +126,33 @@ class Restorer {
     return Status::Ok();
   }
 
-  Status RestoreOne(const SnapshotManifest& manifest) {
+  // A whole store in `restoring/`.
+  Status Make(const SnapshotManifest& manifest) {
     FRESHET_TRY(RemoveTree(restoring_));
+    FRESHET_TRY(CheckSpace(manifest));
     FRESHET_TRY(CreateDirectories(restoring_ + "/index"));
     FRESHET_TRY(FetchAll(manifest));
     FRESHET_TRY(MakeReady(manifest, manifest.Find("index") != nullptr));
+    FRESHET_TRY(FaultPoint("restore.before_sync"));
     FRESHET_TRY(SyncDirectory(restoring_ + "/index"));
-    FRESHET_TRY(SyncDirectory(restoring_));
-    return MoveIntoPlace();
+    return SyncDirectory(restoring_);
   }
+
+  Status CheckSpace(const SnapshotManifest& manifest) const {
+    const bool shared = repository_.SharesWith(options_.data_dir);
+    std::uint64_t wanted = kSpareBytes;
+    for (const SnapshotFile& file : manifest.files) {
+      if (IsFetched(file) && !(shared && IsStable(file))) wanted += file.bytes;
+    }
+    const std::uint64_t free = FreeBytes(options_.data_dir);
+    if (free >= wanted) return Status::Ok();
+    return ResourceExhausted(
+        StrCat(options_.data_dir, ": ", free, " bytes are free, restoring ", manifest.id, " needs ", wanted));
+  }
+
+  static bool IsFetched(const SnapshotFile& file) { return !file.name.starts_with("model/"); }
+  // Never written by the store that is made of it.
+  static bool IsStable(const SnapshotFile& file) { return file.name.ends_with(".sst") || file.name == "index"; }
 
   // A few files at a time: one reader waits for the disk, or for its own hashing, most of the time.
   Status FetchAll(const SnapshotManifest& manifest) const {
@@ -133,13 +171,11 @@ class Restorer {
     const auto fetch_some = [&] {
       for (std::size_t at = next++; at < manifest.files.size(); at = next++) {
         const SnapshotFile& file = manifest.files[at];
-        if (file.name.starts_with("model/")) continue;
-        const bool table = file.name.ends_with(".sst");
-        const bool index = file.name == "index";
-        const std::string path =
-            index ? IndexFiles::PathOf(restoring_, kIndexTag) : restoring_ + file.name.substr(file.name.find('/'));
+        if (!IsFetched(file)) continue;
+        const std::string path = file.name == "index" ? IndexFiles::PathOf(restoring_, kIndexTag)
+                                                      : restoring_ + file.name.substr(file.name.find('/'));
         Status status = FaultPoint("restore.before_file");
-        if (status.ok()) status = repository_.Fetch(manifest, file, path, /*stable=*/table || index, progress);
+        if (status.ok()) status = repository_.Fetch(manifest, file, path, IsStable(file), progress);
         if (status.ok()) continue;
         const std::lock_guard lock(mu);
         if (failed.ok()) failed = std::move(status);
@@ -163,10 +199,36 @@ class Restorer {
     if (options_.follower) {
       as.follow = FollowerProgress(manifest);
     } else {
-      as.sequence_at_least = SequenceAbove(manifest, newest_sequence_[manifest.epoch]);
+      FRESHET_ASSIGN(as.sequence_at_least, SequenceAbove(manifest));
     }
     if (has_index) as.index_file = IndexFileRow{kIndexTag, manifest.sequence};
-    return store->BecomeRestored(as);
+    FRESHET_TRY(FaultPoint("restore.before_ready"));
+    FRESHET_TRY(store->BecomeRestored(as));
+    return FaultPoint("restore.after_ready");
+  }
+
+  // The numbers that the engine gave after the snapshot are never given again: followers order by them. The newest that
+  // is known of any snapshot, of the store that was here and of restores before, with a margin for what was given since
+  // then; and a store gives fewer than one a microsecond of its life, so its age, where the clock is right, is above
+  // them all. Noted before anybody can see a number above it, for the restore after this one.
+  Result<std::uint64_t> SequenceAbove(const SnapshotManifest& manifest) {
+    const SystemClock system;
+    const Clock& clock = options_.clock == nullptr ? system : *options_.clock;
+    const auto now_us = static_cast<std::uint64_t>(std::max<std::int64_t>(0, clock.WallMs())) * 1000;
+    const auto noted = repository_.NotedSequence(manifest.epoch);
+    const std::uint64_t above = std::max({numbers_[manifest.epoch], noted.ok() ? *noted : 0,
+                                          now_us > manifest.epoch ? now_us - manifest.epoch : 0}) +
+                                kSequenceMargin;
+    FRESHET_TRY(FaultPoint("restore.before_note"));
+    FRESHET_TRY(RaiseSequenceFloor(options_.data_dir + "/" + kNumbers, manifest.epoch, above));
+    // A repository that can only be read will do: the other note is there.
+    Status there = repository_.NoteSequence(manifest.epoch, above);
+    if (there.ok() && !noted.ok()) there = noted.status();
+    if (!there.ok()) {
+      LogWarning("restore", "the snapshots do not say where numbers go on", {{"reason", there.ToString()}});
+    }
+    FRESHET_TRY(FaultPoint("restore.after_note"));
+    return above;
   }
 
   Status MoveIntoPlace() {
@@ -176,6 +238,7 @@ class Restorer {
     FRESHET_ASSIGN(const std::vector<std::string> names, ListDirectory(restoring_));
     for (const std::string& name : names) {
       if (!IsOfStore(name) || name == "CURRENT") continue;
+      FRESHET_TRY(FaultPoint("restore.within_move"));
       FRESHET_TRY(RenamePath(restoring_ + "/" + name, data + "/" + name));
     }
     FRESHET_TRY(SyncDirectory(data));
@@ -202,16 +265,17 @@ class Restorer {
     }
     for (const std::string& name : names) {
       if (!IsOfStore(name) || name == "CURRENT") continue;
+      FRESHET_TRY(FaultPoint("restore.within_aside"));
       FRESHET_TRY(keep ? RenamePath(data + "/" + name, aside + "/" + name) : RemoveTree(data + "/" + name));
     }
     return SyncDirectory(data);
   }
 
  private:
-  const SnapshotRepository& repository_;
+  SnapshotRepository& repository_;
   const RestoreOptions& options_;
   const std::string restoring_;
-  std::map<std::uint64_t, std::uint64_t> newest_sequence_;  // by epoch
+  SequenceFloors numbers_;
 };
 
 // Whether anything of a store is there.
@@ -236,11 +300,13 @@ Status CheckNotTorn(const Store& store, const SnapshotRepository& repository) {
 
 }  // namespace
 
-Result<Restored> RestoreSnapshot(const SnapshotRepository& repository, const RestoreOptions& options) {
+Result<Restored> RestoreSnapshot(SnapshotRepository& repository, const RestoreOptions& options) {
   FRESHET_TRY(CreateDirectories(options.data_dir));
+  // Before the lock, which opening the store takes as well. A follower gives no numbers.
+  SequenceFloors numbers = options.follower ? SequenceFloors() : NumbersOf(options.data_dir);
   DirectoryLock lock;
   FRESHET_TRY(lock.Acquire(options.data_dir));
-  return Restorer(repository, options).Run();
+  return Restorer(&repository, options, std::move(numbers)).Run();
 }
 
 Status SetStoreAside(const std::string& data_dir) {
@@ -250,7 +316,7 @@ Status SetStoreAside(const std::string& data_dir) {
   return RemoveTree(data_dir + "/" + kRestoring);
 }
 
-Result<OpenedStore> OpenOrRestore(const StoreOptions& options, const SnapshotRepository* repository, bool follower,
+Result<OpenedStore> OpenOrRestore(const StoreOptions& options, SnapshotRepository* repository, bool follower,
                                   bool damaged, const std::function<Status()>& log_is_complete,
                                   const std::function<void(double)>& progress) {
   OpenedStore opened;
@@ -299,6 +365,9 @@ Result<OpenedStore> OpenOrRestore(const StoreOptions& options, const SnapshotRep
     for (const SnapshotEntry& entry : entries) {
       if (entry.status.ok()) fresh.epoch_above = std::max(fresh.epoch_above, entry.manifest.epoch);
     }
+  }
+  if (const SequenceFloors numbers = NumbersOf(options.directory); !numbers.empty()) {
+    fresh.epoch_above = std::max(fresh.epoch_above, numbers.rbegin()->first);
   }
   if (holds) {
     if (log_is_complete) {

@@ -14,6 +14,7 @@
 
 #include "freshet/core/checksum.h"
 #include "freshet/core/descriptor.h"
+#include "freshet/core/fault.h"
 #include "freshet/core/strings.h"
 
 namespace freshet {
@@ -22,13 +23,15 @@ namespace {
 constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
 
 Status FromErrno(const std::string& path, const char* step) { return freshet::FromErrno(errno, path, step); }
+Status NotAFile(const std::string& path) { return Corruption(path + ": not a regular file"); }
 
-Result<FileSum> ReadAll(const std::string& path, int to, const std::string& to_path, const Throttle& throttle) {
+// Each piece goes to `sink`, whose error ends the reading and is returned.
+Result<FileSum> ReadAll(const std::string& path, const std::function<Status(std::string_view)>& sink) {
   const Descriptor from(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-  if (from.get() < 0) return FromErrno(path, "open");
+  if (from.get() < 0) return errno == ELOOP ? NotAFile(path) : FromErrno(path, "open");
   struct stat info {};
   if (::fstat(from.get(), &info) != 0) return FromErrno(path, "stat");
-  if (!S_ISREG(info.st_mode)) return IoError(path + ": not a regular file");
+  if (!S_ISREG(info.st_mode)) return NotAFile(path);
   FileSum sum;
   Xxh3Stream hash;
   std::string piece(kPieceBytes, '\0');
@@ -40,8 +43,7 @@ Result<FileSum> ReadAll(const std::string& path, int to, const std::string& to_p
     const std::string_view bytes(piece.data(), static_cast<std::size_t>(n));
     hash.Update(bytes);
     sum.bytes += bytes.size();
-    if (to >= 0) FRESHET_TRY(WriteAll(to, to_path, bytes));
-    if (throttle) FRESHET_TRY(throttle(bytes.size()));
+    FRESHET_TRY(sink(bytes));
   }
   sum.xxh3 = hash.Hex();
   return sum;
@@ -49,20 +51,35 @@ Result<FileSum> ReadAll(const std::string& path, int to, const std::string& to_p
 
 }  // namespace
 
-Result<FileSum> SumOfFile(const std::string& path, const Throttle& throttle) { return ReadAll(path, -1, "", throttle); }
+Result<FileSum> SumOfFile(const std::string& path, const Throttle& throttle) {
+  return ReadAll(path, [&](std::string_view bytes) { return throttle ? throttle(bytes.size()) : Status::Ok(); });
+}
 
-Result<FileSum> CopyWithSum(const std::string& from, const std::string& to, const Throttle& throttle) {
+Result<FileSum> CopyWithSum(const std::string& from, const std::string& to, const Throttle& throttle, bool* of_source) {
+  bool ignored = false;
+  bool& reading = of_source == nullptr ? ignored : *of_source;
+  reading = false;
   const Descriptor fd(::open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (fd.get() < 0) return FromErrno(to, "create");
-  FRESHET_ASSIGN(FileSum sum, ReadAll(from, fd.get(), to, throttle));
+  reading = true;
+  FRESHET_ASSIGN(FileSum sum, ReadAll(from, [&](std::string_view bytes) {
+                   reading = false;
+                   FRESHET_TRY(WriteAll(fd.get(), to, bytes));
+                   if (throttle) FRESHET_TRY(throttle(bytes.size()));
+                   reading = true;
+                   return Status::Ok();
+                 }));
+  reading = false;
+  FRESHET_TRY(FaultPoint("copy.before_sync"));
   if (::fsync(fd.get()) != 0) return FromErrno(to, "fsync");
   return sum;
 }
 
 Result<bool> TryLink(const std::string& from, const std::string& to) {
   if (::link(from.c_str(), to.c_str()) == 0) return true;
-  if (errno == EXDEV || errno == EPERM || errno == EMLINK || errno == EOPNOTSUPP || errno == ENOSYS) return false;
-  return FromErrno(from, "link");
+  if (errno == ENOENT) return FromErrno(from, "link");
+  if (errno == EEXIST || errno == ENOSPC || errno == EDQUOT) return FromErrno(to, "link");
+  return false;
 }
 
 bool IsSameFile(const std::string& a, const std::string& b) {
@@ -114,6 +131,13 @@ std::uint64_t TreeBytes(const std::string& path) {
     if (it->is_regular_file(ignored)) total += it->file_size(ignored);
   }
   return total;
+}
+
+Result<std::uint64_t> FileBytes(const std::string& path) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) != 0) return FromErrno(path, "stat");
+  if (!S_ISREG(info.st_mode)) return NotAFile(path);
+  return static_cast<std::uint64_t>(info.st_size);
 }
 
 }  // namespace freshet

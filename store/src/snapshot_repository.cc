@@ -3,12 +3,15 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <set>
 
+#include "freshet/core/descriptor.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/file.h"
 #include "freshet/core/strings.h"
+#include "sequence_floor.h"
 #include "snapshot_files.h"
 
 namespace freshet {
@@ -17,6 +20,7 @@ namespace {
 constexpr std::size_t kMaxManifestBytes = std::size_t{256} << 20;
 constexpr std::string_view kTemporary = ".tmp-";
 constexpr std::string_view kTrash = ".trash-";
+constexpr char kNumbers[] = "/.numbers";
 
 bool IsRealDirectory(const std::string& path) {
   struct stat info {};
@@ -75,30 +79,36 @@ class LocalRepository final : public SnapshotRepository {
     FRESHET_TRY(RemoveTree(temporary));
     Status status = Fill(temporary, manifest, newest, sources, check, throttle);
     if (status.ok()) status = FaultPoint("snapshot.before_publish");
-    if (status.ok()) status = RenamePath(temporary, PathOf(manifest->id));
-    if (!status.ok()) {
-      (void)RemoveTree(temporary);  // what stays is collected at the next start
-      return status;
-    }
-    FRESHET_TRY(SyncDirectory(root_));
-    return FaultPoint("snapshot.after_publish");
+    if (status.ok()) status = Publish(temporary, PathOf(manifest->id));
+    if (!status.ok()) (void)RemoveTree(temporary);  // what stays is collected at the next start
+    return status;
   }
 
   Status Fetch(const SnapshotManifest& manifest, const SnapshotFile& file, const std::string& path, bool stable,
                const Throttle& throttle) const override {
     const std::string from = PathOf(manifest.id) + "/" + file.name;
     FRESHET_TRY(CheckFolder(manifest.id, file.name));
-    FileSum sum;
     bool linked = false;
+    bool of_source = true;
     if (stable) {
       FRESHET_ASSIGN(linked, TryLink(from, path));
     }
-    if (linked) {
-      FRESHET_ASSIGN(sum, SumOfFile(path, throttle));
-    } else {
-      FRESHET_ASSIGN(sum, CopyWithSum(from, path, throttle));
+    const auto sum = linked ? SumOfFile(path, throttle) : CopyWithSum(from, path, throttle, &of_source);
+    if (sum.ok()) return Compare(from, file, *sum);
+    const Status failed = linked ? sum.status().Prefixed(from) : sum.status();
+    return of_source && failed.code() == Code::kIoError ? Unavailable(failed.message()) : failed;
+  }
+
+  [[nodiscard]] Status CheckFiles(const SnapshotManifest& manifest) const override {
+    for (const SnapshotFile& file : manifest.files) {
+      const std::string path = PathOf(manifest.id) + "/" + file.name;
+      FRESHET_TRY(CheckFolder(manifest.id, file.name));
+      const auto bytes = FileBytes(path);
+      if (bytes.status().code() == Code::kNotFound) return Corruption(path + ": missing");
+      if (!bytes.ok()) return bytes.status();
+      if (*bytes != file.bytes) return WrongSize(path, file, *bytes);
     }
-    return Compare(from, file, sum);
+    return Status::Ok();
   }
 
   Status Verify(const SnapshotManifest& manifest, const Throttle& throttle) const override {
@@ -120,9 +130,20 @@ class LocalRepository final : public SnapshotRepository {
     FRESHET_TRY(RemoveTree(trash));
     FRESHET_TRY(FaultPoint("snapshot.before_remove"));
     FRESHET_TRY(RenamePath(PathOf(id), trash));
+    FRESHET_TRY(FaultPoint("snapshot.before_remove_sync"));
     FRESHET_TRY(SyncDirectory(root_));
     FRESHET_TRY(FaultPoint("snapshot.after_remove"));
     return RemoveTree(trash);
+  }
+
+  [[nodiscard]] Result<std::uint64_t> NotedSequence(std::uint64_t epoch) const override {
+    FRESHET_ASSIGN(const SequenceFloors floors, ReadSequenceFloors(root_ + kNumbers));
+    const auto it = floors.find(epoch);
+    return it == floors.end() ? 0 : it->second;
+  }
+
+  Status NoteSequence(std::uint64_t epoch, std::uint64_t sequence) override {
+    return RaiseSequenceFloor(root_ + kNumbers, epoch, sequence);
   }
 
   Result<std::size_t> CollectGarbage() override {
@@ -156,20 +177,36 @@ class LocalRepository final : public SnapshotRepository {
  private:
   [[nodiscard]] std::string PathOf(const std::string& id) const { return root_ + "/" + id; }
 
+  Status Publish(const std::string& temporary, const std::string& path) const {
+    FRESHET_TRY(RenamePath(temporary, path));
+    Status status = FaultPoint("snapshot.before_publish_sync");
+    if (status.ok()) status = SyncDirectory(root_);
+    if (status.ok()) status = FaultPoint("snapshot.after_publish");
+    // The caller is told that there is none and takes another: it must not find both.
+    if (!status.ok()) (void)RenamePath(path, temporary);
+    return status;
+  }
+
   // No link leads out of the snapshot: its directory and its folders are real ones, files are opened without following.
   Status CheckFolder(const std::string& id, const std::string& name) const {
     const std::size_t slash = name.find('/');
     const std::string folder = slash == std::string::npos ? "" : "/" + name.substr(0, slash);
-    if (!IsRealDirectory(PathOf(id)) || !IsRealDirectory(PathOf(id) + folder)) {
-      return Corruption(StrCat(PathOf(id), folder, ": missing, or not a directory"));
+    for (const std::string& path : {PathOf(id), PathOf(id) + folder}) {
+      struct stat info {};
+      const bool found = ::lstat(path.c_str(), &info) == 0;
+      // Not to be told from damage by the code alone: what cannot be looked at may be whole.
+      if (!found && errno != ENOENT && errno != ENOTDIR) return FromErrno(errno, path, "stat");
+      if (!found || !S_ISDIR(info.st_mode)) return Corruption(path + ": missing, or not a directory");
     }
     return Status::Ok();
   }
 
+  static Status WrongSize(const std::string& path, const SnapshotFile& file, std::uint64_t bytes) {
+    return Corruption(StrCat(path, ": has ", bytes, " bytes, the manifest says ", file.bytes));
+  }
+
   static Status Compare(const std::string& path, const SnapshotFile& file, const FileSum& sum) {
-    if (sum.bytes != file.bytes) {
-      return Corruption(StrCat(path, ": has ", sum.bytes, " bytes, the manifest says ", file.bytes));
-    }
+    if (sum.bytes != file.bytes) return WrongSize(path, file, sum.bytes);
     if (sum.xxh3 != file.xxh3) return Corruption(path + ": its checksum differs from the manifest's");
     return Status::Ok();
   }
@@ -192,7 +229,10 @@ class LocalRepository final : public SnapshotRepository {
     }
     FRESHET_TRY(FaultPoint("snapshot.before_manifest"));
     FRESHET_TRY(WriteFileAtomically(directory + "/manifest.json", EncodeManifest(*manifest)));
-    for (const std::string& folder : folders) FRESHET_TRY(SyncDirectory(directory + "/" + folder));
+    for (const std::string& folder : folders) {
+      FRESHET_TRY(FaultPoint("snapshot.before_folder_sync"));
+      FRESHET_TRY(SyncDirectory(directory + "/" + folder));
+    }
     return SyncDirectory(directory);
   }
 
@@ -212,6 +252,7 @@ class LocalRepository final : public SnapshotRepository {
       FRESHET_ASSIGN(linked, TryLink(source.path, path));
     }
     if (linked) {
+      FRESHET_TRY(FaultPoint("snapshot.before_file_sync"));
       FRESHET_TRY(SyncFile(path));
       FRESHET_ASSIGN(sum, SumOfFile(path, throttle));
     } else {
@@ -232,28 +273,34 @@ std::unique_ptr<SnapshotRepository> OpenLocalRepository(const std::string& direc
 Result<std::vector<std::string>> Prune(SnapshotRepository* repository, const Retention& retention, std::int64_t now_ms,
                                        bool dry_run) {
   FRESHET_ASSIGN(const std::vector<SnapshotEntry> entries, repository->List());
+  const std::size_t max_count = std::max<std::size_t>(1, retention.max_count);
   std::vector<std::string> removed;
   std::set<std::string> shared;  // hashes that are counted already
   std::uint64_t bytes = 0;
-  std::size_t count = 0;
+  std::size_t good = 0;
   for (const SnapshotEntry& entry : entries) {
-    // What cannot be read is left for people to look at, until a good one and the bounds have gone past it.
-    if (!entry.status.ok()) {
-      if (count >= std::max<std::size_t>(1, retention.max_count)) removed.push_back(entry.id);
+    const Status status = entry.status.ok() ? repository->CheckFiles(entry.manifest) : entry.status;
+    if (!status.ok() && status.code() != Code::kCorruption) continue;
+    const bool old =
+        entry.status.ok() && retention.max_age_ms > 0 && now_ms - entry.manifest.created_ms > retention.max_age_ms;
+    if (!status.ok()) {
+      if (good >= max_count || (good > 0 && old)) removed.push_back(entry.id);
       continue;
     }
-    ++count;
     for (const SnapshotFile& file : entry.manifest.files) {
       if (shared.insert(file.xxh3).second) bytes += file.bytes;
     }
-    if (count == 1) continue;
-    const bool old = retention.max_age_ms > 0 && now_ms - entry.manifest.created_ms > retention.max_age_ms;
     const bool large = retention.max_bytes > 0 && bytes > retention.max_bytes;
-    if (count > std::max<std::size_t>(1, retention.max_count) || old || large) removed.push_back(entry.id);
+    if (++good > 1 && (good > max_count || old || large)) removed.push_back(entry.id);
   }
-  if (!dry_run) {
-    for (const std::string& id : removed) FRESHET_TRY(repository->Remove(id));
+  std::reverse(removed.begin(), removed.end());
+  if (dry_run) return removed;
+  Status first;
+  for (const std::string& id : removed) {
+    const Status status = repository->Remove(id);
+    if (first.ok()) first = status;
   }
+  if (!first.ok()) return first;
   return removed;
 }
 

@@ -8,9 +8,11 @@
 
 #include "directory_lock.h"
 #include "freshet/core/checksum.h"
+#include "freshet/core/fault.h"
 #include "freshet/core/file.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
+#include "rate_limit.h"
 #include "snapshot_files.h"
 
 namespace freshet {
@@ -19,36 +21,30 @@ namespace {
 constexpr char kRequestFile[] = "/snapshot.request";
 constexpr char kReplyFile[] = "/snapshot.reply";
 constexpr auto kLookEvery = std::chrono::milliseconds(100);
-constexpr std::uint64_t kSpareBytes = std::uint64_t{16} << 20;  // what a snapshot leaves free, beside its own size
+constexpr std::int64_t kFirstRetryUs = 1'000'000;
+constexpr std::int64_t kLongestRetryUs = 300'000'000;
+constexpr std::int64_t kLongestPauseUs = 50'000;  // between two looks at whether it is to stop
 
 std::string HostName() {
   std::array<char, 256> name{};
   return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
-// So many bytes a second on average since the first; one thread.
-class RateLimit {
- public:
-  RateLimit(std::uint64_t bytes_per_second, const std::atomic<bool>* stop)
-      : bytes_per_second_(bytes_per_second), stop_(stop), begin_(std::chrono::steady_clock::now()) {}
-  Status operator()(std::uint64_t bytes) {
-    bytes_ += bytes;
-    while (bytes_per_second_ > 0) {
-      if (*stop_) return Cancelled("stopping");
-      const double due = static_cast<double>(bytes_) / static_cast<double>(bytes_per_second_);
-      const double now = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-      if (now >= due) break;
-      std::this_thread::sleep_for(std::chrono::duration<double>(std::min(0.05, due - now)));
-    }
-    return *stop_ ? Cancelled("stopping") : Status::Ok();
-  }
+// What a crash within Checkpoint() leaves has a name of RocksDB's.
+Status RemoveCheckpoint(const std::string& staging) {
+  FRESHET_TRY(RemoveTree(staging));
+  return RemoveTree(staging + ".tmp");
+}
 
- private:
-  const std::uint64_t bytes_per_second_;
-  const std::atomic<bool>* const stop_;
-  const std::chrono::steady_clock::time_point begin_;
-  std::uint64_t bytes_ = 0;
-};
+// Of the store: what is not in tables yet.
+std::uint64_t LogBytes(const std::string& data) {
+  std::uint64_t bytes = 0;
+  const auto names = ListDirectory(data);
+  for (const std::string& name : names.ok() ? *names : std::vector<std::string>()) {
+    if (name.ends_with(".log")) bytes += FileBytes(data + "/" + name).ok() ? *FileBytes(data + "/" + name) : 0;
+  }
+  return bytes;
+}
 
 }  // namespace
 
@@ -69,6 +65,10 @@ Snapshotter::Snapshotter(const SnapshotOptions& options, SnapshotContext context
       staging_(store->options().directory + "/checkpoint"),
       created_(metrics->GetCounter("freshet_snapshots_total", "Snapshots", {{"outcome", "published"}})),
       failed_(metrics->GetCounter("freshet_snapshots_total", "Snapshots", {{"outcome", "failed"}})),
+      prune_failed_(metrics->GetCounter("freshet_snapshot_prune_failures_total",
+                                        "Times that old snapshots could not be removed after a new one")),
+      retry_seconds_(metrics->GetGauge("freshet_snapshot_retry_seconds",
+                                       "How long the next scheduled snapshot waits after a failure; 0: none failed")),
       last_success_seconds_(metrics->GetGauge("freshet_snapshot_last_success_timestamp_seconds",
                                               "When the newest snapshot was published, Unix time")),
       last_bytes_(
@@ -84,14 +84,15 @@ Snapshotter::Snapshotter(const SnapshotOptions& options, SnapshotContext context
 Snapshotter::~Snapshotter() { Stop(); }
 
 void Snapshotter::Start() {
-  for (const Status& status : {RemoveTree(staging_), repository_->CollectGarbage().status()}) {
+  for (const Status& status : {RemoveCheckpoint(staging_), repository_->CollectGarbage().status()}) {
     if (!status.ok()) LogWarning("snapshot", "what a crash left cannot be removed", {{"reason", status.ToString()}});
   }
   // What the newest snapshot of this store holds need not be taken again.
   if (const auto entries = repository_->List(); entries.ok()) {
     last_sequence_ = 0;
     for (const SnapshotEntry& entry : *entries) {
-      if (entry.status.ok() && entry.manifest.epoch == store_->epoch()) {
+      if (!entry.status.ok() || entry.manifest.epoch != store_->epoch()) continue;
+      if (repository_->CheckFiles(entry.manifest).ok()) {
         last_sequence_ = std::max(last_sequence_, entry.manifest.sequence);
       }
     }
@@ -125,6 +126,7 @@ bool Snapshotter::IsDue() const {
   const std::uint64_t sequence = applier_->sequence();
   if (requested_) return true;
   if (sequence == last_sequence_) return false;
+  if (retry_wait_us_ > 0 && clock_->MonotonicUs() < retry_us_) return false;
   const std::int64_t waited_us = clock_->MonotonicUs() - last_us_;
   return (options_.interval_seconds > 0 && waited_us >= std::int64_t{options_.interval_seconds} * 1'000'000) ||
          (options_.records > 0 && sequence - last_sequence_ >= options_.records) ||
@@ -188,62 +190,104 @@ Result<SnapshotManifest> Snapshotter::Create(bool hurry) {
     report_.running = true;
   }
   const std::int64_t begin_us = clock_->MonotonicUs();
-  const std::atomic<bool> never{false};
-  RateLimit limit(hurry ? 0 : options_.bytes_per_second, hurry ? &never : &stopping_);
+  RateLimit limit(
+      hurry ? 0 : options_.bytes_per_second, [] { return SystemClock().MonotonicUs(); },
+      [&](std::int64_t wait_us) {
+        if (!hurry && stopping_) return false;
+        std::this_thread::sleep_for(std::chrono::microseconds(std::min(wait_us, kLongestPauseUs)));
+        return hurry || !stopping_;
+      });
   auto manifest = Take([&](std::uint64_t bytes) { return limit(bytes); });
-  if (const Status cleaned = RemoveTree(staging_); !cleaned.ok()) {
+  if (const Status cleaned = RemoveCheckpoint(staging_); !cleaned.ok()) {
     LogWarning("snapshot", "the checkpoint cannot be removed", {{"reason", cleaned.ToString()}});
   }
   const double seconds = static_cast<double>(clock_->MonotonicUs() - begin_us) * 1e-6;
-  const std::lock_guard lock(mu_);
-  report_.running = false;
-  last_us_ = clock_->MonotonicUs();
-  last_wal_bytes_ = store_->wal_bytes();
-  if (!manifest.ok()) {
-    failed_.Add();
-    ++report_.failed;
-    report_.last_failure = manifest.status().ToString();
-    LogError("snapshot", "no snapshot was taken", {{"reason", report_.last_failure}});
-    return manifest;
+  {
+    const std::lock_guard lock(mu_);
+    report_.running = false;
+    report_.paced_bytes = limit.bytes();
+    if (!manifest.ok()) {
+      Failed(manifest.status());
+      return manifest;
+    }
+    last_us_ = clock_->MonotonicUs();
+    last_wal_bytes_ = cut_wal_bytes_;
+    last_sequence_ = manifest->sequence;
+    retry_wait_us_ = 0;
+    report_.retry_seconds = 0;
+    created_.Add();
+    ++report_.created;
+    report_.last_id = manifest->id;
+    report_.last_failure.clear();
+    retry_seconds_.Set(0);
+    last_success_seconds_.Set(static_cast<double>(clock_->WallMs()) * 1e-3);
+    last_bytes_.Set(static_cast<double>(manifest->bytes()));
+    seconds_.Observe(seconds);
+    LogInfo("snapshot", "published",
+            {{"id", manifest->id},
+             {"bytes", StrCat(manifest->bytes())},
+             {"seconds", StrCat(seconds)},
+             {"stall_ms", StrCat(report_.stall_seconds * 1e3)}});
   }
-  last_sequence_ = manifest->sequence;
-  created_.Add();
-  ++report_.created;
-  report_.last_id = manifest->id;
-  report_.last_failure.clear();
-  last_success_seconds_.Set(static_cast<double>(clock_->WallMs()) * 1e-3);
-  last_bytes_.Set(static_cast<double>(manifest->bytes()));
-  seconds_.Observe(seconds);
-  LogInfo("snapshot", "published",
-          {{"id", manifest->id},
-           {"bytes", StrCat(manifest->bytes())},
-           {"seconds", StrCat(seconds)},
-           {"stall_ms", StrCat(report_.stall_seconds * 1e3)}});
+  RemoveOld();
   return manifest;
+}
+
+// REQUIRES: mu_ is held. What was due stays due; each try costs a flush and an index file.
+void Snapshotter::Failed(const Status& reason) {
+  failed_.Add();
+  ++report_.failed;
+  report_.last_failure = reason.ToString();
+  retry_wait_us_ = retry_wait_us_ == 0 ? kFirstRetryUs : std::min(2 * retry_wait_us_, kLongestRetryUs);
+  retry_us_ = clock_->MonotonicUs() + retry_wait_us_;
+  report_.retry_seconds = static_cast<double>(retry_wait_us_) * 1e-6;
+  retry_seconds_.Set(report_.retry_seconds);
+  LogError("snapshot", "no snapshot was taken",
+           {{"reason", report_.last_failure}, {"retry_seconds", StrCat(report_.retry_seconds)}});
+}
+
+void Snapshotter::RemoveOld() {
+  const auto removed = Prune(repository_, options_.keep, clock_->WallMs());
+  const std::lock_guard lock(mu_);
+  report_.last_prune_failure = removed.status().ok() ? "" : removed.status().ToString();
+  if (!removed.ok()) {
+    prune_failed_.Add();
+    ++report_.prune_failures;
+    LogError("snapshot", "old ones cannot be removed", {{"reason", report_.last_prune_failure}});
+  } else if (!removed->empty()) {
+    LogInfo("snapshot", "removed old ones", {{"count", StrCat(removed->size())}});
+  }
 }
 
 Status Snapshotter::CheckSpace() const {
   const std::string& data = store_->options().directory;
   const std::uint64_t tables = store_->Sizes().sst_bytes;
-  const std::uint64_t index = applier_->index().Stats().memory_bytes;
-  // The index file is new each time; tables are, where they cannot be shared.
+  // The file takes about what the index takes in memory, or what the last one took, where some of it is not in memory.
+  const std::uint64_t index =
+      std::max<std::uint64_t>(applier_->index().Stats().memory_bytes, TreeBytes(data + "/index"));
+  const std::uint64_t log = LogBytes(data);  // becomes tables; what comes meanwhile is copied
+  std::uint64_t model = 0;
+  for (const auto& [name, sha256] : context_.model_files) {
+    FRESHET_ASSIGN(const std::uint64_t bytes, FileBytes(context_.model_directory + "/" + name));
+    model += bytes;
+  }
+  const auto check = [](const std::string& where, std::uint64_t free, std::uint64_t wanted) {
+    return free >= wanted ? Status::Ok()
+                          : ResourceExhausted(StrCat(where, ": ", free, " bytes are free, a snapshot wants ", wanted));
+  };
+  // The index file and what the log becomes are new each time, on the data's disk; the model is always copied. Tables
+  // and the index are there already where they can be shared.
+  const std::uint64_t here = index + log + kSpareBytes;
   const bool shared = repository_->SharesWith(data);
-  const std::uint64_t there = (shared ? 0 : tables + index) + kSpareBytes;
-  if (repository_->free_bytes() < there + (shared ? index : 0)) {
-    return ResourceExhausted(StrCat(repository_->name(), ": ", repository_->free_bytes(),
-                                    " bytes are free, a snapshot wants ", there + (shared ? index : 0)));
-  }
-  if (FreeBytes(data) < index + kSpareBytes) {
-    return ResourceExhausted(
-        StrCat(data, ": ", FreeBytes(data), " bytes are free, the index file wants ", index + kSpareBytes));
-  }
-  return Status::Ok();
+  FRESHET_TRY(check(data, FreeBytes(data), here + (shared ? model : 0)));
+  return check(repository_->name(), repository_->free_bytes(), here + model + (shared ? 0 : tables));
 }
 
 Status Snapshotter::Cut(SnapshotManifest* manifest, std::unique_ptr<IndexCut>* index) {
   return applier_->AtRest([&]() -> Status {
     const std::int64_t begin_us = clock_->MonotonicUs();
     FRESHET_TRY(store_->Checkpoint(staging_));
+    cut_wal_bytes_ = store_->wal_bytes();
     if (auto cut = applier_->CutIndex(); cut.ok()) {
       *index = std::move(*cut);
     } else if (cut.status().code() != Code::kFailedPrecondition) {
@@ -277,9 +321,13 @@ Status Snapshotter::Sources(std::vector<SnapshotSource>* sources) const {
 }
 
 // Nothing goes into a snapshot that is known to be wrong.
-Status Snapshotter::Check(const SnapshotSource& source) const {
-  if (source.name.ends_with(".sst")) return Store::CheckTable(source.path);
-  if (!source.name.starts_with("model/")) return Status::Ok();
+Status Snapshotter::Check(const SnapshotSource& source, const Throttle& throttle) const {
+  const bool table = source.name.ends_with(".sst");
+  if (!table && !source.name.starts_with("model/")) return Status::Ok();
+  // The whole file is read, in one go.
+  FRESHET_ASSIGN(const std::uint64_t bytes, FileBytes(source.path));
+  FRESHET_TRY(throttle(bytes));
+  if (table) return Store::CheckTable(source.path);
   const auto wanted = context_.model_files.find(source.name.substr(source.name.find('/') + 1));
   FRESHET_ASSIGN(const std::string sha256, Sha256HexOfFile(source.path));
   if (wanted != context_.model_files.end() && sha256 == wanted->second) return Status::Ok();
@@ -288,7 +336,8 @@ Status Snapshotter::Check(const SnapshotSource& source) const {
 }
 
 Result<SnapshotManifest> Snapshotter::Take(const Throttle& throttle) {
-  FRESHET_TRY(RemoveTree(staging_));
+  if (!store_->writable()) return Unavailable("the store cannot be written");
+  FRESHET_TRY(RemoveCheckpoint(staging_));
   FRESHET_TRY(CheckSpace());
   SnapshotManifest manifest;
   manifest.host = HostName();
@@ -310,7 +359,9 @@ Result<SnapshotManifest> Snapshotter::Take(const Throttle& throttle) {
     manifest.changelog = changelog_ends_;
   }
   // Twice: the first flush may take long while commits go on, the second leaves little for the pause to copy.
+  FRESHET_TRY(FaultPoint("snapshot.before_flush"));
   FRESHET_TRY(store_->Flush());
+  FRESHET_TRY(FaultPoint("snapshot.after_flush"));
   FRESHET_TRY(store_->Flush());
   std::unique_ptr<IndexCut> cut;
   FRESHET_TRY(Cut(&manifest, &cut));
@@ -322,21 +373,12 @@ Result<SnapshotManifest> Snapshotter::Take(const Throttle& throttle) {
   std::vector<SnapshotSource> sources;
   FRESHET_TRY(Sources(&sources));
   if (cut) {
-    // At full speed: while it is written the graph takes nothing in. The rate is made up for afterwards.
-    std::uint64_t bytes = 0;
-    const auto count = [&](std::uint64_t piece) {
-      bytes += piece;
-      return throttle(0);
-    };
-    FRESHET_ASSIGN(const std::uint64_t tag, index_files_.Save(*cut, manifest.sequence, count));
+    FRESHET_ASSIGN(const std::uint64_t tag, index_files_.Save(*cut, manifest.sequence, throttle));
     cut.reset();
-    FRESHET_TRY(throttle(bytes));
     sources.push_back({"index", IndexFiles::PathOf(store_->options().directory, tag), /*stable=*/true});
   }
-  FRESHET_TRY(repository_->Put(
-      &manifest, sources, [this](const SnapshotSource& source) { return Check(source); }, throttle));
-  FRESHET_ASSIGN(const std::vector<std::string> removed, Prune(repository_, options_.keep, clock_->WallMs()));
-  if (!removed.empty()) LogInfo("snapshot", "removed old ones", {{"count", StrCat(removed.size())}});
+  const auto check = [&](const SnapshotSource& source) { return Check(source, throttle); };
+  FRESHET_TRY(repository_->Put(&manifest, sources, check, throttle));
   return manifest;
 }
 

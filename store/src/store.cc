@@ -21,6 +21,11 @@ void WillScan(const RocksHandle& handle, Family family) {
   }
 }
 
+// Which row it was.
+Status Named(const Status& status, Family family, std::string_view key) {
+  return status.Prefixed(StrCat(kFamilyNames[family], " `", key, "`"));
+}
+
 }  // namespace
 
 void RocksStore::PutItem(const RocksHandle& handle, const Commit::Item& item, rocksdb::WriteBatch* batch) const {
@@ -49,7 +54,7 @@ void RocksStore::PutItem(const RocksHandle& handle, const Commit::Item& item, ro
 }
 
 Status RocksStore::Write(const Commit& commit) {
-  if (broken_) return Unavailable(StrCat(options_.directory, ": an earlier write failed, the store is not open yet"));
+  FRESHET_TRY(CheckWritable());
   FRESHET_TRY(FaultPoint("store.before_write"));
   const std::shared_ptr<RocksHandle> handle = Current();
   rocksdb::WriteBatch batch;
@@ -97,8 +102,30 @@ Status RocksStore::Write(const Commit& commit) {
 }
 
 Status RocksStore::Broken(const rocksdb::Status& status, const char* what) {
+  Status failure = FromRocks(status, StrCat(options_.directory, ": ", what));
+  const std::lock_guard lock(failure_mu_);
+  failure_ = failure;
   broken_ = true;
-  return FromRocks(status, StrCat(options_.directory, ": ", what));
+  return failure;
+}
+
+Status RocksStore::SyncLog() {
+  FRESHET_TRY(CheckWritable());
+  const rocksdb::Status status = Current()->db()->SyncWAL();
+  return status.ok() || status.IsNotSupported() ? Status::Ok() : Broken(status, "sync");
+}
+
+Status RocksStore::failure() const {
+  const std::lock_guard lock(failure_mu_);
+  return broken_ ? failure_ : Status::Ok();
+}
+
+Status RocksStore::CheckWritable() const {
+  if (mode_ == Mode::kReadOnly) {
+    return FailedPrecondition(StrCat(options_.directory, ": the store was opened to be looked at"));
+  }
+  if (!broken_) return Status::Ok();
+  return Unavailable(StrCat(options_.directory, ": an earlier write failed, the store is not open yet"));
 }
 
 Result<std::optional<std::vector<float>>> RocksStore::GetVector(Label label) const {
@@ -123,16 +150,18 @@ Status RocksStore::Scan(Family family, const std::string& from,
 
 Status RocksStore::ForEachItem(const std::function<Status(std::string_view, const ItemRow&)>& item) const {
   return Scan(kItems, "", [&](std::string_view key, std::string_view value) -> Result<bool> {
-    FRESHET_ASSIGN(const ItemRow row, DecodeItemRow(value));
-    FRESHET_TRY(item(key, row));
+    const auto row = DecodeItemRow(value);
+    if (!row.ok()) return Named(row.status(), kItems, key);
+    FRESHET_TRY(item(key, *row));
     return true;
   });
 }
 
 Status RocksStore::ForEachUser(const std::function<Status(std::string_view, const UserState&)>& user) const {
   return Scan(kUsers, "", [&](std::string_view key, std::string_view value) -> Result<bool> {
-    FRESHET_ASSIGN(const UserState row, DecodeUserRow(value));
-    FRESHET_TRY(user(key, row));
+    const auto row = DecodeUserRow(value);
+    if (!row.ok()) return Named(row.status(), kUsers, key);
+    FRESHET_TRY(user(key, *row));
     return true;
   });
 }
@@ -151,14 +180,17 @@ Status RocksStore::ForEachShown(
   const std::unique_ptr<rocksdb::Iterator> shown(handle->db()->NewIterator(read, handle->Of(kAttributes)));
   shown->SeekToFirst();
   for (items->SeekToFirst(); items->Valid(); items->Next()) {
-    FRESHET_ASSIGN(const ItemRow row, DecodeItemRow(ToView(items->value())));
+    const auto row = DecodeItemRow(ToView(items->value()));
+    if (!row.ok()) return Named(row.status(), kItems, ToView(items->key()));
     while (shown->Valid() && shown->key().compare(items->key()) < 0) shown->Next();
     FRESHET_TRY(FromRocks(shown->status(), kFamilyNames[kAttributes]));
     Attributes attributes;
     if (shown->Valid() && shown->key() == items->key()) {
-      FRESHET_ASSIGN(attributes, DecodeAttributeRow(ToView(shown->value())));
+      auto decoded = DecodeAttributeRow(ToView(shown->value()));
+      if (!decoded.ok()) return Named(decoded.status(), kAttributes, ToView(shown->key()));
+      attributes = std::move(*decoded);
     }
-    FRESHET_TRY(item(ToView(items->key()), row, std::move(attributes)));
+    FRESHET_TRY(item(ToView(items->key()), *row, std::move(attributes)));
   }
   return FromRocks(items->status(), kFamilyNames[kItems]);
 }
@@ -174,23 +206,24 @@ Result<std::map<TopicPartition, PartitionProgress>> RocksStore::Progress() const
   return all;
 }
 
-Result<std::vector<OutboxEntry>> RocksStore::ReadOutbox(std::size_t max_records, std::size_t max_bytes) const {
+Result<std::vector<OutboxEntry>> RocksStore::ReadOutboxAbove(std::uint64_t sequence, std::size_t max_records,
+                                                             std::size_t max_bytes) const {
   std::vector<OutboxEntry> entries;
   std::size_t bytes = 0;
-  FRESHET_TRY(
-      Scan(kOutbox, OrderedKey(outbox_first_), [&](std::string_view key, std::string_view value) -> Result<bool> {
-        if (key.size() != 8) return Corruption("outbox key does not decode");
-        FRESHET_ASSIGN(OutboxEntry entry, DecodeOutboxRow(FromOrderedKey(key), value));
-        entries.push_back(std::move(entry));
-        bytes += value.size();
-        return entries.size() < max_records && bytes < max_bytes;
-      }));
+  const std::string from = OrderedKey(std::max(outbox_first_.load(), sequence + 1));
+  FRESHET_TRY(Scan(kOutbox, from, [&](std::string_view key, std::string_view value) -> Result<bool> {
+    if (key.size() != 8) return Corruption("outbox key does not decode");
+    FRESHET_ASSIGN(OutboxEntry entry, DecodeOutboxRow(FromOrderedKey(key), value));
+    entries.push_back(std::move(entry));
+    bytes += value.size();
+    return entries.size() < max_records && bytes < max_bytes;
+  }));
   return entries;
 }
 
 Status RocksStore::TrimOutbox(std::uint64_t up_to_sequence) {
   const std::lock_guard lock(trim_mu_);
-  if (broken_) return Unavailable(StrCat(options_.directory, ": an earlier write failed, the store is not open yet"));
+  FRESHET_TRY(CheckWritable());
   FRESHET_TRY(FaultPoint("outbox.before_trim"));
   rocksdb::WriteBatch batch;
   std::uint64_t records = 0;

@@ -1,13 +1,10 @@
-// What the store says about itself as a whole: flush, checkpoint, sizes, and a look through everything.
+// A look through the store: all of it, or the part that is cheap, a page at a time.
 #include <rocksdb/snapshot.h>
-#include <rocksdb/sst_file_reader.h>
-#include <rocksdb/utilities/checkpoint.h>
 
-#include <limits>
+#include <algorithm>
 
 #include "freshet/core/bytes.h"
 #include "freshet/core/checksum.h"
-#include "freshet/core/fault.h"
 #include "freshet/core/strings.h"
 #include "store_chain.h"
 #include "store_rocks.h"
@@ -15,33 +12,21 @@
 namespace freshet {
 namespace {
 
-constexpr char kStateKey[] = "state";
-constexpr char kRestoredKey[] = "restored";
-constexpr char kRenumberedKey[] = "renumbered";
-constexpr char kIndexFileKey[] = "index_file";
-constexpr int kCheckpointTries = 3;
 constexpr std::uint64_t kRowsPerStep = 4096;
-
-std::uint64_t IntProperty(const RocksHandle& handle, const std::string& name) {
-  std::uint64_t total = 0;
-  for (auto* family : handle.families()) {
-    std::uint64_t value = 0;
-    if (handle.db()->GetIntProperty(family, name, &value)) total += value;
-  }
-  return total;
-}
+constexpr std::size_t kExamples = 16;
 
 // A walk through one family over a common snapshot, in key order.
 class Walk {
  public:
-  Walk(const RocksHandle& handle, const rocksdb::ReadOptions& read, Family family)
+  Walk(const RocksHandle& handle, const rocksdb::ReadOptions& read, Family family, const std::string& from = "")
       : it_(handle.db()->NewIterator(read, handle.Of(family))), name_(kFamilyNames[family]) {
-    it_->SeekToFirst();
+    it_->Seek(from);
   }
   [[nodiscard]] bool valid() const { return it_->Valid(); }
   [[nodiscard]] std::string_view key() const { return ToView(it_->key()); }
   [[nodiscard]] std::string_view value() const { return ToView(it_->value()); }
   void Next() { it_->Next(); }
+  void Last() { it_->SeekToLast(); }
   [[nodiscard]] Status status() const { return FromRocks(it_->status(), name_); }
 
  private:
@@ -54,22 +39,107 @@ std::string Shown(Family family, std::string_view key) {
   return StrCat(kFamilyNames[family], " `", number ? StrCat(FromOrderedKey(key)) : std::string(key), "`");
 }
 
-// One look through a store.
-class Checker {
+// What is read together: one moment of a store.
+class View {
  public:
-  Checker(const RocksHandle& handle, const rocksdb::ReadOptions& read, const StoreIdentity& identity,
-          const std::function<Status(double)>& progress)
-      : handle_(handle), read_(read), identity_(identity), progress_(progress) {
-    total_ = std::max<std::uint64_t>(1, IntProperty(handle, "rocksdb.estimate-num-keys"));
+  explicit View(std::shared_ptr<RocksHandle> handle) : handle_(std::move(handle)), snapshot_(handle_->db()) {
+    read_.fill_cache = false;  // answers keep their blocks
+    read_.readahead_size = std::size_t{1} << 20;
+    read_.iterate_upper_bound = RowsEnd();
+    read_.snapshot = snapshot_.snapshot();
+  }
+  [[nodiscard]] const RocksHandle& handle() const { return *handle_; }
+  [[nodiscard]] const rocksdb::ReadOptions& read() const { return read_; }
+  [[nodiscard]] Walk Through(Family family, const std::string& from = "") const {
+    return {*handle_, read_, family, from};
   }
 
+ private:
+  const std::shared_ptr<RocksHandle> handle_;
+  rocksdb::ManagedSnapshot snapshot_;
+  rocksdb::ReadOptions read_;
+};
+
+void Differ(std::string what, StoreCheck* check) {
+  ++check->differences;
+  if (check->examples.size() < kExamples) check->examples.push_back(std::move(what));
+}
+
+// Numbers against their counters, and items against the offsets that cover them.
+class Numbers {
+ public:
+  Numbers(const View& view, std::uint64_t epoch, const std::string& items_topic, StoreCheck* check)
+      : view_(view), epoch_(epoch), items_topic_(items_topic), check_(check) {}
+
+  // Before the others.
+  Status ReadCounters() {
+    std::string bytes;
+    const rocksdb::Status found = view_.handle().db()->Get(view_.read(), view_.handle().Of(kMeta), kStateKey, &bytes);
+    if (!found.IsNotFound()) {
+      FRESHET_TRY(FromRocks(found, "meta"));
+      FRESHET_ASSIGN(state_, DecodeState(bytes));
+    }
+    Walk offsets = view_.Through(kOffsets);
+    for (; offsets.valid(); offsets.Next()) {
+      auto progress = DecodeOffsetRow(offsets.key(), offsets.value());
+      if (!progress.ok()) return progress.status().Prefixed(Shown(kOffsets, offsets.key()));
+      const TopicPartition& partition = progress->partition;
+      const std::string name = StrCat(partition.topic, "[", partition.partition, "]");
+      if (progress->next_offset < 0) Differ(StrCat("offset of ", name, " is negative"), check_);
+      if (progress->sequence > state_.sequence) Differ(name + " is above the sequence", check_);
+      if (partition.topic == items_topic_) sources_[partition.partition] = std::move(*progress);
+    }
+    return offsets.status();
+  }
+
+  void Item(std::string_view id, const ItemRow& row) {
+    if (row.label >= state_.next_label) Differ(StrCat(Shown(kItems, id), " has a label not given yet"), check_);
+    if (row.sequence > state_.sequence) Differ(StrCat(Shown(kItems, id), " is above the sequence"), check_);
+    const auto source = sources_.find(row.position.partition);
+    // What others numbered came from a changelog or with a snapshot: its position is of another log.
+    if (row.epoch != epoch_ || source == sources_.end()) return;
+    const PartitionProgress& progress = source->second;
+    std::int64_t end = progress.next_offset;
+    if (progress.rereading) {
+      // The offset went back to the beginning. What was not met again yet may be of the log that was read before; it is
+      // met, or swept, when the end is reached.
+      if (row.generation != progress.generation) return;
+      end = std::max(end, progress.seen_below);
+    }
+    ++check_->covered;
+    if (row.position.offset >= end) {
+      Differ(StrCat(Shown(kItems, id), " comes from an offset that is not covered"), check_);
+    }
+  }
+
+  void Outbox(std::uint64_t sequence) {
+    if (sequence > state_.sequence) Differ(StrCat("outbox `", sequence, "` is above the sequence"), check_);
+  }
+
+ private:
+  const View& view_;
+  const std::uint64_t epoch_;
+  const std::string& items_topic_;
+  StoreCheck* const check_;
+  StoreState state_;
+  std::map<std::int32_t, PartitionProgress> sources_;  // of the items topic
+};
+
+// One look through a whole store.
+class Checker {
+ public:
+  Checker(const View& view, const StoreIdentity& identity, const StoreCheckOptions& options)
+      : view_(view),
+        identity_(identity),
+        options_(options),
+        numbers_(view, identity.epoch, options.items_topic, &check_),
+        total_(std::max<std::uint64_t>(1, IntProperty(view.handle(), "rocksdb.estimate-num-keys"))) {}
+
   Result<StoreCheck> Run() {
-    FRESHET_TRY(ReadCounters());
+    FRESHET_TRY(numbers_.ReadCounters());
     FRESHET_TRY(Items());
     FRESHET_TRY(Labels());
-    if (item_labels_ != label_items_) {
-      Differ("items and labels name each other differently");
-    }
+    if (item_labels_ != label_items_) Differ("items and labels name each other differently", &check_);
     FRESHET_TRY(Each(kUsers, [this](std::string_view, std::string_view value) -> Status {
       ++check_.users;
       return DecodeUserRow(value).status();
@@ -77,37 +147,18 @@ class Checker {
     FRESHET_TRY(Each(kOutbox, [this](std::string_view key, std::string_view value) -> Status {
       ++check_.outbox;
       if (key.size() != 8) return Corruption("outbox key does not decode");
-      if (FromOrderedKey(key) > state_.sequence) Differ(StrCat(Shown(kOutbox, key), " is above the sequence"));
+      numbers_.Outbox(FromOrderedKey(key));
       return DecodeOutboxRow(FromOrderedKey(key), value).status();
     }));
     return check_;
   }
 
  private:
-  Status ReadCounters() {
-    std::string bytes;
-    const rocksdb::Status found = handle_.db()->Get(read_, handle_.Of(kMeta), kStateKey, &bytes);
-    if (!found.IsNotFound()) {
-      FRESHET_TRY(FromRocks(found, "meta"));
-      FRESHET_ASSIGN(state_, DecodeState(bytes));
-    }
-    return Each(kOffsets, [this](std::string_view key, std::string_view value) -> Status {
-      FRESHET_ASSIGN(const PartitionProgress progress, DecodeOffsetRow(key, value));
-      if (progress.next_offset < 0) Differ(StrCat("offset of ", progress.partition.topic, " is negative"));
-      std::int64_t& next = next_offsets_[progress.partition.partition];
-      next = std::max(next, progress.next_offset);
-      if (progress.sequence > state_.sequence) {
-        Differ(StrCat(progress.partition.topic, "[", progress.partition.partition, "] is above the sequence"));
-      }
-      return Status::Ok();
-    });
-  }
-
   // Items, their features and their attributes stand side by side.
   Status Items() {
-    Walk items(handle_, read_, kItems);
-    Walk features(handle_, read_, kFeatures);
-    Walk attributes(handle_, read_, kAttributes);
+    Walk items = view_.Through(kItems);
+    Walk features = view_.Through(kFeatures);
+    Walk attributes = view_.Through(kAttributes);
     for (; items.valid(); items.Next()) {
       FRESHET_TRY(Step());
       ++check_.items;
@@ -116,12 +167,7 @@ class Checker {
       FRESHET_TRY(Beside(items.key(), &features, kFeatures));
       FRESHET_TRY(Beside(items.key(), &attributes, kAttributes));
       item_labels_ += Pair(items.key(), row->label);
-      if (row->label >= state_.next_label) Differ(StrCat(Shown(kItems, items.key()), " has a label not given yet"));
-      if (row->sequence > state_.sequence) Differ(StrCat(Shown(kItems, items.key()), " is above the sequence"));
-      const auto next = next_offsets_.find(row->position.partition);
-      if (row->epoch == identity_.epoch && next != next_offsets_.end() && row->position.offset >= next->second) {
-        Differ(StrCat(Shown(kItems, items.key()), " comes from an offset that is not covered"));
-      }
+      numbers_.Item(items.key(), *row);
     }
     FRESHET_TRY(items.status());
     FRESHET_TRY(Rest(&features, kFeatures));
@@ -130,11 +176,11 @@ class Checker {
 
   Status Beside(std::string_view key, Walk* walk, Family family) {
     while (walk->valid() && walk->key() < key) {
-      Differ(StrCat(Shown(family, walk->key()), " belongs to no item"));
+      Differ(StrCat(Shown(family, walk->key()), " belongs to no item"), &check_);
       walk->Next();
     }
     if (!walk->valid() || walk->key() != key) {
-      Differ(StrCat(Shown(kItems, key), " has no ", kFamilyNames[family]));
+      Differ(StrCat(Shown(kItems, key), " has no ", kFamilyNames[family]), &check_);
       return walk->status();
     }
     const Status decoded =
@@ -143,28 +189,30 @@ class Checker {
     return decoded.Prefixed(Shown(family, key));
   }
   Status Rest(Walk* walk, Family family) {
-    for (; walk->valid(); walk->Next()) Differ(StrCat(Shown(family, walk->key()), " belongs to no item"));
+    for (; walk->valid(); walk->Next()) Differ(StrCat(Shown(family, walk->key()), " belongs to no item"), &check_);
     return walk->status();
   }
 
   // Vectors and labels stand side by side.
   Status Labels() {
-    Walk labels(handle_, read_, kLabels);
-    Walk vectors(handle_, read_, kVectors);
+    Walk labels = view_.Through(kLabels);
+    Walk vectors = view_.Through(kVectors);
     for (; labels.valid(); labels.Next()) {
       FRESHET_TRY(Step());
       if (labels.key().size() != 8) return Corruption("label key does not decode");
       label_items_ += Pair(labels.value(), FromOrderedKey(labels.key()));
       while (vectors.valid() && vectors.key() < labels.key()) {
-        Differ(StrCat(Shown(kVectors, vectors.key()), " belongs to no item"));
+        Differ(StrCat(Shown(kVectors, vectors.key()), " belongs to no item"), &check_);
         vectors.Next();
       }
       if (!vectors.valid() || vectors.key() != labels.key()) {
-        Differ(StrCat(Shown(kLabels, labels.key()), " has no vector"));
+        Differ(StrCat(Shown(kLabels, labels.key()), " has no vector"), &check_);
         FRESHET_TRY(vectors.status());
         continue;
       }
-      FRESHET_TRY(DecodeVector(vectors.value(), identity_.dim, identity_.vectors).status());
+      FRESHET_TRY(DecodeVector(vectors.value(), identity_.dim, identity_.vectors)
+                      .status()
+                      .Prefixed(Shown(kVectors, vectors.key())));
       vectors.Next();
     }
     FRESHET_TRY(labels.status());
@@ -172,7 +220,7 @@ class Checker {
   }
 
   Status Each(Family family, const std::function<Status(std::string_view, std::string_view)>& row) {
-    Walk walk(handle_, read_, family);
+    Walk walk = view_.Through(family);
     for (; walk.valid(); walk.Next()) {
       FRESHET_TRY(Step());
       if (const Status status = row(walk.key(), walk.value()); !status.ok()) {
@@ -184,154 +232,74 @@ class Checker {
 
   // A sum over all pairs: equal sets of pairs have equal sums, and others all but never.
   static std::uint64_t Pair(std::string_view id, Label label) { return Xxh3(id, label); }
-  void Differ(std::string what) {
-    constexpr std::size_t kExamples = 16;
-    ++check_.differences;
-    if (check_.examples.size() < kExamples) check_.examples.push_back(std::move(what));
-  }
   Status Step() {
-    if (++steps_ % kRowsPerStep != 0 || !progress_) return Status::Ok();
-    return progress_(std::min(1.0, static_cast<double>(steps_) / static_cast<double>(total_)));
+    if (++steps_ % kRowsPerStep != 0 || !options_.progress) return Status::Ok();
+    return options_.progress(std::min(1.0, static_cast<double>(steps_) / static_cast<double>(total_)));
   }
 
-  const RocksHandle& handle_;
-  const rocksdb::ReadOptions& read_;
+  const View& view_;
   const StoreIdentity& identity_;
-  const std::function<Status(double)>& progress_;
+  const StoreCheckOptions& options_;
   StoreCheck check_;
-  StoreState state_;
-  std::map<std::int32_t, std::int64_t> next_offsets_;
+  Numbers numbers_;
   std::uint64_t item_labels_ = 0;
   std::uint64_t label_items_ = 0;
   std::uint64_t steps_ = 0;
-  std::uint64_t total_ = 0;
+  const std::uint64_t total_;
 };
 
 }  // namespace
 
-Status RocksStore::Flush() {
-  const std::shared_ptr<RocksHandle> handle = Current();
-  return FromRocks(handle->db()->Flush(rocksdb::FlushOptions(), handle->families()), options_.directory + ": flush");
+Result<StoreCheck> RocksStore::Check(const StoreCheckOptions& options) const {
+  const View view(Current());
+  return Checker(view, identity_, options).Run();
 }
 
-Status RocksStore::Checkpoint(const std::string& directory) {
-  const std::shared_ptr<RocksHandle> handle = Current();
-  FRESHET_TRY(FaultPoint("snapshot.before_checkpoint"));
-  rocksdb::Checkpoint* made = nullptr;
-  FRESHET_TRY(FromRocks(rocksdb::Checkpoint::Create(handle->db(), &made), directory));
-  const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
-  rocksdb::Status status;
-  for (int i = 0; i < kCheckpointTries; ++i) {
-    // Never flushes: the caller has flushed outside of the pause, and what came since is a short log to copy.
-    status = checkpoint->CreateCheckpoint(directory, std::numeric_limits<std::uint64_t>::max());
-    if (status.ok() || status.subcode() == rocksdb::Status::kNoSpace) break;
+Result<std::optional<std::string>> RocksStore::CheckNumbers(const std::string& items_topic, const std::string& from,
+                                                            std::size_t max_items, StoreCheck* check) const {
+  const View view(Current());
+  StoreCheck page;
+  Numbers numbers(view, identity_.epoch, items_topic, &page);
+  FRESHET_TRY(numbers.ReadCounters());
+  if (!from.empty()) page = StoreCheck();  // the first page told
+  Walk items = view.Through(kItems, from);
+  for (; items.valid() && page.items < max_items; items.Next()) {
+    ++page.items;
+    auto row = DecodeItemRow(items.value());
+    if (!row.ok()) return row.status().Prefixed(Shown(kItems, items.key()));
+    numbers.Item(items.key(), *row);
   }
-  FRESHET_TRY(FromRocks(status, directory + ": checkpoint"));
-  return FaultPoint("snapshot.after_checkpoint");
+  FRESHET_TRY(items.status());
+  std::optional<std::string> next;
+  if (items.valid()) next = items.key();
+  if (!next) {
+    // In order of their sequence: if any is above it, the last one is.
+    Walk outbox = view.Through(kOutbox);
+    outbox.Last();
+    if (outbox.valid()) {
+      if (outbox.key().size() != 8) return Corruption("outbox key does not decode");
+      numbers.Outbox(FromOrderedKey(outbox.key()));
+    }
+    FRESHET_TRY(outbox.status());
+  }
+  check->items += page.items;
+  check->covered += page.covered;
+  check->differences += page.differences;
+  for (std::string& example : page.examples) {
+    if (check->examples.size() < kExamples) check->examples.push_back(std::move(example));
+  }
+  return next;
 }
 
-Status RocksStore::BecomeRestored(const RestoredAs& as) {
-  const std::shared_ptr<RocksHandle> handle = Current();
-  rocksdb::WriteBatch batch;
-  StoreState state = state_;
-  state.sequence = std::max(state.sequence, as.sequence_at_least);
-  std::vector<OutboxEntry> left;
-  FRESHET_TRY(Scan(kOutbox, "", [&](std::string_view key, std::string_view value) -> Result<bool> {
-    if (!as.follow && as.sequence_at_least > state_.sequence) {
-      // What was not published before the snapshot may have been since, under its number: it gets a new one, so that
-      // the newest record of a key never has a lower number than one before it.
-      FRESHET_ASSIGN(OutboxEntry entry, DecodeOutboxRow(FromOrderedKey(key), value));
-      left.push_back(std::move(entry));
-    }
-    if (as.follow || as.sequence_at_least > state_.sequence) batch.Delete(handle->Of(kOutbox), ToSlice(key));
-    return true;
+Result<std::vector<std::pair<Label, std::string>>> RocksStore::LabelsFrom(Label from, std::size_t max) const {
+  std::vector<std::pair<Label, std::string>> page;
+  if (max == 0) return page;
+  FRESHET_TRY(Scan(kLabels, OrderedKey(from), [&](std::string_view key, std::string_view value) -> Result<bool> {
+    if (key.size() != 8) return Corruption("label key does not decode");
+    page.emplace_back(FromOrderedKey(key), value);
+    return page.size() < max;
   }));
-  if (!as.follow && as.sequence_at_least > state_.sequence) {
-    ByteWriter sequence;
-    batch.Put(handle->Of(kMeta), kRenumberedKey, sequence.Put(state.sequence).Take());
-    renumbered_ = state.sequence;
-  }
-  for (const OutboxEntry& entry : left) {
-    batch.Put(handle->Of(kOutbox), OrderedKey(++state.sequence), EncodeOutboxRow(entry));
-  }
-  if (as.follow) {
-    FRESHET_TRY(Scan(kOffsets, "", [&](std::string_view key, std::string_view) -> Result<bool> {
-      batch.Delete(handle->Of(kOffsets), ToSlice(key));
-      return true;
-    }));
-    for (const PartitionProgress& progress : *as.follow) {
-      batch.Put(handle->Of(kOffsets), OffsetKey(progress.partition), EncodeOffsetRow(progress));
-    }
-    ByteWriter epoch;
-    batch.Put(handle->Of(kMeta), kRestoredKey, epoch.Put(identity_.epoch).Take());
-    restored_epoch_ = identity_.epoch;
-  }
-  if (as.index_file) {
-    batch.Put(handle->Of(kMeta), kIndexFileKey, EncodeIndexFileRow(*as.index_file));
-  } else {
-    batch.Delete(handle->Of(kMeta), kIndexFileKey);
-  }
-  PutState(*handle, {{kMeta, true}, {kOffsets, true}, {kOutbox, true}}, &state, &batch);
-  rocksdb::WriteOptions write;
-  write.sync = true;
-  const rocksdb::Status status = handle->db()->Write(write, &batch);
-  if (!status.ok()) return Broken(status, "restore");
-  return LoadState();
-}
-
-Status Store::CheckTable(const std::string& path) {
-  const rocksdb::Options options;
-  rocksdb::SstFileReader reader(options);
-  FRESHET_TRY(FromRocks(reader.Open(path), path));
-  return FromRocks(reader.VerifyChecksum(), path);
-}
-
-Result<StoreCheck> RocksStore::Check(const std::function<Status(double)>& progress) const {
-  const std::shared_ptr<RocksHandle> handle = Current();
-  rocksdb::ReadOptions read;
-  read.fill_cache = false;  // answers keep their blocks
-  read.readahead_size = std::size_t{1} << 20;
-  read.iterate_upper_bound = RowsEnd();
-  rocksdb::ManagedSnapshot snapshot(handle->db());
-  read.snapshot = snapshot.snapshot();
-  return Checker(*handle, read, identity_, progress).Run();
-}
-
-StoreSizes RocksStore::Sizes() const {
-  const std::shared_ptr<RocksHandle> handle = Current();
-  StoreSizes sizes;
-  sizes.sst_bytes = IntProperty(*handle, "rocksdb.total-sst-files-size");
-  sizes.live_bytes = IntProperty(*handle, "rocksdb.estimate-live-data-size");
-  sizes.written_bytes = statistics_->getTickerCount(rocksdb::WAL_FILE_BYTES) +
-                        statistics_->getTickerCount(rocksdb::FLUSH_WRITE_BYTES) +
-                        statistics_->getTickerCount(rocksdb::COMPACT_WRITE_BYTES);
-  sizes.user_bytes = user_bytes_;
-  return sizes;
-}
-
-std::uint64_t RocksStore::EstimatedItems() const {
-  const std::shared_ptr<RocksHandle> handle = Current();
-  const auto of_items = [&](const char* property) {
-    std::uint64_t value = 0;
-    return handle->db()->GetIntProperty(handle->Of(kItems), property, &value) ? value : 0;
-  };
-  // An estimate that no table could hold is none.
-  return std::min(of_items("rocksdb.estimate-num-keys"),
-                  of_items("rocksdb.total-sst-files-size") + of_items("rocksdb.cur-size-all-mem-tables"));
-}
-
-Result<std::optional<IndexFileRow>> RocksStore::IndexFile() const {
-  return GetRow<IndexFileRow>(kMeta, kIndexFileKey, &DecodeIndexFileRow);
-}
-
-Status RocksStore::PutIndexFile(const IndexFileRow& row) {
-  if (broken_) return Unavailable(StrCat(options_.directory, ": the store is not open"));
-  const std::shared_ptr<RocksHandle> handle = Current();
-  FRESHET_TRY(FaultPoint("index_file.before_named"));
-  const rocksdb::Status status =
-      handle->db()->Put(rocksdb::WriteOptions(), handle->Of(kMeta), kIndexFileKey, EncodeIndexFileRow(row));
-  if (!status.ok()) return Broken(status, "index file");
-  return FaultPoint("index_file.after_named");
+  return page;
 }
 
 }  // namespace freshet

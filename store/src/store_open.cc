@@ -1,4 +1,4 @@
-// Opening the store: options of RocksDB with their reasons, identity, and opening again after a failed write.
+// Opening the store: options of RocksDB with their reasons, and opening again after a failed write.
 #include <rocksdb/cache.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
@@ -25,10 +25,6 @@
 namespace freshet {
 namespace {
 
-constexpr char kIdentityKey[] = "identity";
-constexpr char kStateKey[] = "state";
-constexpr char kRestoredKey[] = "restored";
-constexpr char kRenumberedKey[] = "renumbered";
 constexpr auto kReaderWait = std::chrono::milliseconds(1);
 
 // Debian's RocksDB is built with assertions, and its default info log asserts on a failed write: a full disk would
@@ -116,16 +112,6 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families(const StoreOptions& option
   return descriptors;
 }
 
-// What a damaged directory looks like to RocksDB beside "corruption": files that are not there, families that are not.
-Status FromOpen(const rocksdb::Status& status, const std::string& directory) {
-  const bool missing = status.IsPathNotFound() || status.IsNotFound() ||
-                       (status.IsIOError() && status.subcode() == rocksdb::Status::kPathNotFound);
-  if (missing || status.IsInvalidArgument() || status.IsNotSupported()) {
-    return Corruption(StrCat(directory, ": ", status.ToString()));
-  }
-  return FromRocks(status, directory);
-}
-
 }  // namespace
 
 Status FromRocks(const rocksdb::Status& status, std::string_view what) {
@@ -138,6 +124,38 @@ Status FromRocks(const rocksdb::Status& status, std::string_view what) {
   if (status.IsBusy() || status.IsTryAgain() || status.IsTimedOut()) return Unavailable(message);
   return Internal(message);
 }
+
+// What a damaged directory looks like to RocksDB beside "corruption": files that are not there, families that are not.
+Status FromOpen(const rocksdb::Status& status, std::string_view what) {
+  const bool missing = status.IsPathNotFound() || status.IsNotFound() ||
+                       (status.IsIOError() && status.subcode() == rocksdb::Status::kPathNotFound);
+  if (missing || status.IsInvalidArgument() || status.IsNotSupported()) {
+    return Corruption(StrCat(what, ": ", status.ToString()));
+  }
+  return FromRocks(status, what);
+}
+
+namespace {
+
+// What a newer freshet wrote may hold families that this one does not know: that is no damage, and must not be taken
+// for it (a damaged store is set aside, and another takes its place). 0: it does not say.
+std::uint32_t FormatOf(const StoreOptions& options) {
+  rocksdb::Options db = DatabaseOptions(options, /*create=*/false);
+  auto descriptors = Families(options, &db);
+  descriptors.resize(kMeta + 1);  // RocksDB lets readers leave families out
+  std::vector<rocksdb::ColumnFamilyHandle*> families;
+  rocksdb::DB* opened = nullptr;
+  if (!rocksdb::DB::OpenForReadOnly(db, options.directory, descriptors, &families, &opened).ok()) return 0;
+  const std::unique_ptr<rocksdb::DB> closing(opened);
+  std::string bytes;
+  const rocksdb::Status found = opened->Get(rocksdb::ReadOptions(), families[kMeta], kIdentityKey, &bytes);
+  for (auto* family : families) opened->DestroyColumnFamilyHandle(family);
+  if (!found.ok()) return 0;
+  const auto identity = DecodeIdentity(bytes);
+  return identity.ok() ? identity->format : 0;
+}
+
+}  // namespace
 
 Result<std::shared_ptr<RocksHandle>> RocksHandle::Open(const StoreOptions& options, bool create, bool read_only,
                                                        const std::shared_ptr<rocksdb::Statistics>& statistics) {
@@ -154,6 +172,7 @@ Result<std::shared_ptr<RocksHandle>> RocksHandle::Open(const StoreOptions& optio
   } else {
     status = rocksdb::DB::Open(db, options.directory, descriptors, &handle->families_, &opened);
   }
+  if (status.IsInvalidArgument()) FRESHET_TRY(CheckFormat(FormatOf(options), options.directory));
   FRESHET_TRY(FromOpen(status, options.directory));
   handle->db_.reset(opened);
   return handle;
@@ -175,135 +194,29 @@ RocksStore::~RocksStore() {
 }
 
 Status RocksStore::Initialise() {
-  FRESHET_TRY(CreateDirectories(options_.directory));
-  FRESHET_TRY(lock_.Acquire(options_.directory));
+  const bool read_only = mode_ == Mode::kReadOnly;
+  if (read_only) {
+    FRESHET_TRY(lock_.Share(options_.directory));
+  } else {
+    FRESHET_TRY(CreateDirectories(options_.directory));
+    FRESHET_TRY(lock_.Acquire(options_.directory));
+  }
   statistics_ = rocksdb::CreateDBStatistics();
   statistics_->set_stats_level(rocksdb::StatsLevel::kExceptHistogramOrTimers);
-  FRESHET_ASSIGN(current_, RocksHandle::Open(options_, !existing_, /*read_only=*/false, statistics_));
+  FRESHET_ASSIGN(current_, RocksHandle::Open(options_, mode_ == Mode::kAsConfigured, read_only, statistics_));
   FRESHET_TRY(LoadIdentity());
   FRESHET_TRY(LoadState());
+  if (read_only) return Status::Ok();
   if (options_.durability == Durability::kInterval) {
     syncer_ = std::thread([this] { SyncEvery(); });
   }
   return Status::Ok();
 }
 
-Status RocksStore::LoadIdentity() {
-  std::string bytes;
-  rocksdb::DB* const db = current_->db();
-  const rocksdb::Status found = db->Get(rocksdb::ReadOptions(), current_->Of(kMeta), kIdentityKey, &bytes);
-  if (found.IsNotFound() && db->GetLatestSequenceNumber() == 0) {
-    identity_.epoch = static_cast<std::uint64_t>(SystemClock().WallMs()) * 1000;
-    identity_.epoch = std::max(identity_.epoch, options_.epoch_above + 1);
-    identity_.dim = static_cast<std::uint32_t>(options_.dim);
-    identity_.metric = MetricName(options_.metric);
-    identity_.space_id = options_.space_id;
-    identity_.vectors = options_.vectors;
-    return WriteIdentity();
-  }
-  if (found.IsNotFound()) return Corruption(StrCat(options_.directory, ": a database without an identity row"));
-  FRESHET_TRY(FromRocks(found, options_.directory));
-  FRESHET_ASSIGN(identity_, DecodeIdentity(bytes));
-  if (identity_.format > StoreIdentity{}.format || identity_.format < 1) {
-    return FailedPrecondition(StrCat(options_.directory, ": store format ", identity_.format,
-                                     ", this freshet reads formats 1 to ", StoreIdentity{}.format));
-  }
-  if (existing_) {
-    options_.dim = static_cast<int>(identity_.dim);
-    options_.space_id = identity_.space_id;
-    FRESHET_ASSIGN(options_.metric, ParseMetric(identity_.metric));
-    options_.vectors = identity_.vectors;
-  }
-  if (identity_.space_id != options_.space_id || identity_.dim != static_cast<std::uint32_t>(options_.dim) ||
-      identity_.metric != MetricName(options_.metric)) {
-    return FailedPrecondition(StrCat(options_.directory, ": holds vectors of embedding space ", identity_.space_id,
-                                     " (", identity_.dim, "-d ", identity_.metric, "), the configured model makes ",
-                                     options_.space_id, " (", options_.dim, "-d ", MetricName(options_.metric),
-                                     "): use the model it was made with, or an empty data_dir to embed all again"));
-  }
-  if (identity_.vectors != options_.vectors) {
-    LogWarning("store", "`store.vectors` is of another type than this store's; what the store was made with counts");
-    options_.vectors = identity_.vectors;
-  }
-  if (identity_.format < StoreIdentity{}.format) {
-    const std::uint32_t was = std::exchange(identity_.format, StoreIdentity{}.format);
-    FRESHET_TRY(WriteIdentity());
-    LogInfo("store", StrCat("migrated from format ", was, " to ", identity_.format),
-            {{"directory", options_.directory}});
-  }
-  if (db->Get(rocksdb::ReadOptions(), current_->Of(kMeta), kRestoredKey, &bytes).ok()) {
-    ByteReader in(bytes);
-    restored_epoch_ = in.Get<std::uint64_t>();
-  }
-  if (db->Get(rocksdb::ReadOptions(), current_->Of(kMeta), kRenumberedKey, &bytes).ok()) {
-    ByteReader in(bytes);
-    renumbered_ = in.Get<std::uint64_t>();
-  }
-  return Status::Ok();
-}
-
-// With the beginning of the chain of commits, which formats 1 and 2 had not.
-Status RocksStore::WriteIdentity() {
-  rocksdb::WriteBatch batch;
-  batch.Put(current_->Of(kMeta), kIdentityKey, EncodeIdentity(identity_));
-  for (std::size_t family = kMeta; family < kFamilies; ++family) {
-    batch.Put(current_->families()[family], kChainKey, EncodeLink(0));
-  }
-  rocksdb::WriteOptions write;
-  write.sync = true;
-  return FromRocks(current_->db()->Write(write, &batch), options_.directory + ": identity");
-}
-
-Status RocksStore::CheckChain(const RocksHandle& handle) const {
-  for (std::size_t family = kMeta; family < kFamilies; ++family) {
-    const std::string where = StrCat(options_.directory, ": ", kFamilyNames[family]);
-    std::string bytes;
-    FRESHET_TRY(
-        FromOpen(handle.db()->Get(rocksdb::ReadOptions(), handle.families()[family], kChainKey, &bytes), where));
-    const Result<std::uint64_t> last = DecodeChain(bytes);
-    if (!last.ok()) return last.status().Prefixed(where);
-    const std::uint64_t known = family < state_.links.size() ? state_.links[family] : 0;
-    if (*last != known) return Corruption(StrCat(where, " ends at commit ", *last, " of ", known));
-  }
-  return Status::Ok();
-}
-
-void RocksStore::PutState(const RocksHandle& handle, std::initializer_list<std::pair<Family, bool>> touched,
-                          StoreState* state, rocksdb::WriteBatch* batch) {
-  state->links.resize(kFamilies);
-  for (const auto& [family, is] : touched) {
-    if (is) batch->Merge(handle.Of(family), kChainKey, EncodeLink(++state->links[family]));
-  }
-  batch->Put(handle.Of(kMeta), kStateKey, EncodeState(*state));
-}
-
-Status RocksStore::LoadState() {
-  std::string bytes;
-  const std::shared_ptr<RocksHandle> handle = Current();
-  const rocksdb::Status state = handle->db()->Get(rocksdb::ReadOptions(), handle->Of(kMeta), kStateKey, &bytes);
-  if (!state.IsNotFound()) {
-    FRESHET_TRY(FromRocks(state, options_.directory));
-    FRESHET_ASSIGN(state_, DecodeState(bytes));
-  }
-  FRESHET_TRY(CheckChain(*handle));
-  std::uint64_t records = 0;
-  std::uint64_t total = 0;
-  std::uint64_t first = state_.sequence + 1;
-  FRESHET_TRY(Scan(kOutbox, "", [&](std::string_view key, std::string_view value) -> Result<bool> {
-    if (key.size() != 8) return Corruption("outbox key does not decode");
-    if (records++ == 0) first = FromOrderedKey(key);
-    total += value.size();
-    return true;
-  }));
-  outbox_first_ = first;
-  outbox_records_ = records;
-  outbox_bytes_ = total;
-  return Status::Ok();
-}
-
 // Writes through a handle that failed are never tried again (traps.md). Readers go on: first with the failed handle,
 // then with a read-only view, which holds every commit that was acknowledged, then with the new one.
 Status RocksStore::Reopen() {
+  if (mode_ == Mode::kReadOnly) return CheckWritable();
   struct statvfs disk {};
   const std::uint64_t wanted = options_.write_buffer_bytes * 4;
   if (::statvfs(options_.directory.c_str(), &disk) == 0 && std::uint64_t{disk.f_bavail} * disk.f_frsize < wanted) {
@@ -358,9 +271,9 @@ Status StoreOptions::Validate() const {
 
 namespace {
 
-Result<std::unique_ptr<Store>> OpenStore(const StoreOptions& options, bool existing) {
+Result<std::unique_ptr<Store>> OpenStore(const StoreOptions& options, RocksStore::Mode mode) {
   try {
-    auto store = std::make_unique<RocksStore>(options, existing);
+    auto store = std::make_unique<RocksStore>(options, mode);
     FRESHET_TRY(store->Initialise());
     return std::unique_ptr<Store>(std::move(store));
   } catch (const std::exception& e) {
@@ -368,18 +281,26 @@ Result<std::unique_ptr<Store>> OpenStore(const StoreOptions& options, bool exist
   }
 }
 
+Result<std::unique_ptr<Store>> OpenAny(const std::string& directory, RocksStore::Mode mode) {
+  if (!FileExists(directory + "/CURRENT")) return NotFound(StrCat(directory, ": holds no store"));
+  StoreOptions options;
+  options.directory = directory;
+  return OpenStore(options, mode);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Store>> Store::Open(const StoreOptions& options) {
   FRESHET_TRY(options.Validate());
-  return OpenStore(options, /*existing=*/false);
+  return OpenStore(options, RocksStore::Mode::kAsConfigured);
 }
 
 Result<std::unique_ptr<Store>> Store::OpenExisting(const std::string& directory) {
-  if (!FileExists(directory + "/CURRENT")) return NotFound(StrCat(directory, ": holds no store"));
-  StoreOptions options;
-  options.directory = directory;
-  return OpenStore(options, /*existing=*/true);
+  return OpenAny(directory, RocksStore::Mode::kExisting);
+}
+
+Result<std::unique_ptr<Store>> Store::OpenReadOnly(const std::string& directory) {
+  return OpenAny(directory, RocksStore::Mode::kReadOnly);
 }
 
 }  // namespace freshet

@@ -2,7 +2,7 @@
 //
 // Place in the flow: private to store/src/store*.cc, the only files that name RocksDB. A handle whose write failed is
 // not trusted any more: Reopen() closes it and opens another, while readers are served by a read-only view of the same
-// files.
+// files. Threads: see the groups of fields.
 #pragma once
 
 #include <rocksdb/db.h>
@@ -43,9 +43,22 @@ enum Family {
 inline constexpr std::array<const char*, kFamilies> kFamilyNames = {
     "default", "meta", "items", "vectors", "labels", "features", "attributes", "users", "offsets", "outbox"};
 
+// Keys of the family `meta`.
+inline constexpr char kIdentityKey[] = "identity";
+inline constexpr char kStateKey[] = "state";
+inline constexpr char kRestoredKey[] = "restored";
+inline constexpr char kRenumberedKey[] = "renumbered";
+inline constexpr char kIndexFileKey[] = "index_file";
+
 inline rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
 inline std::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 [[nodiscard]] Status FromRocks(const rocksdb::Status& status, std::string_view what);
+// The same while a directory is opened, where whatever is missing or unknown is damage.
+[[nodiscard]] Status FromOpen(const rocksdb::Status& status, std::string_view what);
+
+// Errors: kFailedPrecondition for a format that is newer than ours.
+[[nodiscard]] Status CheckFormat(std::uint32_t format, const std::string& directory);
+inline constexpr std::uint32_t kFirstFormatWithChain = 3;
 
 // A database and its column families, closed in order.
 class RocksHandle {
@@ -68,30 +81,41 @@ class RocksHandle {
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
 };
 
+// Summed over all families.
+[[nodiscard]] std::uint64_t IntProperty(const RocksHandle& handle, const std::string& name);
+
 class RocksStore final : public Store {
  public:
-  // With `existing`, dimension, metric and space are taken from the store itself.
-  RocksStore(const StoreOptions& options, bool existing) : options_(options), existing_(existing) {}
+  // All but kAsConfigured take dimension, metric and space from the store itself.
+  enum class Mode { kAsConfigured, kExisting, kReadOnly };
+  RocksStore(const StoreOptions& options, Mode mode) : options_(options), mode_(mode) {}
   ~RocksStore() override;
   RocksStore(const RocksStore&) = delete;
   RocksStore& operator=(const RocksStore&) = delete;
 
   Status Initialise();
   Status Write(const Commit& commit) override;
-  [[nodiscard]] bool writable() const override { return !broken_.load(); }
+  [[nodiscard]] bool writable() const override { return !broken_.load() && mode_ != Mode::kReadOnly; }
+  [[nodiscard]] Status failure() const override;
   Status Reopen() override;
   Status ForEachItem(const std::function<Status(std::string_view, const ItemRow&)>& item) const override;
   Status ForEachUser(const std::function<Status(std::string_view, const UserState&)>& user) const override;
   Status ForEachShown(
       const std::function<Status(std::string_view, const ItemRow&, Attributes attributes)>& item) const override;
   [[nodiscard]] Result<std::map<TopicPartition, PartitionProgress>> Progress() const override;
-  [[nodiscard]] Result<std::vector<OutboxEntry>> ReadOutbox(std::size_t max_records,
-                                                            std::size_t max_bytes) const override;
+  [[nodiscard]] Result<std::vector<OutboxEntry>> ReadOutboxAbove(std::uint64_t sequence, std::size_t max_records,
+                                                                 std::size_t max_bytes) const override;
   Status TrimOutbox(std::uint64_t up_to_sequence) override;
+  Status SyncLog() override;
   Status Flush() override;
   Status Checkpoint(const std::string& directory) override;
   Status BecomeRestored(const RestoredAs& as) override;
-  [[nodiscard]] Result<StoreCheck> Check(const std::function<Status(double)>& progress) const override;
+  [[nodiscard]] Result<StoreCheck> Check(const StoreCheckOptions& options) const override;
+  [[nodiscard]] Result<std::optional<std::string>> CheckNumbers(const std::string& items_topic, const std::string& from,
+                                                                std::size_t max_items,
+                                                                StoreCheck* check) const override;
+  [[nodiscard]] Result<std::vector<std::pair<Label, std::string>>> LabelsFrom(Label from,
+                                                                              std::size_t max) const override;
   [[nodiscard]] StoreSizes Sizes() const override;
   [[nodiscard]] std::uint64_t EstimatedItems() const override;
   [[nodiscard]] Result<std::optional<IndexFileRow>> IndexFile() const override;
@@ -111,6 +135,7 @@ class RocksStore final : public Store {
   }
   [[nodiscard]] Result<std::optional<std::vector<float>>> GetVector(Label label) const override;
 
+  [[nodiscard]] std::uint32_t format() const override { return identity_.format; }
   [[nodiscard]] std::uint64_t epoch() const override { return identity_.epoch; }
   [[nodiscard]] std::uint64_t restored_epoch() const override { return restored_epoch_; }
   [[nodiscard]] std::uint64_t renumbered() const override { return renumbered_; }
@@ -147,7 +172,12 @@ class RocksStore final : public Store {
   Status Scan(Family family, const std::string& from,
               const std::function<Result<bool>(std::string_view key, std::string_view value)>& row) const;
   Status LoadIdentity();
+  Status MakeIdentity();
   Status WriteIdentity();
+  // A number of the family `meta` that has no version byte; 0: it is not there.
+  [[nodiscard]] Result<std::uint64_t> GetNumber(const char* key) const;
+  // kUnavailable until a broken store is open again; kFailedPrecondition where it is only looked at.
+  [[nodiscard]] Status CheckWritable() const;
   // Of store_chain.h: whether each family ends where the state says.
   [[nodiscard]] Status CheckChain(const RocksHandle& handle) const;
   // The end of a commit that writes to `touched`: their links, and the state, which counts them.
@@ -160,7 +190,7 @@ class RocksStore final : public Store {
   void SyncEvery();
 
   StoreOptions options_;  // constant after Initialise()
-  const bool existing_;
+  const Mode mode_;
   DirectoryLock lock_;  // released after the database is closed
   std::shared_ptr<rocksdb::Statistics> statistics_;
   mutable std::mutex current_mu_;
@@ -170,7 +200,9 @@ class RocksStore final : public Store {
   std::uint64_t restored_epoch_ = 0;  // constant after Initialise()
   StoreState state_;                  // writer thread only, after Open
   std::atomic<bool> broken_{false};   // a write failed, the handle is not trusted any more
-  std::mutex trim_mu_;                // Reopen() and TrimOutbox() exclude each other
+  mutable std::mutex failure_mu_;
+  Status failure_;      // guarded by failure_mu_; of the last write that failed
+  std::mutex trim_mu_;  // Reopen() and TrimOutbox() exclude each other
   std::atomic<std::uint64_t> outbox_records_{0};
   std::atomic<std::uint64_t> outbox_bytes_{0};
   std::atomic<std::uint64_t> outbox_first_{0};  // nothing below it is left: keeps reads off the trimmed range

@@ -47,8 +47,9 @@ int main(int argc, char** argv) {
   index_app->add_flag("!--no-peer", index.peer, "Only ours: to compare two builds of it");
   index_app->add_flag("!--no-live", index.live, "No adds to what is being searched");
   index_app->add_flag("!--no-resident", index.resident, "Not opened again for its memory");
-  index_app->add_option("--export", index.export_to,
-                        "Only writes the vectors, as base.fbin and query.fbin of this directory, for tests/bench/peers");
+  index_app->add_option(
+      "--export", index.export_to,
+      "Only writes the vectors, as base.fbin and query.fbin of this directory, for tests/bench/peers");
 
   bench::ChurnBenchOptions churn;
   CLI::App* churn_app = app.add_subcommand(

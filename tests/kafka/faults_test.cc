@@ -1,5 +1,5 @@
-// Engines that come, go and are killed while records and poison flow; a broker that is away for long; a dead-letter
-// topic that is not there. In the end: state = oracle, dead letters = the poison.
+// Engines that come, go and are killed while records and poison flow; a broker that is killed under load, or away for
+// long; a dead-letter topic that is not there. In the end: state = oracle, dead letters = the poison.
 #include <cstdlib>
 #include <map>
 #include <random>
@@ -9,10 +9,12 @@
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/ingest/kafka.h"
+#include "freshet/query/http_client.h"
 #include "freshet_test/configs.h"
 #include "freshet_test/kafka_broker.h"
 #include "freshet_test/oracle.h"
 #include "freshet_test/process.h"
+#include "freshet_test/registry_server.h"
 #include "freshet_test/service.h"
 #include "freshet_test/test_support.h"
 
@@ -25,14 +27,15 @@ constexpr int kUpMs = 60'000;
 // One place of the group: its store stays, its process comes and goes.
 class Place {
  public:
-  Place(std::string name, const std::string& directory, const std::string& broker)
+  Place(std::string name, const std::string& directory, const std::string& broker, const std::string& yaml = "")
       : name_(std::move(name)),
-        service_("run", directory, EngineYaml(broker, directory + "/data", "group") + "changelog: {enabled: false}\n") {
-  }
+        service_("run", directory,
+                 EngineYaml(broker, directory + "/data", "group") + "changelog: {enabled: false}\n" + yaml),
+        address_file_(directory + "/address") {}
   // Under a new name each time: the group is arranged anew at every start, and again when the old name's session ends.
-  void Start() {
-    service_.Start("", {"--set", "kafka.session_timeout_ms=6000", "--set",
-                        StrCat("kafka.group_instance_id=", name_, "-", ++starts_)});
+  void Start(const std::string& faults = "") {
+    service_.Start(faults, {"--set", "kafka.session_timeout_ms=6000", "--set",
+                            StrCat("kafka.group_instance_id=", name_, "-", ++starts_)});
     up_ = true;
   }
   void Kill() {
@@ -47,10 +50,22 @@ class Place {
   [[nodiscard]] bool up() const { return up_; }
   [[nodiscard]] std::string data() const { return service_.data(); }
   [[nodiscard]] std::int64_t StatusOf(const char* key) const { return service_.StatusOf(key); }
+  // A counter without labels; -1 while it does not answer.
+  [[nodiscard]] std::int64_t MetricOf(const std::string& name) const {
+    const auto address = ReadFile(address_file_);
+    if (!address.ok()) return -1;
+    const auto reply = HttpCall(std::string(Trim(*address)), "GET", "/metrics", "", 2'000);
+    if (!reply.ok() || reply->status != 200) return -1;
+    for (const std::string& line : Split(reply->body, '\n')) {
+      if (line.starts_with(name + " ")) return ParseInt(line.substr(name.size() + 1)).value_or(-1);
+    }
+    return -1;
+  }
 
  private:
   const std::string name_;
   Service service_;
+  const std::string address_file_;
   int starts_ = 0;
   bool up_ = false;
 };
@@ -214,6 +229,141 @@ TEST_F(FaultsTest, ABrokerThatIsAwayForLong) {
   for (const auto& [id, item] : oracle_.live()) expected[id] = item.title;
   EXPECT_EQ(DumpOf(place.data()).titles, expected);
   EXPECT_EQ(Letters().size(), oracle_.poison());
+}
+
+// Killed and started again while records and poison flow, the engine staying: nothing is lost, nothing is applied
+// twice.
+TEST_F(FaultsTest, ABrokerThatIsKilledUnderLoad) {
+  Place place("place", dir_ / "place", broker_.bootstrap_servers());
+  place.Start();
+  ASSERT_TRUE(place.WaitUntilUp());
+  const std::uint64_t seed = TestSeed();
+  std::mt19937_64 random(seed);
+  ItemStream stream(seed, "items", 400, kTestDim, /*null_keys=*/false);
+  std::atomic<bool> done{false};
+  std::atomic<std::int64_t> sent{0};
+  std::thread producing([&] {
+    while (!done) {
+      std::vector<OutRecord> records;
+      for (int i = 0; i < 40; ++i) records.push_back(stream.Next(&oracle_));
+      EXPECT_OK(producer_->Send(records, kSendTimeout));
+      sent += static_cast<std::int64_t>(records.size());
+    }
+  });
+  constexpr int kKills = 5;
+  for (int kill = 0; kill < kKills; ++kill) {
+    const std::int64_t until = sent + 500 + static_cast<std::int64_t>(random() % 3000);
+    EXPECT_TRUE(WaitFor([&] { return sent >= until; }, kUpMs));
+    broker_.Kill();
+    broker_.Start();
+  }
+  const std::int64_t until = sent + 1000;
+  EXPECT_TRUE(WaitFor([&] { return sent >= until; }, kUpMs));
+  done = true;
+  producing.join();
+  const auto live = static_cast<std::int64_t>(oracle_.live().size());
+  const auto poison = static_cast<std::int64_t>(oracle_.poison());
+  EXPECT_TRUE(WaitFor(
+      [&] {
+        return place.StatusOf("items_live") == live && place.StatusOf("lag_records") == 0 &&
+               place.StatusOf("dead_letters") >= poison;
+      },
+      120'000))
+      << place.StatusOf("items_live") << " live, " << live << " expected, lag " << place.StatusOf("lag_records");
+  EXPECT_EQ(place.StatusOf("dead_letters"), poison) << "counted once each, because each was read once";
+  place.Stop();
+  std::map<std::string, std::string> expected;
+  for (const auto& [id, item] : oracle_.live()) expected[id] = item.title;
+  EXPECT_EQ(DumpOf(place.data()).titles, expected);
+  const std::map<std::string, int> letters = Letters();
+  EXPECT_EQ(letters.size(), oracle_.poison());
+  int copies = 0;
+  for (const auto& [where, times] : letters) copies += times - 1;
+  // Of one batch (64 records) for each kill between the broker's taking it and saying so.
+  EXPECT_LE(copies, kKills * 64);
+  std::cout << kKills << " kills of the broker, " << sent << " records, " << poison << " poison, " << copies
+            << " more copies of their dead letters\n";
+}
+
+// The broker goes when a dead letter is about to be written, and stays away for many attempts to write it.
+TEST_F(FaultsTest, CopiesOfADeadLetterDoNotGrowWithTheOutage) {
+  Place place("place", dir_ / "place", broker_.bootstrap_servers());
+  place.Start("ingest.before_dead_letters=sleep:8000");
+  ASSERT_TRUE(place.WaitUntilUp());
+  OutRecord poison;
+  poison.topic = "items";
+  poison.key = "poison";
+  poison.value = "{not json";
+  ASSERT_OK(producer_->Send({poison}, kSendTimeout));
+  ASSERT_TRUE(WaitFor([&] { return place.MetricOf("freshet_ingest_poison_total") == 1; }, kUpMs));
+  broker_.Kill();
+  ASSERT_TRUE(WaitFor([&] { return place.MetricOf("freshet_dead_letter_retries_total") >= 4; }, 120'000));
+  broker_.Start();
+  EXPECT_TRUE(WaitFor([&] { return place.StatusOf("dead_letters") == 1; }, kUpMs));
+  place.Stop();
+  const std::map<std::string, int> letters = Letters();
+  ASSERT_EQ(letters.size(), 1U);
+  EXPECT_EQ(letters.begin()->second, 1);
+}
+
+// One record in a hundred is poison, and a registry that is away holds up far more than the queues take. When it is
+// over the memory is back. What is sent changes nothing that is stored, so that what grows is of reading.
+TEST_F(FaultsTest, MemoryIsBackAfterPoisonAndAStall) {
+  constexpr int kIds = 400;
+  constexpr std::int64_t kMayStay = std::int64_t{64} << 20;
+  RegistryServer registry;
+  const RegistryServer::Answer schema{200, R"({"schemaType": "JSON", "schema": "{\"type\": \"object\"}"})"};
+  registry.Set("/schemas/ids/7", schema);
+  registry.Set("/schemas/ids/8", schema);
+  Place place("place", dir_ / "place", broker_.bootstrap_servers(),
+              StrCat("schema_registry: {url: \"", registry.url(), "\", timeout_ms: 1000}\n"));
+  place.Start();
+  ASSERT_TRUE(place.WaitUntilUp());
+  std::int64_t poison = 0;
+  std::int64_t sent = 0;
+  const auto send = [&](char schema_id, int records) {
+    const std::string frame = std::string("\0\0\0\0", 4) + schema_id;
+    for (int done = 0; done < records;) {
+      std::vector<OutRecord> batch;
+      for (; done < records && batch.size() < 500; ++done, ++sent) {
+        OutRecord& record = batch.emplace_back();
+        record.topic = "items";
+        record.key = StrCat("item-", sent % kIds);
+        const bool broken = sent % 100 == 99;
+        poison += broken ? 1 : 0;
+        record.value = StrCat(frame, R"({"vector": [1, 0, 0, 0, 0, 0, 0, )", sent % kIds,
+                              R"(], "attributes": {"title": ")", std::string(1000, 'x'), broken ? "" : "\"}}");
+      }
+      ASSERT_OK(producer_->Send(batch, kSendTimeout));
+    }
+  };
+  const auto level = [&] { return place.StatusOf("dead_letters") == poison && place.StatusOf("lag_records") == 0; };
+  send('\x07', 30'000);
+  ASSERT_TRUE(WaitFor(level, kUpMs));
+  const std::int64_t before = place.StatusOf("resident_bytes");
+  std::int64_t most = before;
+  registry.SetDown(true);
+  send('\x08', 80'000);
+  ASSERT_TRUE(WaitFor(
+      [&] {
+        most = std::max(most, place.StatusOf("resident_bytes"));
+        return place.MetricOf("freshet_ingest_retries_total") >= 6;
+      },
+      kUpMs));
+  EXPECT_GT(place.StatusOf("lag_records"), 30'000);
+  registry.SetDown(false);
+  ASSERT_TRUE(WaitFor(
+      [&] {
+        most = std::max(most, place.StatusOf("resident_bytes"));
+        return level();
+      },
+      120'000));
+  EXPECT_TRUE(WaitFor([&] { return place.StatusOf("resident_bytes") < before + kMayStay; }, kUpMs));
+  std::cout << "resident MB: " << (before >> 20) << " before, " << (most >> 20) << " at most, "
+            << (place.StatusOf("resident_bytes") >> 20) << " after " << sent << " records, " << poison
+            << " of them poison\n";
+  place.Stop();
+  EXPECT_EQ(Letters().size(), static_cast<std::size_t>(poison));
 }
 
 // Nowhere to put the poison: the engine stops before its offset and says so; once there is a place it goes on.

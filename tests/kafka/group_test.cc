@@ -1,5 +1,6 @@
 // The consumer group and the process on Apache Kafka: static membership, offsets from the store, signals and exit
 // codes.
+#include <algorithm>
 #include <csignal>
 #include <set>
 
@@ -8,10 +9,12 @@
 #include "freshet/deploy/config.h"
 #include "freshet/deploy/engine.h"
 #include "freshet/ingest/kafka.h"
+#include "freshet/query/http_client.h"
 #include "freshet_test/checks.h"
 #include "freshet_test/configs.h"
 #include "freshet_test/kafka_broker.h"
 #include "freshet_test/process.h"
+#include "freshet_test/registry_server.h"
 #include "freshet_test/test_support.h"
 
 namespace freshet::test {
@@ -162,6 +165,105 @@ TEST_F(GroupTest, EnginesAnswerWithTheItemsOfTheirOwnPartitions) {
   answers_with(**second, ids(**second));
 }
 
+// While this engine was away others may have been given its partitions: what it has stored of them it does not answer
+// with before the group says that they are its own.
+TEST_F(GroupTest, NothingIsAnsweredBeforeTheFirstAssignment) {
+  // A group that begins waits so long for members.
+  const KafkaBroker slow(dir_ / "slow", "", {"group.initial.rebalance.delay.ms=10000"});
+  KafkaOptions kafka;
+  kafka.bootstrap_servers = slow.bootstrap_servers();
+  auto producer = OpenKafkaProducer(kafka);
+  ASSERT_OK(producer);
+  Config config = EngineConfig();
+  config.kafka = kafka;
+  config.assign_all = true;
+  ItemStream stream(TestSeed(), "items", 50, kTestDim, /*null_keys=*/false);
+  {
+    auto engine = Engine::Start(config);
+    ASSERT_OK(engine);
+    std::vector<OutRecord> batch;
+    for (int i = 0; i < 200; ++i) batch.push_back(stream.Next(&oracle_));
+    ASSERT_OK((*producer)->Send(batch, kSendTimeout));
+    sent_ = 200;
+    ASSERT_TRUE(WaitUntilApplied(**engine));
+    ASSERT_OK((*engine)->Stop());
+  }
+  const std::size_t all = oracle_.live().size();
+  config.assign_all = false;
+  {
+    auto engine = Engine::Start(config);
+    ASSERT_OK(engine);
+    const Catalog& catalog = (*engine)->applier().catalog();
+    const auto reply = HttpCall((*engine)->http_address(), "GET", "/readyz", "", 2'000);
+    EXPECT_EQ(catalog.live(), 0U) << "not assigned yet, or this machine took ten seconds";
+    EXPECT_EQ(catalog.hidden(), all);
+    ASSERT_OK(reply);
+    EXPECT_EQ(reply->status, 503);
+    EXPECT_NE(reply->body.find("no partition is assigned"), std::string::npos) << reply->body;
+    EXPECT_TRUE(WaitFor([&] { return catalog.live() == all; }, 60'000));
+    EXPECT_TRUE(WaitFor([&] {
+      const auto ready = HttpCall((*engine)->http_address(), "GET", "/readyz", "", 2'000);
+      return ready.ok() && ready->status == 200;
+    }));
+    ASSERT_OK((*engine)->Stop());
+  }
+  // What is pinned is known from the start.
+  config.assign = {0, 2};
+  auto engine = Engine::Start(config);
+  ASSERT_OK(engine);
+  const Catalog& catalog = (*engine)->applier().catalog();
+  const std::size_t at_once = catalog.live();
+  EXPECT_GT(at_once, 0U);
+  EXPECT_LT(at_once, all);
+  EXPECT_EQ(at_once + catalog.hidden(), all);
+  EXPECT_TRUE(WaitFor([&] { return (*engine)->applier().as_of_ms() > 0; }));
+  EXPECT_EQ(catalog.live(), at_once);
+}
+
+// An engine that can go on with no record, because the registry is away, still gives up at once what the group gives to
+// another.
+TEST_F(GroupTest, PartitionsThatMoveDuringAStallLeaveTheAnswersAtOnce) {
+  RegistryServer registry;
+  registry.Set("/schemas/ids/7", {200, R"({"schemaType": "JSON", "schema": "{\"type\": \"object\"}"})"});
+  ItemStream stream(TestSeed(), "items", 200, kTestDim, /*null_keys=*/false);
+  const auto config = [&](const std::string& name) {
+    Config one = EngineConfig();
+    one.data_dir = dir_ / name;
+    one.group_instance_id = name;
+    one.session_timeout_ms = 6'000;
+    one.changelog = false;
+    one.registry.url = registry.url();
+    one.registry.timeout_ms = 1'000;
+    return one;
+  };
+  auto first = Engine::Start(config("first"));
+  ASSERT_OK(first);
+  Send(&stream, 500);
+  ASSERT_TRUE(WaitUntilApplied(**first));
+  const Catalog& catalog = (*first)->applier().catalog();
+  const std::size_t all = oracle_.live().size();
+  ASSERT_TRUE(WaitFor([&] { return catalog.live() == all; }));
+  registry.SetDown(true);
+  std::vector<OutRecord> framed(4);
+  for (OutRecord& record : framed) {
+    record.topic = "items";
+    record.partition = static_cast<std::int32_t>(&record - framed.data());
+    record.key = StrCat("framed-", record.partition);
+    record.value = std::string("\0\0\0\0\7", 5) + R"({"vector": [1, 0, 0, 0, 0, 0, 0, 0]})";
+  }
+  ASSERT_OK(producer_->Send(framed, kSendTimeout));
+  ASSERT_TRUE(WaitFor([&] { return registry.requests() > 0; }));
+  auto second = Engine::Start(config("second"));
+  ASSERT_OK(second);
+  EXPECT_TRUE(WaitFor([&] { return catalog.hidden() > 0; }, 60'000));
+  EXPECT_GT(catalog.live(), 0U);
+  EXPECT_EQ(catalog.live() + catalog.hidden(), all) << "nothing was applied meanwhile";
+  registry.SetDown(false);
+  const Catalog& other = (*second)->applier().catalog();
+  EXPECT_TRUE(WaitFor([&] { return catalog.live() + other.live() == all + framed.size(); }, 60'000))
+      << catalog.live() << " and " << other.live() << " of " << all + framed.size();
+}
+
 // errors.tolerance: none. The first poison record ends the engine, and the next start meets it again.
 TEST_F(GroupTest, WithoutToleranceTheFirstPoisonRecordEndsTheEngineBeforeItsOffset) {
   const std::string yaml = dir_ / "strict.yaml";
@@ -191,12 +293,15 @@ TEST_F(GroupTest, DeadLettersAreListedRepairedAndPutBack) {
   auto engine = Engine::Start(*ParseConfig(*ReadFile(yaml), yaml, {}));
   ASSERT_OK(engine);
   std::vector<OutRecord> records;
+  const std::int64_t hour_ago_ms = SystemClock().WallMs() - 3'600'000;
   for (const char* value : {"{}", R"({"vector":[1]})", R"({"vector":[2]})"}) {
     OutRecord record;
     record.topic = "items";
     record.key = StrCat("i", records.size());
     record.value = value;
     record.headers = {{"trace", "x"}};
+    record.partition = static_cast<std::int32_t>(3 - records.size());  // wherever their keys would put them
+    record.timestamp_ms = hour_ago_ms;
     records.push_back(record);
   }
   records[0].key = std::string("\xff\xfe", 2);
@@ -220,13 +325,40 @@ TEST_F(GroupTest, DeadLettersAreListedRepairedAndPutBack) {
     if (at != std::string::npos) repaired += line.substr(0, at) + "[1,0,0,0,0,0,0,0]" + line.substr(at + 3) + "\n";
   }
   ASSERT_FALSE(repaired.empty()) << out;
-  ASSERT_OK(WriteFileAtomically(dir_ / "letters.jsonl", repaired));
-  EXPECT_EQ(RunCommand({FreshetBinary(), "dead-letters", "replay", dir_ / "letters.jsonl", "--config", yaml}, nullptr),
-            0);
+  const auto replay = [&](const std::string& lines) {
+    EXPECT_OK(WriteFileAtomically(dir_ / "letters.jsonl", lines));
+    return RunCommand({FreshetBinary(), "dead-letters", "replay", dir_ / "letters.jsonl", "--config", yaml}, nullptr);
+  };
+  EXPECT_EQ(replay(repaired), 0);
   EXPECT_TRUE(WaitFor([&] { return (*engine)->applier().catalog().LiveIds() == std::vector<std::string>{"i1"}; }));
-  ASSERT_OK(WriteFileAtomically(dir_ / "letters.jsonl", R"({"topic":"elsewhere","key":"a","value":null})"));
-  EXPECT_EQ(RunCommand({FreshetBinary(), "dead-letters", "replay", dir_ / "letters.jsonl", "--config", yaml}, nullptr),
+  // In the partition that it came from, behind the broken one, with its time; what has no partition goes by its key.
+  ASSERT_EQ(replay(R"({"topic":"items","key":"by key","value":null})"), 0);
+  const auto all = [&] {
+    std::string kept;
+    EXPECT_EQ(RunCommand({"kcat", "-C", "-b", broker_.bootstrap_servers(), "-t", "items", "-e", "-q", "-f",
+                          "%p@%o %k %T %h\n"},
+                         &kept),
+              0);
+    return Split(kept, '\n');
+  };
+  const std::vector<std::string> kept = all();
+  EXPECT_EQ(std::count(kept.begin(), kept.end(), StrCat("2@0 i1 ", hour_ago_ms, " trace=x")), 1) << "as it came";
+  EXPECT_EQ(std::count(kept.begin(), kept.end(), StrCat("2@1 i1 ", hour_ago_ms, " trace=x")), 1)
+      << "as it was put back";
+  EXPECT_EQ(std::count_if(kept.begin(), kept.end(),
+                          [&](const std::string& line) {
+                            const std::vector<std::string> words = Split(line, ' ');
+                            return words.size() > 3 && words[1] == "by" && ParseInt(words[3]).value_or(0) > hour_ago_ms;
+                          }),
             1);
+  for (const char* broken : {R"({"topic":"elsewhere","key":"a","value":null})",
+                             R"({"topic":"items","partition":"4","key":"a","value":null})",
+                             R"({"topic":"items","partition":-1,"key":"a","value":null})",
+                             R"({"topic":"items","partition":"2x","key":"a","value":null})",
+                             R"({"topic":"items","timestamp_ms":1.5,"key":"a","value":null})"}) {
+    EXPECT_EQ(replay(broken), 1) << broken;
+  }
+  EXPECT_EQ(all().size(), kept.size());
 }
 
 TEST_F(GroupTest, ASecondSignalEndsAtOnceAndLosesNothing) {

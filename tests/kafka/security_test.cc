@@ -8,6 +8,7 @@
 #include "freshet/core/strings.h"
 #include "freshet/deploy/config.h"
 #include "freshet/ingest/kafka.h"
+#include "freshet/ingest/schema_registry.h"
 #include "freshet_test/configs.h"
 #include "freshet_test/kafka_broker.h"
 #include "freshet_test/process.h"
@@ -125,13 +126,15 @@ class SecurityTest : public ::testing::Test {
       return polled.ok() && polled->kind == PollResult::Kind::kRecord && *polled->record.value == "hello";
     }));
   }
-  // The engine as a process: it says why, exits with 69, and asked a handful of times.
-  static void ExpectRefused(int listener, const Options& options, const std::string& reason) {
+  static std::string EngineText(int listener, const Options& options) {
     std::string yaml = EngineYaml(StrCat("127.0.0.1:", ports_[listener]), At(StrCat("data", listener)));
     std::string lines = "  librdkafka_options:\n";
     for (const auto& [key, value] : options) lines += StrCat("    ", key, ": \"", value, "\"\n");
-    yaml.insert(yaml.find("topics:"), lines);
-    ASSERT_OK(WriteFileAtomically(At("engine.yaml"), yaml));
+    return yaml.insert(yaml.find("topics:"), lines);
+  }
+  // The engine as a process: it says why, exits with 69, and asked a handful of times.
+  static void ExpectRefused(int listener, const Options& options, const std::string& reason) {
+    ASSERT_OK(WriteFileAtomically(At("engine.yaml"), EngineText(listener, options)));
     Process engine({FreshetBinary(), "run", "--config", At("engine.yaml")}, At("log"));
     EXPECT_EQ(engine.Wait(60'000), 69);
     const auto log = ReadFile(At("log"));
@@ -174,6 +177,69 @@ TEST_F(SecurityTest, AnExpiredCertificate) { ExpectRefused(3, Tls(), "certificat
 TEST_F(SecurityTest, ACertificateOfAnotherHost) { ExpectRefused(4, Tls(), "certificate"); }
 
 TEST_F(SecurityTest, AnAuthorityThatIsNotOurs) { ExpectRefused(0, {{"security.protocol", "ssl"}}, "certificate"); }
+
+// What the engine's settings are for its topics they are for its dead letters, and for the command that lists them.
+TEST_F(SecurityTest, DeadLettersTakeTheSameWay) {
+  const Options options = Sasl("SCRAM-SHA-512", kPassword);
+  const std::string yaml = At("letters.yaml");
+  ASSERT_OK(WriteFileAtomically(yaml, EngineText(2, options)));
+  Process engine({FreshetBinary(), "run", "--config", yaml, "--address-file", At("address")}, At("log"));
+  ASSERT_TRUE(WaitFor([] { return FileExists(At("address")); }, 60'000));
+  KafkaOptions kafka;
+  kafka.bootstrap_servers = StrCat("127.0.0.1:", ports_[2]);
+  kafka.librdkafka_options = options;
+  auto producer = OpenKafkaProducer(kafka);
+  ASSERT_OK(producer);
+  OutRecord poison;
+  poison.topic = "items";
+  poison.key = "i1";
+  poison.value = "{not json";
+  ASSERT_OK((*producer)->Send({poison}, kTimeout));
+  std::string out;
+  EXPECT_TRUE(WaitFor(
+      [&] {
+        out.clear();
+        return RunCommand({FreshetBinary(), "dead-letters", "list", "--json", "--config", yaml}, &out) == 0 &&
+               out.find(R"("records":1)") != std::string::npos;
+      },
+      60'000))
+      << out;
+  EXPECT_NE(out.find("VALUE_CONVERTER"), std::string::npos) << out;
+}
+
+TEST_F(SecurityTest, ASchemaRegistryIsTrustedByItsCertificate) {
+  const std::string body = R"({"schemaType": "JSON", "schema": "{}"})";
+  ASSERT_OK(CreateDirectories(At("registry/schemas/ids")));
+  ASSERT_OK(WriteFileAtomically(At("registry/schemas/ids/7"),
+                                StrCat("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: ", body.size(),
+                                       "\r\nContent-Type: application/vnd.schemaregistry.v1+json\r\n\r\n", body)));
+  const auto fetch = [&](const std::string& certificate, const std::string& ca_file) {
+    RegistryOptions options;
+    const int port = FreePort();
+    options.url = StrCat("https://127.0.0.1:", port);
+    options.ca_file = ca_file;
+    options.username = "freshet";
+    options.password = kPassword;
+    // Serves the files of a directory, each a whole answer.
+    const Process server({"bash", "-c",
+                          StrCat("cd '", At("registry"), "' && exec openssl s_server -HTTP -quiet -accept 127.0.0.1:",
+                                 port, " -cert '", At(certificate), "'")},
+                         At("registry.log"));
+    const auto registry = OpenSchemaRegistry(options);
+    EXPECT_OK(registry);
+    Status status;
+    EXPECT_TRUE(WaitFor([&] {
+      status = (*registry)->Fetch(7).status();
+      return status.category() != Category::kTransient;
+    }));
+    EXPECT_EQ(status.message().find(kPassword), std::string::npos);
+    return status.code();
+  };
+  EXPECT_EQ(fetch("server.pem", At("ca.pem")), Code::kOk);
+  EXPECT_EQ(fetch("server.pem", ""), Code::kFailedPrecondition) << "an authority that is not the system's";
+  EXPECT_EQ(fetch("expired.pem", At("ca.pem")), Code::kFailedPrecondition);
+  EXPECT_EQ(fetch("elsewhere.pem", At("ca.pem")), Code::kFailedPrecondition);
+}
 
 }  // namespace
 }  // namespace freshet::test

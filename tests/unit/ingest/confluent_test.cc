@@ -179,6 +179,39 @@ TEST_F(ConfluentTest, ARegistryThatIsAwayIsTransientAndComesBack) {
   EXPECT_OK(Decode("i1", frames_["json"], &event));
 }
 
+// A gateway without a route answers 404 for every schema: only the registry's own word makes a record poison.
+TEST_F(ConfluentTest, OnlyTheRegistrysOwnWordMakesAnIdUnknown) {
+  Event event;
+  for (const std::string& body :
+       {std::string("<html>404 Not Found</html>"), std::string(), std::string("default backend - 404"),
+        std::string(R"({"message": "no Route matched with those values"})"),
+        std::string(R"({"error_code": 404, "message": "HTTP 404 Not Found"})"),
+        std::string(R"({"error_code": "40403"})"),
+        std::string(R"({"error_code": 40401, "message": "Subject not found"})"), std::string("[40403]"),
+        std::string(std::size_t{5} << 20, 'x')}) {
+    server_.Set("/schemas/ids/6", {404, body});
+    const Status status = Decode("i1", frames_["json"], &event);
+    EXPECT_EQ(status.code(), Code::kUnavailable) << body.substr(0, 80);
+    EXPECT_NE(status.message().find("schema_registry.url"), std::string::npos) << status.message();
+  }
+  server_.Set("/schemas/ids/6", {404, R"({"error_code": 40403, "message": "Schema 6 not found"})"});
+  EXPECT_NE(Poison(frames_["json"]).find("schema id 6"), std::string::npos);
+}
+
+TEST_F(ConfluentTest, AReferenceIsUnknownByItsSubjectOrItsVersion) {
+  const std::string schema =
+      R"({"schema": "\"string\"", "references": [{"name": "x.B", "subject": "b", "version": 3}]})";
+  const auto answers = [&](std::uint32_t id, const std::string& body) {
+    server_.Set("/schemas/ids/" + std::to_string(id), {200, schema});
+    server_.Set("/subjects/b/versions/3", {404, body});
+    return registry_->Fetch(id).status().code();
+  };
+  EXPECT_EQ(answers(60, R"({"error_code": 40401, "message": "Subject 'b' not found."})"), Code::kNotFound);
+  EXPECT_EQ(answers(61, R"({"error_code": 40402, "message": "Version 3 not found."})"), Code::kNotFound);
+  EXPECT_EQ(answers(62, R"({"error_code": 40403, "message": "Schema not found"})"), Code::kUnavailable);
+  EXPECT_EQ(answers(63, "<html>"), Code::kUnavailable);
+}
+
 TEST_F(ConfluentTest, ARegistryThatRefusesUsEndsTheStream) {
   server_.Set("/schemas/ids/6", {401, ""});
   Event event;

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "freshet_test/test_support.h"
+#include "kafka_fixture.h"
 
 namespace freshet {
 namespace {
@@ -136,6 +137,41 @@ TEST_F(DeadLettersTest, WithoutToleranceTheFirstLetterStopsTheStream) {
   options_.tolerate = false;
   EXPECT_EQ(Make()->Send({Letter()}).code(), Code::kFailedPrecondition);
   EXPECT_EQ(sink_.calls(), 0);
+}
+
+// However often it was tried while the broker was away, one copy is in the topic when it is back: what an attempt did
+// not get through has expired before the next one, whatever the operator's own time-out is.
+TEST_F(KafkaTest, CopiesOfADeadLetterDoNotGrowWithTheOutage) {
+  ASSERT_OK(broker_->CreateTopic("dead", 1));
+  KafkaOptions options = Options();
+  options.librdkafka_options = {{"delivery.timeout.ms", "0"}, {"message.timeout.ms", "0"}};
+  auto producer = OpenDeadLetterProducer(options);
+  ASSERT_OK(producer);
+  Metrics metrics;
+  auto queue = MakeDeadLetterQueue({.topic = "dead"}, producer->get(), &metrics, nullptr);
+  const auto letters = [](const std::string& value) {
+    std::vector<DeadLetter> all(3);
+    for (DeadLetter& letter : all) letter.record = {"items", "k", true, value, true, {}};
+    return all;
+  };
+  ASSERT_OK(queue->Send(letters("before")));
+  Counter& retries =
+      metrics.GetCounter("freshet_dead_letter_retries_total", "Attempts to write dead letters that failed");
+  ASSERT_OK(broker_->SetUp(false));
+  auto sent = std::async(std::launch::async, [&] { return queue->Send(letters("during")); });
+  EXPECT_TRUE(WaitFor([&] { return retries.Value() >= 2; }, 60'000));
+  EXPECT_EQ(sent.wait_for(milliseconds(0)), std::future_status::timeout);
+  ASSERT_OK(broker_->SetUp(true));
+  ASSERT_OK(sent.get());
+  // What was still waiting in the producer would come before this.
+  ASSERT_OK(queue->Send(letters("after")));
+  auto consumer = OpenKafkaConsumer(Pinned({"dead"}), NothingStored, &clock_, kTimeout);
+  ASSERT_OK(consumer);
+  std::map<std::string, int> copies;
+  for (int read = 0; copies["after"] < 3 && read < 100; ++read) {
+    for (const Kept& kept : Read(consumer->get(), 1)) ++copies[kept.copy.value];
+  }
+  EXPECT_EQ(copies, (std::map<std::string, int>{{"before", 3}, {"during", 3}, {"after", 3}}));
 }
 
 }  // namespace

@@ -1,146 +1,9 @@
 #include "freshet/ingest/ingest_stage.h"
 
-#include <gtest/gtest.h>
-
-#include <condition_variable>
-#include <deque>
-#include <set>
-
-#include "freshet_test/test_support.h"
+#include "stage_fixture.h"
 
 namespace freshet {
 namespace {
-
-using std::chrono::milliseconds;
-using test::WaitFor;
-
-// A source that gives what it is fed, and waits in between.
-class FakeSource final : public RecordSource {
- public:
-  struct Fed {
-    PollResult::Kind kind = PollResult::Kind::kRecord;
-    std::string topic = "items";
-    std::int64_t offset = 0;
-    std::string key;
-    std::string value;
-    Status error;
-    bool lost = false;
-    std::string reason;
-  };
-
-  void Feed(Fed fed) {
-    const std::lock_guard lock(mu_);
-    fed_.push_back(std::move(fed));
-    changed_.notify_all();
-  }
-  void Item(std::int64_t offset, const std::string& value = "{}") {
-    Feed({.offset = offset,
-          .key = "i" + std::to_string(offset),
-          .value = value,
-          .error = {},
-          .lost = false,
-          .reason = {}});
-  }
-
-  Result<PollResult> Poll(milliseconds timeout) override {
-    std::unique_lock lock(mu_);
-    changed_.wait_for(lock, timeout, [&] { return !fed_.empty(); });
-    if (fed_.empty()) return PollResult{};
-    now_ = std::move(fed_.front());
-    fed_.pop_front();
-    if (!now_.error.ok()) return now_.error;
-    PollResult result;
-    result.kind = now_.kind;
-    result.lost = now_.lost;
-    result.reason = now_.reason;
-    if (now_.kind != PollResult::Kind::kRecord) result.partitions = {{now_.topic, 0}};
-    if (now_.kind == PollResult::Kind::kRecord) {
-      result.record.topic = now_.topic;
-      result.record.offset = now_.offset;
-      result.record.timestamp_ms = 1000 + now_.offset;
-      result.record.key = now_.key;
-      result.record.value = now_.value;
-    }
-    return result;
-  }
-  std::int64_t AsOfMs() const override { return as_of_.load(); }
-  std::int64_t LagRecords() const override { return 3; }
-  void ReportStored(const std::vector<PartitionProgress>&) override {}
-  Status KeepAlive() override {
-    ++kept_alive_;
-    return Status::Ok();
-  }
-  std::atomic<int> kept_alive_{0};
-
-  std::atomic<std::int64_t> as_of_{77};
-
- private:
-  std::mutex mu_;
-  std::condition_variable changed_;
-  std::deque<Fed> fed_;
-  Fed now_;
-};
-
-// Takes letters; can be corked, to see what waits for them.
-class FakeDeadLetters final : public DeadLetterQueue {
- public:
-  Status Send(std::vector<DeadLetter> letters) override {
-    std::unique_lock lock(mu_);
-    waiting_ = true;
-    changed_.wait(lock, [&] { return !corked_; });
-    for (DeadLetter& letter : letters) taken_.push_back(std::move(letter));
-    return answer_;
-  }
-  void Cork(bool corked) {
-    const std::lock_guard lock(mu_);
-    corked_ = corked;
-    changed_.notify_all();
-  }
-  bool waiting() {
-    const std::lock_guard lock(mu_);
-    return waiting_;
-  }
-  std::vector<DeadLetter> taken() {
-    const std::lock_guard lock(mu_);
-    return taken_;
-  }
-  Status answer_;
-
- private:
-  std::mutex mu_;
-  std::condition_variable changed_;
-  bool corked_ = false;
-  bool waiting_ = false;
-  std::vector<DeadLetter> taken_;
-};
-
-class IngestStageTest : public ::testing::Test {
- protected:
-  void Start() {
-    IngestStage::Decoders decoders;
-    auto decoder = MakeJsonDecoder(TopicRole::kItems, DefaultSchema(TopicRole::kItems), {});
-    ASSERT_OK(decoder);
-    decoders["items"] = std::move(*decoder);
-    stage_ =
-        std::make_unique<IngestStage>(options_, &source_, std::move(decoders), &letters_, &out_, &clock_, &metrics_);
-    stage_->Start();
-  }
-  // The next batch that holds events; heartbeats are passed over.
-  std::optional<EventBatch> NextBatch() {
-    for (;;) {
-      std::optional<EventBatch> batch = out_.PopFor(milliseconds(20'000));
-      if (!batch || !batch->events.empty()) return batch;
-    }
-  }
-
-  IngestOptions options_{.max_batch_records = 3, .max_batch_bytes = 1000, .linger_ms = 10, .heartbeat_ms = 100};
-  FakeSource source_;
-  FakeDeadLetters letters_;
-  BoundedQueue<EventBatch> out_{16, std::size_t{1} << 20};
-  SystemClock clock_;
-  Metrics metrics_;
-  std::unique_ptr<IngestStage> stage_;
-};
 
 TEST_F(IngestStageTest, ABatchClosesAtItsRecordsAndCarriesItsOffsets) {
   options_.linger_ms = 60'000;
@@ -162,6 +25,23 @@ TEST_F(IngestStageTest, ABatchClosesAtItsRecordsAndCarriesItsOffsets) {
   EXPECT_EQ(batch->bytes, 3 * (2 + 17u));
   stage_->Stop();
   EXPECT_OK(stage_->status());
+}
+
+// They are kept with the record, so they count as its key and value do.
+TEST_F(IngestStageTest, HeadersCountInTheBytesOfABatch) {
+  options_.max_batch_bytes = 500;
+  options_.linger_ms = 60'000;
+  Start();
+  FakeSource::Fed fed;
+  fed.key = "i0";
+  fed.value = "{}";
+  fed.headers = {{"trace", std::string(300, 'x')}, {"", ""}, {"shop", std::string(200, 'y')}};
+  source_.Feed(fed);
+  const auto batch = NextBatch();
+  ASSERT_TRUE(batch.has_value());
+  ASSERT_EQ(batch->events.size(), 1U) << "closed by its bytes, long before its linger";
+  EXPECT_EQ(batch->bytes, 2 + 2 + 5 + 300 + 4 + 200U);
+  EXPECT_EQ(batch->events[0].raw.headers, fed.headers);
 }
 
 TEST_F(IngestStageTest, ABatchClosesAtItsBytesAndAtItsLinger) {
@@ -225,20 +105,6 @@ TEST_F(IngestStageTest, ADeadLetterSaysWhetherKeyOrValueIsToBlame) {
   ASSERT_TRUE(WaitFor([&] { return letters_.taken().size() == 2; }));
   EXPECT_EQ(letters_.taken()[0].stage, "KEY_CONVERTER");
   EXPECT_EQ(letters_.taken()[1].stage, "VALUE_CONVERTER");
-}
-
-// A queue that stays full: the source is kept alive, nothing is lost.
-TEST_F(IngestStageTest, WhileALaterStageTakesNothingTheSourceIsKeptAlive) {
-  options_.max_batch_records = 1;
-  Start();
-  for (std::int64_t i = 0; i < 20; ++i) source_.Item(i);  // the queue holds 16
-  ASSERT_TRUE(WaitFor([&] { return source_.kept_alive_ > 0; }));
-  std::set<std::int64_t> offsets;
-  while (offsets.size() < 20) {
-    const auto batch = NextBatch();
-    ASSERT_TRUE(batch.has_value());
-    for (const Event& event : batch->events) offsets.insert(event.position.offset);
-  }
 }
 
 TEST_F(IngestStageTest, WhatHappensToPartitionsIsToldInOrderWithTheRecords) {
@@ -310,23 +176,6 @@ TEST_F(IngestStageTest, PermanentErrorsOfTheSourceEndTheStream) {
   ASSERT_TRUE(WaitFor([&] { return !stage_->running(); }));
   EXPECT_EQ(stage_->status().code(), Code::kFailedPrecondition);
 }
-
-// Away for its first answers, then fine.
-class AwayDecoder final : public EventDecoder {
- public:
-  explicit AwayDecoder(std::atomic<int>* away) : away_(away) {}
-  Status Decode(const RawRecord& record, Event* event) const override {
-    if (away_->load() > 0) {
-      away_->fetch_sub(1);
-      return Unavailable("the registry is away");
-    }
-    event->body = ItemUpdate{std::string(*record.key), false, {}, {}, {}};
-    return Status::Ok();
-  }
-
- private:
-  std::atomic<int>* const away_;
-};
 
 TEST_F(IngestStageTest, ARecordThatCannotBeDecodedYetIsTriedAgainAndNeverADeadLetter) {
   options_.linger_ms = 60'000;

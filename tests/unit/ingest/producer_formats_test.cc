@@ -307,5 +307,19 @@ TEST_F(CloudEventsTest, AnInteractionHappensAtTheEventsTime) {
   EXPECT_EQ(std::get<Interaction>(event->body).timestamp_ms, 99) << "the data's own time is the nearer one";
 }
 
+// Whatever reads them: they are kept with the record for as long as it may become a dead letter.
+TEST_F(ProducerFormatsTest, MoreHeadersThanTheLimitArePoison) {
+  const DecodeLimits limits;
+  Headers headers(limits.max_headers, {"n", "v"});
+  EXPECT_EQ(Poison("i1", "{}", headers), "");
+  headers.emplace_back("n", "v");
+  Expect(Poison("i1", "{}", headers), "129 headers; the limit is 128");
+  Expect(Poison("i1", std::nullopt, headers), "129 headers");
+  const std::string value(limits.max_header_bytes - 4, 'v');
+  EXPECT_EQ(Poison("i1", "{}", {{"name", value}}), "");
+  Expect(Poison("i1", "{}", {{"names", value}}), "65537 bytes; the limit is 65536");
+  Expect(Poison("i1", "{}", {{"name", value}, {"", "x"}}), "headers have 65537 bytes");
+}
+
 }  // namespace
 }  // namespace freshet

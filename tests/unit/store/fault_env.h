@@ -1,10 +1,12 @@
-// A file system beneath RocksDB that forgets what was not synced, as a power loss does, and fails when told to.
+// What is done to a store behind its back. A file system beneath RocksDB that forgets what was not synced, as a power
+// loss does, and fails when told to.
 //
 // After LosePower() nothing more reaches the files; once the store is closed, DropUnsynced() cuts every file that was
 // written through this environment back to what was synced, and takes back names that were made or moved since their
 // directory was synced. (Names that were deleted stay deleted: coming back, they would harm less.) Thread-safe.
 #pragma once
 
+#include <rocksdb/db.h>
 #include <rocksdb/env.h>
 #include <rocksdb/file_system.h>
 
@@ -17,6 +19,9 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <vector>
+
+#include "store_chain.h"
 
 namespace freshet::test {
 
@@ -33,7 +38,15 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
     countdown_failure_ = failure;
     countdown_ = n;
   }
+  // Only syncs fail, and only reads.
+  void FailSyncs(bool fail) { fail_syncs_ = fail; }
+  void FailReads(bool fail) { fail_reads_ = fail; }
+  // The n-th read from now fails, that one alone.
+  void FailRead(int n) { read_countdown_ = n; }
+  [[nodiscard]] int reads_failed() const { return reads_failed_; }
   void LosePower() { dark_ = true; }
+  // What was lost stays lost; from now on files are written again.
+  void RestorePower() { dark_ = false; }
   // At the n-th write or sync from now.
   void LosePowerAfter(int n) { dark_countdown_ = n; }
   void DropUnsynced() {
@@ -64,6 +77,14 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
     files_[name] = {0, 0};
     names_.try_emplace(name, std::nullopt);
     *result = std::make_unique<File>(this, name, std::move(file));
+    return status;
+  }
+  rocksdb::IOStatus NewRandomAccessFile(const std::string& name, const rocksdb::FileOptions& options,
+                                        std::unique_ptr<rocksdb::FSRandomAccessFile>* result,
+                                        rocksdb::IODebugContext* dbg) override {
+    std::unique_ptr<rocksdb::FSRandomAccessFile> file;
+    auto status = target()->NewRandomAccessFile(name, options, &file, dbg);
+    if (status.ok()) *result = std::make_unique<Table>(this, std::move(file));
     return status;
   }
   rocksdb::IOStatus RenameFile(const std::string& from, const std::string& to, const rocksdb::IOOptions& options,
@@ -130,12 +151,27 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
 
    private:
     rocksdb::IOStatus Synced(rocksdb::IOStatus status) {
+      if (fs_->fail_syncs_) return rocksdb::IOStatus::IOError("injected");
       if (auto failed = fs_->Check(); !failed.ok()) return failed;
       if (status.ok()) fs_->Synced(name_);
       return status;
     }
     FaultFileSystem* const fs_;
     const std::string name_;
+  };
+
+  class Table final : public rocksdb::FSRandomAccessFileOwnerWrapper {
+   public:
+    Table(FaultFileSystem* fs, std::unique_ptr<rocksdb::FSRandomAccessFile> file)
+        : rocksdb::FSRandomAccessFileOwnerWrapper(std::move(file)), fs_(fs) {}
+    rocksdb::IOStatus Read(std::uint64_t offset, std::size_t n, const rocksdb::IOOptions& options,
+                           rocksdb::Slice* result, char* scratch, rocksdb::IODebugContext* dbg) const override {
+      if (auto status = fs_->CheckRead(); !status.ok()) return status;
+      return rocksdb::FSRandomAccessFileOwnerWrapper::Read(offset, n, options, result, scratch, dbg);
+    }
+
+   private:
+    FaultFileSystem* const fs_;
   };
 
   class Directory final : public rocksdb::FSDirectoryWrapper {
@@ -166,6 +202,12 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
     if (failure_ == Failure::kIoError) return rocksdb::IOStatus::IOError("injected");
     return rocksdb::IOStatus::OK();
   }
+  rocksdb::IOStatus CheckRead() {
+    const bool now = read_countdown_ > 0 && --read_countdown_ == 0;
+    if (!now && !fail_reads_) return rocksdb::IOStatus::OK();
+    ++reads_failed_;
+    return rocksdb::IOStatus::IOError("injected");
+  }
   void Written(const std::string& name, std::size_t bytes) {
     const std::lock_guard lock(mu_);
     files_[name].first += bytes;
@@ -189,6 +231,10 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   std::atomic<int> countdown_{0};
   std::atomic<int> dark_countdown_{0};
   std::atomic<bool> dark_{false};
+  std::atomic<bool> fail_syncs_{false};
+  std::atomic<bool> fail_reads_{false};
+  std::atomic<int> read_countdown_{0};
+  std::atomic<int> reads_failed_{0};
   std::atomic<int> syncs_{0};
   std::mutex mu_;
   std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> files_;  // bytes written and synced
@@ -202,5 +248,31 @@ struct FaultEnv {
   std::shared_ptr<FaultFileSystem> files = std::make_shared<FaultFileSystem>();
   std::unique_ptr<rocksdb::Env> env = rocksdb::NewCompositeEnv(files);
 };
+
+// Writes one row of a store that is closed, and a family that it does not have, where `new_family` names one.
+inline bool PutRaw(const std::string& directory, const std::string& family, const std::string& key,
+                   const std::string& value, const std::string& new_family = "") {
+  rocksdb::Options options;
+  options.merge_operator = ChainOperator();
+  std::vector<std::string> names;
+  if (!rocksdb::DB::ListColumnFamilies(options, directory, &names).ok()) return false;
+  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
+  for (const std::string& name : names) descriptors.emplace_back(name, options);
+  std::vector<rocksdb::ColumnFamilyHandle*> families;
+  rocksdb::DB* opened = nullptr;
+  if (!rocksdb::DB::Open(options, directory, descriptors, &families, &opened).ok()) return false;
+  const std::unique_ptr<rocksdb::DB> db(opened);
+  bool done = false;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (names[i] == family) done = db->Put({}, families[i], key, value).ok();
+  }
+  if (!new_family.empty()) {
+    rocksdb::ColumnFamilyHandle* made = nullptr;
+    done = done && db->CreateColumnFamily(options, new_family, &made).ok();
+    if (made != nullptr) families.push_back(made);
+  }
+  for (auto* handle : families) done = db->DestroyColumnFamilyHandle(handle).ok() && done;
+  return done;
+}
 
 }  // namespace freshet::test

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "fault_env.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/file.h"
 #include "store_fixture.h"
@@ -87,7 +88,8 @@ TEST(IndexFiles, AFailureAtAnyStepLeavesTheOneBefore) {
     ASSERT_OK(node.applier->Apply(Changes().Put("a").Take()));
     node.SaveIndex();
     ASSERT_OK(node.applier->Apply(Changes(1).Put("b").Take()));
-    for (const char* point : {"index_file.before_write", "index_file.after_write", "index_file.before_named"}) {
+    for (const char* point :
+         {"index_file.before_write", "index_file.before_sync", "index_file.after_write", "index_file.before_named"}) {
       ASSERT_OK(ArmFaults(std::string(point) + "=error"));
       auto cut = node.applier->CutIndex();
       ASSERT_OK(cut);
@@ -98,6 +100,53 @@ TEST(IndexFiles, AFailureAtAnyStepLeavesTheOneBefore) {
   OpenNode node(dir / "data");
   EXPECT_EQ(node.applier->rebuilt_items(), 1U);
   EXPECT_EQ(node.Ids(), (Ids{"a", "b"}));
+}
+
+// The name of the new file is on the disk before the old one goes: a power loss costs no rebuild.
+TEST(IndexFiles, APowerLossLeavesAFileThatTheStoreNames) {
+  const TempDir dir;
+  const FaultEnv fault;
+  StoreOptions options = OptionsAt(dir / "data");
+  options.env = fault.env.get();
+  {
+    OpenNode node(options);
+    ASSERT_OK(node.applier->Apply(Changes().Put("a").Take()));
+    node.SaveIndex();
+    ASSERT_OK(node.applier->Apply(Changes(1).Put("b").Take()));
+    node.SaveIndex();
+    fault.files->LosePower();
+  }
+  fault.files->DropUnsynced();
+  OpenNode node(dir / "data");
+  EXPECT_EQ(node.Ids(), (Ids{"a", "b"}));  // what was committed before it is synced with it
+  EXPECT_EQ(node.applier->rebuilt_items(), 0U);
+  EXPECT_OK(node.applier->Audit());
+}
+
+// However often it fails once the file is named: two files at most, and the next start uses the one that is named.
+TEST(IndexFiles, AFailureAfterNamingKeepsWhatIsNamed) {
+  const TempDir dir;
+  for (const char* point : {"index_file.after_named", "index_file.before_log_sync", "index_file.before_remove"}) {
+    SCOPED_TRACE(point);
+    const std::string data = dir / point;
+    {
+      OpenNode node(data);
+      ASSERT_OK(node.applier->Apply(Changes().Put("a").Take()));
+      node.SaveIndex();
+      ASSERT_OK(node.applier->Apply(Changes(1).Put("b").Take()));
+      for (int i = 0; i < 3; ++i) {
+        ASSERT_OK(ArmFaults(std::string(point) + "=error"));
+        auto cut = node.applier->CutIndex();
+        ASSERT_OK(cut);
+        EXPECT_FALSE(IndexFiles(node.store.get()).Save(**cut, node.applier->sequence()).ok());
+        EXPECT_LE(std::distance(std::filesystem::directory_iterator(data + "/index"), {}), 2);
+      }
+      ASSERT_OK(ArmFaults(""));
+    }
+    OpenNode node(data);
+    EXPECT_EQ(node.applier->rebuilt_items(), 0U);
+    EXPECT_EQ(node.Ids(), (Ids{"a", "b"}));
+  }
 }
 
 // Index and store differ: found while batches go on, and repaired from the store.

@@ -95,6 +95,32 @@ TEST(Partitions, ReadingTheSameLogAgainOnlySaysWhatIsStillThere) {
   ASSERT_OK(node.applier->Audit());
 }
 
+// A partition that is being read again is behind what it brought: that is no difference, at any moment of it.
+TEST(Partitions, ARereadIsNoDifference) {
+  for (const bool same_log : {true, false}) {
+    SCOPED_TRACE(same_log);
+    const test::TempDir dir;
+    Node node(dir / "data");
+    const auto differences = [&] {
+      const auto check = node.store->Check({});
+      EXPECT_OK(check);
+      for (const std::string& example : check->examples) ADD_FAILURE() << example;
+      return check->differences;
+    };
+    ASSERT_OK(node.applier->Apply(BatchBuilder(0).Put("a", 50).Put("b", 51).Put("c", 52).Take()));
+    ASSERT_OK(node.applier->Apply(Reread(same_log)));
+    EXPECT_EQ(differences(), 0U);
+    ASSERT_OK(node.applier->Apply(BatchBuilder(0).Put("a", same_log ? 50 : 0).Take()));
+    EXPECT_EQ(differences(), 0U);
+    ASSERT_OK(node.applier->Apply(BatchBuilder(0).Put("b", same_log ? 51 : 1).Put("d", same_log ? 53 : 2).Take()));
+    EXPECT_EQ(differences(), 0U);
+    ASSERT_OK(node.applier->Apply(CaughtUp()));
+    EXPECT_EQ(node.Ids(), (Ids{"a", "b", "d"}));
+    EXPECT_EQ(differences(), 0U);
+    EXPECT_EQ(node.store->Check({})->covered, 3U);
+  }
+}
+
 // Killed at every point of it: the next start goes on, and ends with the same.
 TEST(Partitions, ARereadSurvivesACrashAnywhere) {
   for (const char* fault : {"store.before_write=stop@1", "store.after_write=stop@1", "applier.after_reread=stop@1",

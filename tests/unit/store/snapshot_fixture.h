@@ -3,6 +3,12 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "freshet/core/fault.h"
 #include "freshet/core/file.h"
@@ -19,6 +25,67 @@ inline void Spill(const std::string& path, const std::string& bytes) {
   std::filesystem::remove(path);  // never through a hard link
   std::ofstream(path, std::ios::binary) << bytes;
 }
+
+// A repository some of whose operations fail as told; the rest goes to the one beneath it.
+class FailingRepository final : public SnapshotRepository {
+ public:
+  explicit FailingRepository(SnapshotRepository* beneath) : beneath_(beneath) {}
+
+  std::map<std::string, Status> reading;            // of manifests, by id
+  std::function<void(SnapshotManifest*)> altering;  // what is listed
+  std::map<std::string, Status> fetching;           // Fetch(), by "ID/NAME" or NAME
+  std::map<std::string, Status> removing;           // by id
+  Status noting;
+  std::optional<std::uint64_t> free;
+  std::optional<bool> shares;
+
+  [[nodiscard]] Result<std::vector<SnapshotEntry>> List() const override {
+    auto entries = beneath_->List();
+    if (!entries.ok()) return entries;
+    for (SnapshotEntry& entry : *entries) {
+      if (const auto it = reading.find(entry.id); it != reading.end()) entry.status = it->second;
+      if (altering) altering(&entry.manifest);
+    }
+    return entries;
+  }
+  [[nodiscard]] Result<SnapshotManifest> Read(const std::string& id) const override { return beneath_->Read(id); }
+  Status Put(SnapshotManifest* manifest, const std::vector<SnapshotSource>& sources,
+             const std::function<Status(const SnapshotSource&)>& check, const Throttle& throttle) override {
+    return beneath_->Put(manifest, sources, check, throttle);
+  }
+  Status Fetch(const SnapshotManifest& manifest, const SnapshotFile& file, const std::string& path, bool stable,
+               const Throttle& throttle) const override {
+    for (const std::string& name : {manifest.id + "/" + file.name, file.name}) {
+      if (const auto it = fetching.find(name); it != fetching.end()) return it->second;
+    }
+    return beneath_->Fetch(manifest, file, path, stable, throttle);
+  }
+  [[nodiscard]] Status CheckFiles(const SnapshotManifest& manifest) const override {
+    return beneath_->CheckFiles(manifest);
+  }
+  [[nodiscard]] Status Verify(const SnapshotManifest& manifest, const Throttle& throttle) const override {
+    return beneath_->Verify(manifest, throttle);
+  }
+  Status Remove(const std::string& id) override {
+    const auto it = removing.find(id);
+    return it == removing.end() ? beneath_->Remove(id) : it->second;
+  }
+  [[nodiscard]] Result<std::uint64_t> NotedSequence(std::uint64_t epoch) const override {
+    return beneath_->NotedSequence(epoch);
+  }
+  Status NoteSequence(std::uint64_t epoch, std::uint64_t sequence) override {
+    return noting.ok() ? beneath_->NoteSequence(epoch, sequence) : noting;
+  }
+  Result<std::size_t> CollectGarbage() override { return beneath_->CollectGarbage(); }
+  [[nodiscard]] std::uint64_t free_bytes() const override { return free ? *free : beneath_->free_bytes(); }
+  [[nodiscard]] bool SharesWith(const std::string& path) const override {
+    return shares ? *shares : beneath_->SharesWith(path);
+  }
+  [[nodiscard]] std::string name() const override { return beneath_->name(); }
+
+ private:
+  SnapshotRepository* const beneath_;
+};
 
 class SnapshotTest : public ::testing::Test {
  protected:
@@ -53,9 +120,13 @@ class SnapshotTest : public ::testing::Test {
     second_ = *Take(&node);
     newest_sequence_ = node.store->sequence();
   }
-  void RestoreAndCompare(const Ids& expected) {
+  [[nodiscard]] RestoreOptions RestoreTo(const std::string& name) const {
     RestoreOptions options;
-    options.data_dir = dir_ / "restored";
+    options.data_dir = dir_ / name;
+    return options;
+  }
+  void RestoreAndCompare(const Ids& expected) {
+    const RestoreOptions options = RestoreTo("restored");
     const auto restored = RestoreSnapshot(*repository_, options);
     ASSERT_OK(restored);
     OpenNode node(dir_ / "restored");

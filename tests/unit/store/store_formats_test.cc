@@ -1,13 +1,17 @@
-// Stores of released formats are opened by this freshet; see data/README.md for how they were made.
+// Stores of released formats are opened by this freshet, those of a newer one are refused; see data/README.md for how
+// they were made.
 #include <cstdlib>
 
+#include "fault_env.h"
 #include "freshet/core/checksum.h"
 #include "freshet/core/file.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/ingest/record_codec.h"
+#include "freshet/store/changelog.h"
 #include "freshet/store/restore.h"
 #include "store_fixture.h"
+#include "store_rows.h"
 
 namespace freshet::test {
 namespace {
@@ -118,6 +122,74 @@ TEST(StoreFormats, Fp16KeepsWhatIsIndexedAndPublished) {
   EXPECT_EQ((**node.applier->GetVector("a"))[0], stored);
 }
 
+// What a freshet to come may do to a store.
+void MakeItNewer(const std::string& directory, std::uint32_t format, bool another_family) {
+  StoreIdentity identity;
+  identity.format = format;
+  identity.dim = kStoreDim;
+  identity.metric = MetricName(Metric::kCosine);
+  identity.space_id = "s";
+  ASSERT_TRUE(
+      PutRaw(directory, "meta", "identity", EncodeIdentity(identity), another_family ? "of_a_newer_freshet" : ""));
+}
+
+// Refused by number, and not taken for damaged: that would set it aside, and put a snapshot or nothing in its place.
+TEST(StoreFormats, ANewerOneIsRefusedByNumber) {
+  for (const bool another_family : {false, true}) {
+    SCOPED_TRACE(another_family);
+    const TempDir dir;
+    { OpenNode(dir / "data"); }
+    ASSERT_NO_FATAL_FAILURE(MakeItNewer(dir / "data", StoreIdentity{}.format + 1, another_family));
+    const std::string expected = StrCat("store format ", StoreIdentity{}.format + 1);
+    for (const Status& status : {Store::Open(OptionsAt(dir / "data")).status(),
+                                 Store::OpenExisting(dir / "data").status(), Store::OpenReadOnly(dir / "data").status(),
+                                 OpenOrRestore(OptionsAt(dir / "data"), nullptr, false, false, {}, {}).status()}) {
+      EXPECT_EQ(status.code(), Code::kFailedPrecondition) << status.ToString();
+      EXPECT_NE(status.message().find(expected), std::string::npos) << status.ToString();
+    }
+    EXPECT_TRUE(FileExists(dir / "data/CURRENT"));
+    EXPECT_FALSE(FileExists(dir / "data/damaged/CURRENT"));
+  }
+}
+
+TEST(StoreFormats, AFamilyThatNoFormatHasIsDamage) {
+  const TempDir dir;
+  { OpenNode(dir / "data"); }
+  ASSERT_NO_FATAL_FAILURE(MakeItNewer(dir / "data", StoreIdentity{}.format, /*another_family=*/true));
+  EXPECT_EQ(Store::Open(OptionsAt(dir / "data")).status().code(), Code::kCorruption);
+}
+
+TEST(StoreFormats, ANewerChangelogRecordIsRefusedByNumber) {
+  std::optional<std::string> value = EncodeProgressValue({4711, "space"});
+  value->resize(value->size() - sizeof(std::uint64_t));
+  const int version = (*value)[0]++;
+  const std::uint64_t checksum = Xxh3(*value);
+  value->append(reinterpret_cast<const char*>(&checksum), sizeof(checksum));
+  RawRecord record;
+  record.key = kProgressKey;
+  record.value = *value;
+  record.headers = {{kEpochHeader, "12"}, {kSequenceHeader, "34"}};
+  const Status status = DecodeChangelogRecord(record, true).status();
+  EXPECT_EQ(status.code(), Code::kFailedPrecondition) << "it ends the sidecar; skipped, it would be unknown for ever";
+  EXPECT_NE(status.message().find(StrCat("record version ", version + 1)), std::string::npos) << status.ToString();
+}
+
+// A look does not take the directory from its owner, nor does it need one that can be written.
+TEST(StoreFormats, ALookWaitsForTheOwnerToBeGone) {
+  const TempDir dir;
+  {
+    const auto owner = Store::Open(OptionsAt(dir / "data"));
+    ASSERT_OK(owner);
+    const Status look = Store::OpenReadOnly(dir / "data").status();
+    EXPECT_EQ(look.code(), Code::kFailedPrecondition);
+    EXPECT_NE(look.message().find(std::to_string(::getpid())), std::string::npos) << look.ToString();
+  }
+  const auto look = Store::OpenReadOnly(dir / "data");
+  ASSERT_OK(look);
+  EXPECT_EQ(Store::Open(OptionsAt(dir / "data")).status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(Store::OpenReadOnly(dir / "elsewhere").status().code(), Code::kNotFound);
+}
+
 // What Check() is for: each kind of difference is named.
 TEST(StoreCheck, NamesWhatDiffers) {
   const TempDir dir;
@@ -152,7 +224,30 @@ TEST(StoreCheck, NamesWhatDiffers) {
   const auto again = (*store)->Check({});
   ASSERT_OK(again);
   EXPECT_EQ(again->differences, 1U);
-  EXPECT_EQ((*store)->Check([](double) { return Cancelled("enough"); })->items, 1U);  // too short to be asked
+  const auto enough = [](double) { return Cancelled("enough"); };
+  EXPECT_EQ((*store)->Check({"items", enough})->items, 1U);  // too short to be asked
+}
+
+// The offsets that cover items are those of their topic: another one that is further hides nothing.
+TEST(StoreCheck, AnItemIsCoveredByItsOwnTopicAlone) {
+  const TempDir dir;
+  OpenNode node(dir / "data");
+  ASSERT_OK(node.applier->Apply(Changes(0, "interactions").Buy("u", "a").Buy("u", "b").Buy("u", "c").Take()));
+  EncodedBatch gap = Changes(0).Put("a").Put("b").Take();
+  gap.progress[0].next_offset = 1;  // as a defect would leave it
+  ASSERT_OK(node.applier->Apply(std::move(gap)));
+  const auto check = node.store->Check({});
+  ASSERT_OK(check);
+  EXPECT_EQ(check->covered, 2U);
+  ASSERT_EQ(check->differences, 1U);
+  EXPECT_EQ(check->examples[0], "items `b` comes from an offset that is not covered");
+  StoreCheck page;
+  EXPECT_EQ(*node.store->CheckNumbers("items", "", 1, &page), "b");
+  EXPECT_EQ(page.differences, 0U);
+  EXPECT_EQ(*node.store->CheckNumbers("items", "b", 1, &page), std::nullopt);
+  EXPECT_EQ(page.differences, 1U);
+  EXPECT_EQ(page.items, 2U);
+  EXPECT_EQ(node.store->Check({"of another name", {}})->covered, 0U);
 }
 
 }  // namespace

@@ -2,7 +2,10 @@
 //
 // Place in the flow: used by ingest (undecodable bytes) and by the encoder (an item the model cannot embed). The record
 // is copied (key, value, headers, timestamp) with Kafka Connect's context headers `__connect.errors.*`; Send returns
-// only once the dead letters are acknowledged, so that their offsets may then be stored. Thread-safe.
+// only once the dead letters are acknowledged, so that their offsets may then be stored. At least once: the letters of
+// one Send may be there once more for each time that the broker took them and its acknowledgement was lost (a
+// connection cut at that moment, an answer later than five seconds, a killed process), however long an outage lasts.
+// Thread-safe.
 #pragma once
 
 #include <atomic>
@@ -14,6 +17,7 @@
 #include "freshet/core/metrics.h"
 #include "freshet/core/status.h"
 #include "freshet/ingest/event.h"
+#include "freshet/ingest/kafka.h"
 #include "freshet/ingest/record_source.h"
 
 namespace freshet {
@@ -42,6 +46,11 @@ struct DeadLetterOptions {
   bool context_headers = true;  // errors.deadletterqueue.context.headers.enable
   bool tolerate = true;  // errors.tolerance: all; false (none): the first letter stops the stream, kFailedPrecondition
 };
+
+// The producer for a dead-letter queue, and for nothing else: a record that the broker does not take expires in it
+// before the queue's attempt gives up, so that the next attempt adds to nothing that still waits. Errors: see
+// OpenKafkaProducer().
+[[nodiscard]] Result<std::unique_ptr<KafkaProducer>> OpenDeadLetterProducer(const KafkaOptions& options);
 
 // `sink` outlives the queue. `stopping` turns endless retries into kCancelled.
 [[nodiscard]] std::unique_ptr<DeadLetterQueue> MakeDeadLetterQueue(const DeadLetterOptions& options, RecordSink* sink,

@@ -72,6 +72,8 @@ struct SchemaMap {
 // Above any of these a record is poison.
 struct DecodeLimits {
   std::size_t max_value_bytes = std::size_t{1} << 20;
+  std::size_t max_headers = 128;
+  std::size_t max_header_bytes = std::size_t{64} << 10;  // names and values, all together
   int max_depth = 32;
   std::size_t max_tags = 256;
   std::size_t max_features = 256;
@@ -79,6 +81,9 @@ struct DecodeLimits {
   std::size_t max_string_bytes = std::size_t{16} << 10;
   int vector_dim = 0;  // > 0: an item must bring a finite, non-zero vector of this dimension (passthrough)
 };
+
+// Of the names and values of a record's headers.
+[[nodiscard]] std::size_t HeaderBytes(const RawRecord& record);
 
 class EventDecoder {
  public:

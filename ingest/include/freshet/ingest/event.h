@@ -104,8 +104,8 @@ struct PartitionProgress {
   std::int64_t seen_below = 0;
 };
 
-// Adds how far partitions are complete (RecordSource::Positions()) to what a batch says of its own. Of those that it did
-// not touch everything else stays as it is stored.
+// Adds how far partitions are complete (RecordSource::Positions()) to what a batch says of its own. Of those that it
+// did not touch everything else stays as it is stored.
 void AddPositions(std::vector<PartitionProgress> positions, std::vector<PartitionProgress>* progress);
 
 // What happened to a partition as a whole. Stands between batches of records, in the order in which it happened.
@@ -122,7 +122,7 @@ struct EventBatch {
   std::vector<Event> events;                // in log order within each partition
   std::vector<PartitionProgress> progress;  // one for each partition touched
   std::int64_t as_of_ms = 0;         // log time up to which everything is in this batch or an earlier one; 0: unknown
-  std::size_t bytes = 0;             // of keys and values, for the queue's byte bound
+  std::size_t bytes = 0;             // of keys, values, headers: the queue's byte bound
   std::vector<PartitionMark> marks;  // a batch with marks has no events
 };
 

@@ -7,10 +7,12 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -42,8 +44,15 @@ class IngestStage {
               BoundedQueue<EventBatch>* out, const Clock* clock, Metrics* metrics);
   ~IngestStage();
 
-  // `owned` is told, on the stage's thread, which partitions are owned whenever that changes. Before Start().
-  void OnOwned(std::function<void(const std::vector<TopicPartition>&)> owned) { on_owned_ = std::move(owned); }
+  using Partitions = std::vector<TopicPartition>;
+  // `owned` is told, on the stage's thread, which partitions are owned whenever that changes. `now` says which they are
+  // at this moment, counting changes that the source has met and not returned yet; it is asked also while nothing can
+  // be polled, so that what others may own by now is told at once, however long a stall lasts, and records keep their
+  // order. Without it ownership is told as the source returns its changes. Before Start().
+  void OnOwned(std::function<void(const Partitions&)> owned, std::function<Partitions()> now = {}) {
+    on_owned_ = std::move(owned);
+    owned_now_ = std::move(now);
+  }
   void Start();
   // Finishes the batch at hand, closes the queue, joins. Idempotent.
   void Stop();
@@ -63,7 +72,10 @@ class IngestStage {
   Status Push(EventBatch batch);
   void AddPositions(EventBatch* batch);
   // Ends early when stopping. The source's membership is kept meanwhile.
-  Status Wait(std::int64_t backoff_ms);
+  Status Wait(std::chrono::milliseconds wait);
+  // The source's, and what it met is told.
+  Status KeepAlive();
+  void TellOwned(Partitions owned);
 
   // Constant after construction:
   const IngestOptions options_;
@@ -79,9 +91,13 @@ class IngestStage {
   Gauge& queue_bytes_;
   Counter& stalled_;
   Metrics* const metrics_;
-  std::function<void(const std::vector<TopicPartition>&)> on_owned_;
+  std::function<void(const Partitions&)> on_owned_;
+  std::function<Partitions()> owned_now_;
 
-  std::int64_t positions_told_us_ = 0;  // stage's thread only
+  // Stage's thread only:
+  std::int64_t positions_told_us_ = 0;
+  std::optional<Partitions> told_owned_;
+
   std::atomic<bool> stop_{false};
   std::atomic<bool> running_{false};
   std::thread thread_;

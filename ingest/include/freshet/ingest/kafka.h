@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -74,6 +75,7 @@ struct NewTopic {
   std::string name;
   std::int32_t partitions = 1;
   bool compact = false;
+  std::int64_t retention_ms = 0;  // how long records are kept; 0: the broker's default
 };
 Status CreateTopics(const KafkaOptions& options, const std::vector<NewTopic>& topics,
                     std::chrono::milliseconds timeout);
@@ -94,6 +96,10 @@ struct Watermarks {
 [[nodiscard]] Result<std::vector<PartitionProgress>> ReadEnds(const KafkaOptions& options,
                                                               const std::vector<std::string>& topics,
                                                               const Clock* clock, std::chrono::milliseconds timeout);
+
+// How long a topic keeps its records (retention.ms); nothing: for ever, or the broker does not say.
+[[nodiscard]] std::optional<std::int64_t> RetentionMs(const KafkaOptions& options, const std::string& topic,
+                                                      std::chrono::milliseconds timeout);
 
 // librdkafka's mock cluster: real protocol on loopback, in this process. It keeps 5 MiB a partition, does not compact,
 // and forgets everything when the process ends: for trying out and for fault tests, not for keeping data.

@@ -65,6 +65,9 @@ class RecordSource {
   // record and leaves the views of the last one valid. Ownership changes that it meets are returned by the Polls that
   // follow.
   virtual Status KeepAlive() { return Status::Ok(); }
+  // Which partitions are owned at this moment, counting changes that were met and not returned yet. While a group is
+  // only being arranged anew, those that were.
+  [[nodiscard]] virtual std::vector<TopicPartition> Owned() const { return {}; }
   // Of every owned partition: `partition`, `complete_ms`, and `next_offset` (-1: unknown).
   [[nodiscard]] virtual std::vector<PartitionProgress> Positions() const { return {}; }
   // Log time up to which every record of every owned partition has been returned by Poll(): all that was acknowledged

@@ -32,9 +32,10 @@ struct RegisteredSchema {
 class SchemaRegistry {
  public:
   virtual ~SchemaRegistry() = default;
-  // Errors: kNotFound for an id that it does not know; kUnavailable or kDeadlineExceeded while it is away, overloaded
-  // or answers nonsense (try again); kFailedPrecondition when it refuses us or cannot be trusted (credentials,
-  // certificate).
+  // Errors: kNotFound for an id that it does not know, in its own words (error_code 40403; of a reference 40401 or
+  // 40402), or whose schema cannot be used; kUnavailable or kDeadlineExceeded while it is away, overloaded or answers
+  // anything else, a gateway's 404 too (try again); kFailedPrecondition when it refuses us or cannot be trusted
+  // (credentials, certificate).
   [[nodiscard]] virtual Result<RegisteredSchema> Fetch(std::uint32_t id) = 0;
 };
 

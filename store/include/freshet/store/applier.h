@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -45,6 +46,14 @@ struct ApplierOptions {
   AttributeIndexOptions attributes;                           // of the filters, in memory
   bool outbox = true;                                         // engine: write the changelog's outbox
   std::uint64_t outbox_max_bytes = std::uint64_t{256} << 20;  // above it, applying waits for the publisher
+};
+
+// How an audit gives way: after each page it waits, so that it takes at most `share` of the time.
+struct AuditPace {
+  std::size_t page_rows = 8192;
+  double share = 0.1;  // REQUIRES: above 0, at most 1
+  // Waits; false: the audit ends, kCancelled. Not set: it goes on at once.
+  std::function<bool(std::chrono::microseconds)> wait{};
 };
 
 using IndexSource = std::function<Result<std::unique_ptr<Index>>()>;
@@ -92,9 +101,12 @@ class Applier final : public Replica, public KnownItems {
   [[nodiscard]] std::uint64_t rebuilt_items() const { return rebuilt_items_; }
   // The index, to be cut. REQUIRES: at rest.
   [[nodiscard]] Result<std::unique_ptr<IndexCut>> CutIndex() { return index_->Cut(); }
-  // Where index and store differ, the store is right. While batches are applied, from any one thread; stalls them only
-  // where something differs. Returns the number of differences found and repaired.
-  Result<std::uint64_t> AuditAndRepair();
+  // Where index and store differ, the store is right. While batches are applied, from any one thread, a page at a time:
+  // it holds no more than that, and stalls them only where something differs. Returns the number of differences found
+  // and repaired. Errors: kUnavailable while the store cannot be written; kCancelled; those of reading the store.
+  Result<std::uint64_t> AuditAndRepair(const AuditPace& pace = {});
+  // The same of the store alone, as far as that is cheap: see Store::CheckNumbers(). Repairs nothing.
+  [[nodiscard]] Result<StoreCheck> AuditStore(const AuditPace& pace = {}) const;
   // The index alone: what its searches cannot reach or miss, repaired in the background. Any thread.
   Result<IndexHealth> AuditIndex() { return index_->Audit({}); }
 
@@ -141,7 +153,7 @@ class Applier final : public Replica, public KnownItems {
   Status PlanEpochs(EncodedBatch* batch, Plan* plan);
   Status PlanUser(const PartitionProgress& source, const UserChange& change, Plan* plan);
   void PlanProgress(const EncodedBatch& batch, Plan* plan) const;
-  void PlanSeen(const ItemRow& old, Commit::Item item, Plan* plan) const;
+  void PlanSeen(const ItemRow& old, Commit::Item item, bool seen_before, Plan* plan) const;
   static void PlanRemoval(const std::string& item_id, Label label, Plan* plan);
   Result<bool> SameVector(const ItemChange& change, const ItemRow& old, std::uint64_t features_hash) const;
   Status Write(Plan* plan, std::int64_t as_of_ms);
@@ -152,10 +164,15 @@ class Applier final : public Replica, public KnownItems {
   Status MakeVisible(const Plan& plan);
   Status InsertStored(const std::vector<Label>& labels, const std::function<void(double)>& progress);
   Status WriteOrWait(const Commit& commit);
+  Status ReopenWhenDue();
   Status TryReopen(const Status& reason);
+  void SetBlocked(const std::string& why);
   void WorkAtRest();
+  Status WaitForPublisher();
+  Result<std::uint64_t> RepairAtRest(Label from, Label to, std::size_t max);
   void Run(BoundedQueue<EncodedBatch>* in, const std::function<void(const std::vector<PartitionProgress>&)>& on_stored);
   void Report();
+  void ReportWhenDue();
   [[nodiscard]] bool IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const;
 
   // Constant after construction:
@@ -176,6 +193,8 @@ class Applier final : public Replica, public KnownItems {
   Gauge& hidden_items_;
   Gauge& blocked_gauge_;
   Counter& reopened_;
+  Counter& reopen_failures_;
+  Counter& audit_differences_;
   Histogram& commit_seconds_;
   Histogram& visible_seconds_;
   Histogram& freshness_seconds_;
@@ -189,6 +208,11 @@ class Applier final : public Replica, public KnownItems {
   std::uint64_t next_sequence_ = 1;
   std::int64_t labels_forgotten_us_ = 0;
   std::int64_t reported_us_ = 0;
+  // Of opening the store again; applying thread only:
+  std::chrono::steady_clock::time_point reopen_due_{};
+  std::chrono::steady_clock::time_point reopen_tried_{};
+  std::chrono::milliseconds reopen_wait_{0};
+  bool told_blocked_ = false;
   std::uint64_t rebuilt_items_ = 0;
 
   std::atomic<bool> stopping_{false};

@@ -2,7 +2,8 @@
 //
 // Place in the flow: written at a graceful stop and with each snapshot, opened for Applier::Rebuild(), which makes
 // the index equal to the store whatever the file's age. A file is written, synced, and only then named in the store
-// (Store::PutIndexFile); what the store does not name is garbage. One thread at a time.
+// (Store::PutIndexFile), durably before the one before it goes; what the store does not name is garbage. One thread at
+// a time.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +31,8 @@ class IndexFiles {
       const std::function<Result<std::unique_ptr<Index>>()>& make) const;
 
   // Writes `cut`, which was taken when the store was at `sequence`, and names it; the one before goes. Returns its tag.
-  // Errors: kResourceExhausted, kIoError; nothing has changed then.
+  // Errors: kResourceExhausted, kIoError, kUnavailable (the store cannot be written); the one before is still there
+  // then, whichever the store names.
   [[nodiscard]] Result<std::uint64_t> Save(const IndexCut& cut, std::uint64_t sequence,
                                            const std::function<Status(std::uint64_t bytes)>& written = {});
   // Whether Save() would write what is there already.

@@ -4,7 +4,8 @@
 // once, acknowledged by all in-sync replicas), trims. Between records, every progress_interval_ms, it puts a progress
 // record into every partition of both topics, so that a follower can say how fresh it is. While the broker is away it
 // retries with bounded backoff and the outbox grows in the store, where outbox_max_bytes turns into backpressure on the
-// Applier.
+// Applier. While the store cannot be written, what it holds is sent once, and trimmed when the Applier has opened it
+// again. Errors: what is permanent ends it, see status(); nothing is lost, the outbox keeps it.
 #pragma once
 
 #include <atomic>
@@ -51,7 +52,9 @@ class Publisher {
  private:
   void Run();
   Result<bool> PublishSome();
+  Status SendAll(const std::vector<OutboxEntry>& entries);
   Status PublishProgress();
+  [[nodiscard]] bool MayPass(const Status& status);
 
   const PublisherOptions options_;
   Store* const store_;
@@ -62,7 +65,10 @@ class Publisher {
   Counter& retries_;
 
   std::atomic<bool> drained_{false};
-  std::atomic<std::uint64_t> published_sequence_{0};
+  // Its own thread only:
+  std::uint64_t published_sequence_ = 0;  // acknowledged
+  std::uint64_t trimmed_sequence_ = 0;    // out of the outbox as well
+  int io_errors_ = 0;                     // in a row, from a store that is open
   std::thread thread_;
   mutable std::mutex mu_;
   std::condition_variable wake_;

@@ -3,8 +3,9 @@
 // Place in the flow: before the store is opened, at the start of engine and sidecar, and by `freshet snapshot restore`.
 // Everything is fetched and verified into `restoring/` beneath the data directory, made ready there, and then moved
 // into place, CURRENT last: a crash at any point leaves a directory that is restored again. What was in the directory
-// goes to `damaged/` (one generation is kept). No re-encoding, no building of the graph. One thread; the directory's
-// lock is held.
+// goes to `damaged/` (one generation is kept). No re-encoding, no building of the graph. An engine's numbers go on
+// above every one that may have been given, whatever the clock says: how far a restore went is noted in the data
+// directory and in the repository. One thread; the directory's lock is held.
 #pragma once
 
 #include <functional>
@@ -13,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "freshet/core/clock.h"
 #include "freshet/core/status.h"
 #include "freshet/store/snapshot_repository.h"
 #include "freshet/store/store.h"
@@ -28,6 +30,7 @@ struct RestoreOptions {
   int dim = 0;
   std::string metric;
   std::function<void(double)> progress;  // 0..1
+  const Clock* clock = nullptr;          // not owned; null: the system's
 };
 
 struct Restored {
@@ -35,12 +38,15 @@ struct Restored {
   std::vector<std::string> refused;  // newer snapshots that were not used: id, file and reason
 };
 
-// Errors: kNotFound (none can be used; the reasons are in the message), kFailedPrecondition (another process holds the
-// directory), kResourceExhausted, kIoError. With an id also what is wrong with that one.
-[[nodiscard]] Result<Restored> RestoreSnapshot(const SnapshotRepository& repository, const RestoreOptions& options);
+// The newest that is whole: one that is damaged or cannot be read is refused with file and reason, and the next is
+// tried; what fails at the data directory ends it. Errors: kNotFound (none can be used; the reasons are in the
+// message), kUnavailable (likewise, but one at least could not be read: it may be whole), kFailedPrecondition (another
+// process holds the directory), kResourceExhausted (no room, which is asked for before anything is fetched), kIoError.
+// With an id also what is wrong with that one.
+[[nodiscard]] Result<Restored> RestoreSnapshot(SnapshotRepository& repository, const RestoreOptions& options);
 
-// Moves a store into `damaged/` beneath its directory, which is empty then. Errors: kFailedPrecondition (another process
-// holds it), kIoError.
+// Moves a store into `damaged/` beneath its directory, which is empty then. Errors: kFailedPrecondition (another
+// process holds it), kIoError.
 Status SetStoreAside(const std::string& data_dir);
 
 struct OpenedStore {
@@ -52,7 +58,7 @@ struct OpenedStore {
 // Opens the store; restores it first where the directory is empty, where it cannot be read, or where it is behind the
 // newest snapshot of itself (a torn log). `damaged`: it was found to be so after opening, do not open it. `repository`
 // may be null. `log_is_complete` is asked before a store that held something begins empty; its error is returned then.
-[[nodiscard]] Result<OpenedStore> OpenOrRestore(const StoreOptions& options, const SnapshotRepository* repository,
+[[nodiscard]] Result<OpenedStore> OpenOrRestore(const StoreOptions& options, SnapshotRepository* repository,
                                                 bool follower, bool damaged,
                                                 const std::function<Status()>& log_is_complete,
                                                 const std::function<void(double)>& progress);

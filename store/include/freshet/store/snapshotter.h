@@ -3,7 +3,9 @@
 // Place in the flow: beside the Applier, on a thread of its own. The memtables are flushed first; then, between two
 // micro-batches, the applying thread takes RocksDB's checkpoint and cuts the index, which is the one moment that the
 // snapshot shows; writing, checking, hashing, syncing and publishing follow here, at a bounded rate, while everything
-// goes on. One snapshot at a time. A failure is logged, counted and told by Create(); the engine goes on.
+// goes on. One snapshot at a time. A failure is logged, counted and told by Create(); the engine goes on, and what was
+// due is tried again after a wait that doubles, from a second to five minutes. What is published is a success, whatever
+// becomes of removing old ones, which is counted apart.
 #pragma once
 
 #include <atomic>
@@ -32,7 +34,8 @@ struct SnapshotOptions {
   std::uint64_t records = 0;    // or after so many changes; 0: never
   std::uint64_t wal_bytes = 0;  // or after so many bytes of log; 0: never
   bool at_stop = true;          // one more at a graceful stop, if anything was committed since the last
-  std::uint64_t bytes_per_second = std::uint64_t{64} << 20;  // reading and writing together; 0: no limit
+  // Reading and writing together, but for the index's graph, which is written at once and made up for; 0: no limit.
+  std::uint64_t bytes_per_second = std::uint64_t{64} << 20;
   Retention keep;
   Status Validate() const;
 };
@@ -62,8 +65,8 @@ class Snapshotter {
   // Ends a snapshot that is under way. Idempotent.
   void Stop();
   // Takes one now, at full speed if `hurry`. Any thread; waits for one that is under way.
-  // Errors: kResourceExhausted (no space), kUnavailable (Kafka, or the store is blocked), kCancelled, kCorruption (of
-  // our own tables), kIoError.
+  // Ok: it is published. Errors: kResourceExhausted (no space), kUnavailable (Kafka, or the store is blocked),
+  // kCancelled, kCorruption (of our own tables), kIoError.
   [[nodiscard]] Result<SnapshotManifest> Create(bool hurry = false);
   // Whether anything was committed since the last one.
   [[nodiscard]] bool IsBehind() const;
@@ -75,6 +78,10 @@ class Snapshotter {
     std::string last_failure;  // empty: the last one succeeded
     std::uint64_t created = 0;
     std::uint64_t failed = 0;
+    double retry_seconds = 0;  // how long the next waits after a failure, on request it does not; 0: all is well
+    std::uint64_t prune_failures = 0;
+    std::string last_prune_failure;  // empty: old ones are removed as they should be
+    std::uint64_t paced_bytes = 0;   // of the last one: read and written at the bounded rate
     bool running = false;
     double stall_seconds = 0;  // how long nothing was applied at the last cut
   };
@@ -86,7 +93,9 @@ class Snapshotter {
   void AnswerRequest();
   Result<SnapshotManifest> Take(const Throttle& throttle);
   Status CheckSpace() const;
-  Status Check(const SnapshotSource& source) const;
+  Status Check(const SnapshotSource& source, const Throttle& throttle) const;
+  void Failed(const Status& reason);
+  void RemoveOld();
   Status Cut(SnapshotManifest* manifest, std::unique_ptr<IndexCut>* index);
   Status Sources(std::vector<SnapshotSource>* sources) const;
 
@@ -99,6 +108,8 @@ class Snapshotter {
   const std::string staging_;
   Counter& created_;
   Counter& failed_;
+  Counter& prune_failed_;
+  Gauge& retry_seconds_;
   Gauge& last_success_seconds_;
   Gauge& last_bytes_;
   Histogram& seconds_;
@@ -110,12 +121,15 @@ class Snapshotter {
   IndexFiles index_files_;
   // Guarded by taking_:
   std::vector<PartitionProgress> changelog_ends_;  // as last heard: an older answer is as right, only longer to read
+  std::uint64_t cut_wal_bytes_ = 0;
   mutable std::mutex mu_;
   std::condition_variable wake_;
   // Guarded by mu_:
   Report report_;
   bool requested_ = false;
   std::int64_t last_us_ = 0;
+  std::int64_t retry_wait_us_ = 0;  // 0: the last one succeeded
+  std::int64_t retry_us_ = 0;       // not before
   std::uint64_t last_sequence_ = 0;
   std::uint64_t last_wal_bytes_ = 0;
 };

@@ -96,13 +96,19 @@ struct RestoredAs {
   std::optional<IndexFileRow> index_file;
 };
 
-// What a look through the whole store found.
+// What a look through the store found.
 struct StoreCheck {
   std::uint64_t items = 0;
   std::uint64_t users = 0;
   std::uint64_t outbox = 0;
+  std::uint64_t covered = 0;  // items whose offset was compared with that of their partition
   std::uint64_t differences = 0;
   std::vector<std::string> examples;  // of the differences, the first few
+};
+
+struct StoreCheckOptions {
+  std::string items_topic = "items";         // whose offsets cover the items; no other topic's do
+  std::function<Status(double)> progress{};  // gets 0..1 and may end it
 };
 
 struct StoreSizes {
@@ -138,6 +144,10 @@ class Store {
   [[nodiscard]] static Result<std::unique_ptr<Store>> Open(const StoreOptions& options);
   // An existing store, whatever its embedding space. Errors also: kNotFound.
   [[nodiscard]] static Result<std::unique_ptr<Store>> OpenExisting(const std::string& directory);
+  // The same for a look at it: nothing is written, not even to bring an older format up to date, and a medium that
+  // cannot be written will do. Several may look at once, none while somebody else owns the directory. What would write
+  // is kFailedPrecondition.
+  [[nodiscard]] static Result<std::unique_ptr<Store>> OpenReadOnly(const std::string& directory);
   virtual ~Store() = default;
   // Reads one table of a checkpoint, whose checksums must hold. Any thread. Errors: kCorruption naming it.
   [[nodiscard]] static Status CheckTable(const std::string& path);
@@ -146,6 +156,8 @@ class Store {
   // commit is in the store is then told by sequence(), and writing it again changes nothing.
   virtual Status Write(const Commit& commit) = 0;
   [[nodiscard]] virtual bool writable() const = 0;
+  // Any thread. Why nothing can be written: what failed last, be it a commit, a trim or a sync. Ok while writable().
+  [[nodiscard]] virtual Status failure() const = 0;
   // Writer thread. Closes the database and opens it again; it can be read all the while. Errors: kResourceExhausted
   // while the disk has too little room; kIoError. Then try again later.
   virtual Status Reopen() = 0;
@@ -163,9 +175,15 @@ class Store {
   virtual Status ForEachShown(
       const std::function<Status(std::string_view item_id, const ItemRow& row, Attributes attributes)>& item) const = 0;
 
+  // Labels with the items that they name, ascending, from `from` on, at most `max`: a page of all of them.
+  [[nodiscard]] virtual Result<std::vector<std::pair<Label, std::string>>> LabelsFrom(Label from,
+                                                                                      std::size_t max) const = 0;
+
   [[nodiscard]] virtual std::uint64_t EstimatedItems() const = 0;  // of the order of; to reserve room
 
   [[nodiscard]] virtual Result<std::map<TopicPartition, PartitionProgress>> Progress() const = 0;
+  // Of what is on disk: today's, but for an older store that was opened to be looked at.
+  [[nodiscard]] virtual std::uint32_t format() const = 0;
   [[nodiscard]] virtual std::uint64_t epoch() const = 0;
   // Follower: rows of this epoch came with a snapshot of the engine and carry the engine's partitions; 0: none did.
   [[nodiscard]] virtual std::uint64_t restored_epoch() const = 0;
@@ -178,14 +196,20 @@ class Store {
   [[nodiscard]] virtual std::uint64_t sequence() const = 0;
   [[nodiscard]] virtual std::int64_t as_of_ms() const = 0;
 
-  // Oldest first, up to `max_records` or `max_bytes`, whichever comes first. Trim removes all up to and including
-  // `sequence`.
-  [[nodiscard]] virtual Result<std::vector<OutboxEntry>> ReadOutbox(std::size_t max_records,
-                                                                    std::size_t max_bytes) const = 0;
+  // What is above `sequence`, oldest first, up to `max_records` or `max_bytes`, whichever comes first.
+  [[nodiscard]] virtual Result<std::vector<OutboxEntry>> ReadOutboxAbove(std::uint64_t sequence,
+                                                                         std::size_t max_records,
+                                                                         std::size_t max_bytes) const = 0;
+  [[nodiscard]] Result<std::vector<OutboxEntry>> ReadOutbox(std::size_t max_records, std::size_t max_bytes) const {
+    return ReadOutboxAbove(0, max_records, max_bytes);
+  }
+  // Removes all up to and including `sequence`. Errors: kUnavailable until the store is open again.
   virtual Status TrimOutbox(std::uint64_t up_to_sequence) = 0;
   [[nodiscard]] virtual std::uint64_t outbox_records() const = 0;
   [[nodiscard]] virtual std::uint64_t outbox_bytes() const = 0;
 
+  // What was written so far survives power loss when this returns. Any thread.
+  virtual Status SyncLog() = 0;
   // Memtables to disk; at a graceful stop, and before a checkpoint. Any thread.
   virtual Status Flush() = 0;
   // The store as it is, into a directory that is not there yet, on the same file system: tables are hard links, the log
@@ -193,9 +217,14 @@ class Store {
   virtual Status Checkpoint(const std::string& directory) = 0;
   virtual Status BecomeRestored(const RestoredAs& as) = 0;
   // Reads everything: every table's checksums, items, vectors, labels, features and attributes one to one, no number
-  // above its counter. One consistent view; other threads go on. `progress` gets 0..1 and may end it. Errors:
-  // kCorruption where rows cannot be read.
-  [[nodiscard]] virtual Result<StoreCheck> Check(const std::function<Status(double)>& progress) const = 0;
+  // above its counter. One consistent view; other threads go on. Errors: kCorruption where rows cannot be read.
+  [[nodiscard]] virtual Result<StoreCheck> Check(const StoreCheckOptions& options) const = 0;
+  // What of it is cheap, a page of items at a time: numbers against their counters, items against the offsets of
+  // `items_topic`, the outbox against the sequence. Each page is a consistent view of its own. `from` is empty at
+  // first, then what was returned; nothing: that was the last page. Adds to *check.
+  [[nodiscard]] virtual Result<std::optional<std::string>> CheckNumbers(const std::string& items_topic,
+                                                                        const std::string& from, std::size_t max_items,
+                                                                        StoreCheck* check) const = 0;
   [[nodiscard]] virtual StoreSizes Sizes() const = 0;
   // Since open.
   [[nodiscard]] virtual std::uint64_t wal_bytes() const = 0;
