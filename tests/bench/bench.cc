@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <thread>
 
 #include "freshet/core/json.h"
@@ -109,6 +111,12 @@ double Median(std::vector<double> values) {
 }
 
 double Seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+void Pause(double seconds) {
+  std::mutex mu;
+  std::unique_lock lock(mu);
+  std::condition_variable().wait_for(lock, std::chrono::duration<double>(seconds));
+}
 
 double CpuSeconds() { return ClockSeconds(CLOCK_THREAD_CPUTIME_ID); }
 double ProcessCpuSeconds() { return ClockSeconds(CLOCK_PROCESS_CPUTIME_ID); }

@@ -46,6 +46,7 @@ class Directory {
 
 [[nodiscard]] double Median(std::vector<double> values);
 [[nodiscard]] double Seconds();  // monotonic
+void Pause(double seconds);      // a pace, not a wait for something
 // Processor time, which other work on the machine does not disturb as much: of this thread, of this process.
 [[nodiscard]] double CpuSeconds();
 [[nodiscard]] double ProcessCpuSeconds();

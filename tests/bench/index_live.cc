@@ -47,7 +47,7 @@ class HalfLoad {
       for (std::size_t i = 0; i < kSearchesAtOnce; ++i, ++count) {
         (void)index_.Search(RowOf(queries_, count % queries_.size), search);
       }
-      std::this_thread::sleep_for(std::chrono::duration<double>(Seconds() - before));
+      Pause(Seconds() - before);
     }
     per_second_ = static_cast<double>(count) / (Seconds() - begin);
   }
@@ -88,8 +88,7 @@ Status MeasureInserts(const test::VectorSet& base, Rows rows, const test::Vector
   const double begin = Seconds();
   for (std::size_t row = rows.begin; row < rows.end && Seconds() - begin < kMostPacedSeconds; ++row) {
     const double due = begin + static_cast<double>(row - rows.begin) / kPacedPerSecond;
-    if (const double early = due - Seconds(); early > 0)
-      std::this_thread::sleep_for(std::chrono::duration<double>(early));
+    if (const double early = due - Seconds(); early > 0) Pause(early);
     const Label label = row;
     const double wall = Seconds();
     const double cpu = CpuSeconds();

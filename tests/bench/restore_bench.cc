@@ -4,11 +4,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <mutex>
 #include <thread>
 
 #include "freshet/core/strings.h"
@@ -90,13 +88,6 @@ double ReadAllSeconds(const std::string& directory) {
     if (fd >= 0) ::close(fd);
   }
   return Seconds() - from;
-}
-
-// A writer's pace.
-void Pause(std::chrono::milliseconds time) {
-  std::mutex mu;
-  std::unique_lock lock(mu);
-  std::condition_variable().wait_for(lock, time);
 }
 
 // Searches one after the other until told to stop; their times.
@@ -188,12 +179,12 @@ Result<Report> RunRestoreBench(const StoreBenchOptions& asked) {
       while (!done) {
         if (!queue.Push(BatchOf(vectors, at, at + 32, options.vectors), 1)) return;
         at += 32;
-        Pause(std::chrono::milliseconds(20));
+        Pause(0.02);
       }
     });
     {
       Searcher searcher(engine.applier->index(), queries);
-      Pause(std::chrono::seconds(options.quick ? 1 : 10));
+      Pause(options.quick ? 1 : 10);
       steady_p99 = Percentile(searcher.Stop(), 0.99);
     }
     Searcher searcher(engine.applier->index(), queries);
