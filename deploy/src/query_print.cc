@@ -84,7 +84,7 @@ void PrintFreshness(const JsonValue& answer, std::size_t count) {
                version != nullptr && version->IsUint64() ? static_cast<unsigned long long>(version->GetUint64()) : 0,
                Member(answer, "model_version").c_str());
   if (const std::string degraded = Member(answer, "degraded"); !degraded.empty()) {
-    std::fprintf(stderr, "not personal: %s\n", degraded.c_str());
+    std::fprintf(stderr, "degraded: %s\n", degraded.c_str());
   }
   if (const JsonValue* explain = JsonFind(answer, "explain")) {
     std::fprintf(stderr, "explain: %s\n", ToJson(*explain).c_str());

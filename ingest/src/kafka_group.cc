@@ -44,6 +44,11 @@ Status Consumer::Pause(bool paused) {
 
 void Consumer::Unassign() {
   const bool lost = rd_kafka_assignment_lost(rk_) != 0;
+  // A pause outlasts the assignment in this version: partitions that are given up paused would come back paused, and
+  // nobody would know.
+  if (const Status resumed = Pause(false); !resumed.ok()) {
+    LogWarning("kafka", "partitions could not be resumed", {{"reason", resumed.message()}});
+  }
   const rd_kafka_resp_err_t error = rd_kafka_assign(rk_, nullptr);
   if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
     LogWarning("kafka", "partitions could not be given up", {{"reason", rd_kafka_err2str(error)}});

