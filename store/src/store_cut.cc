@@ -27,8 +27,11 @@ std::uint64_t IntProperty(const RocksHandle& handle, const std::string& name) {
 }
 
 Status RocksStore::Flush() {
+  FRESHET_TRY(CheckWritable());
   const std::shared_ptr<RocksHandle> handle = Current();
-  return FromRocks(handle->db()->Flush(rocksdb::FlushOptions(), handle->families()), options_.directory + ": flush");
+  const rocksdb::Status status = handle->db()->Flush(rocksdb::FlushOptions(), handle->families());
+  // RocksDB refuses every flush after one that failed, however much room there is by then: it has to be opened again.
+  return status.ok() ? Status::Ok() : Broken(status, "flush");
 }
 
 Status RocksStore::Checkpoint(const std::string& directory) {

@@ -99,8 +99,8 @@ TEST(FullDisk, ReadyzSaysSoAnswersGoOnAndNothingIsLost) {
   EXPECT_EQ(engine.Wait(kServiceUpMs), 0) << *ReadFile(dir / "log");
 }
 
-// The disk of the data has room for one file more each time, until a snapshot is there: whichever step of the flush, of
-// the checkpoint or of the index file fails, it is told, nothing is lost, and the engine goes on.
+// The disk of the data has room for one file more each time, until a snapshot is there: whichever step of the
+// checkpoint or of the index file fails, it is told, nothing is lost, and the engine goes on.
 TEST(FullDisk, AtEveryStepOfACheckpoint) {
   const TempDir dir;
   ASSERT_OK(CreateDirectories(dir / "disk"));
@@ -147,36 +147,54 @@ TEST(FullDisk, AtEveryStepOfACheckpoint) {
     const auto now = status();
     return now == nullptr ? -1 : JsonFind(*JsonFind(*now, "snapshots"), key)->GetInt64();
   };
+  const auto blocked = [&] {
+    const auto now = status();
+    return now == nullptr || !JsonText(*JsonFind(*JsonFind(*now, "store"), "blocked")).empty();
+  };
   put();
   ASSERT_TRUE(WaitFor(all_there, kServiceUpMs));
   const std::string admin(JsonText(*JsonFind(*status(), "admin_address")));
-  std::vector<std::string> fillers;
-  while (std::ofstream(StrCat(disk, "/filler-", fillers.size())).is_open()) {
-    fillers.push_back(StrCat(disk, "/filler-", fillers.size()));
-  }
-  int failed = 0;
-  int at_the_checkpoint = 0;
-  while (of_snapshots("created") == 0) {
+  const auto ask = [&] {
     const auto asked = HttpCall(admin, "POST", "/v1/admin/snapshots", "", 5'000);
     ASSERT_OK(asked);
-    ASSERT_TRUE(WaitFor([&] { return of_snapshots("failed") > failed || of_snapshots("created") > 0; }, kServiceUpMs));
-    if (of_snapshots("created") > 0) break;
+    EXPECT_EQ(asked->status, 202);
+  };
+  // What a flush takes is there; from now on it has nothing to do.
+  ask();
+  ASSERT_TRUE(WaitFor([&] { return of_snapshots("created") == 1; }, kServiceUpMs));
+  std::vector<std::string> fillers;
+  const auto fill = [&] {
+    while (std::ofstream(StrCat(disk, "/filler-", fillers.size())).is_open()) {
+      fillers.push_back(StrCat(disk, "/filler-", fillers.size()));
+    }
+  };
+  fill();
+  int failed = 0;
+  int at_the_checkpoint = 0;
+  bool opened_again = false;
+  while (of_snapshots("created") == 1) {
+    ask();
+    ASSERT_TRUE(WaitFor([&] { return of_snapshots("failed") > failed || of_snapshots("created") == 2; }, kServiceUpMs));
+    if (of_snapshots("created") == 2) break;
     ++failed;
     const auto now = status();
     ASSERT_NE(now, nullptr);
     const std::string why(JsonText(*JsonFind(*JsonFind(*now, "snapshots"), "last_failure")));
     if (why.find(": checkpoint: ") != std::string::npos) ++at_the_checkpoint;
-    std::cout << failed << " " << why << "\n";
     ASSERT_FALSE(fillers.empty()) << why;
-    ASSERT_EQ(::unlink(fillers.back().c_str()), 0);
-    fillers.pop_back();
+    // The row that names an index file is flushed next time. To open the store again takes several files.
+    const bool reopens = blocked();
+    for (int i = 0; i < (reopens ? 8 : 1) && !fillers.empty(); ++i) {
+      ASSERT_EQ(::unlink(fillers.back().c_str()), 0);
+      fillers.pop_back();
+    }
+    if (reopens && WaitFor([&] { return !blocked(); }, 3'000) && !std::exchange(opened_again, true)) fill();
     ASSERT_TRUE(engine.running()) << *ReadFile(dir / "log");
-    if (failed % 4 == 0) put();  // it may have to wait for room
   }
   EXPECT_GT(at_the_checkpoint, 5) << "of " << failed << " failures";
-  for (const std::string& filler : fillers) ASSERT_EQ(::unlink(filler.c_str()), 0);
   put();
   ASSERT_TRUE(WaitFor(all_there, kServiceUpMs)) << *ReadFile(dir / "log");
+  for (const std::string& filler : fillers) ASSERT_EQ(::unlink(filler.c_str()), 0);
   engine.Signal(SIGTERM);
   EXPECT_EQ(engine.Wait(kServiceUpMs), 0) << *ReadFile(dir / "log");
   EXPECT_EQ(RunCommand({FreshetBinary(), "snapshot", "verify", "--directory", dir / "snapshots"}, nullptr), 0);
