@@ -145,6 +145,9 @@ Status Publisher::SendAll(const std::vector<OutboxEntry>& entries) {
     record.value = entry.value;
     record.headers = {{kEpochHeader, StrCat(store_->epoch())}, {kSequenceHeader, StrCat(entry.sequence)}};
   }
+  // Published is durable: what a power loss takes back gets its numbers again, and followers would drop whatever is
+  // numbered like something that they have.
+  FRESHET_TRY(store_->MakeDurable(entries.back().sequence));
   FRESHET_TRY(FaultPoint("changelog.before_send"));
   FRESHET_TRY(sink_->Send(records, std::chrono::milliseconds(options_.send_timeout_ms)));
   FRESHET_TRY(FaultPoint("changelog.after_send"));

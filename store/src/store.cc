@@ -94,6 +94,8 @@ Status RocksStore::Write(const Commit& commit) {
   const rocksdb::Status status = handle->db()->Write(write, &batch);
   if (!status.ok()) return Broken(status, "commit");
   state_ = std::move(state);
+  committed_sequence_ = state_.sequence;
+  if (write.sync) durable_sequence_ = state_.sequence;
   outbox_records_ += commit.outbox.size();
   outbox_bytes_ += outbox_bytes;
   wal_bytes_ += bytes;
@@ -111,8 +113,30 @@ Status RocksStore::Broken(const rocksdb::Status& status, const char* what) {
 
 Status RocksStore::SyncLog() {
   FRESHET_TRY(CheckWritable());
+  return SyncCurrent();
+}
+
+// Not CheckWritable(): where a write failed for want of room, what is in the log can still be synced.
+Status RocksStore::MakeDurable(std::uint64_t sequence) {
+  if (mode_ == Mode::kReadOnly) return CheckWritable();
+  if (sequence <= durable_sequence_) return Status::Ok();
+  const Status status = SyncCurrent();
+  return status.ok() ? status : Unavailable(status.message());
+}
+
+// A log whose sync failed is not synced again: the kernel may have given up its pages, and call the next one a success.
+Status RocksStore::SyncCurrent() {
+  const std::lock_guard lock(log_sync_mu_);
+  if (log_sync_failed_) return CheckWritable();
+  const std::uint64_t committed = committed_sequence_;
   const rocksdb::Status status = Current()->db()->SyncWAL();
-  return status.ok() || status.IsNotSupported() ? Status::Ok() : Broken(status, "sync");
+  if (status.ok()) {
+    durable_sequence_ = committed;
+    return Status::Ok();
+  }
+  if (status.IsNotSupported()) return Unavailable(StrCat(options_.directory, ": the store is being opened again"));
+  log_sync_failed_ = true;
+  return Broken(status, "sync");
 }
 
 Status RocksStore::failure() const {

@@ -120,6 +120,8 @@ Status RocksStore::LoadState() {
     FRESHET_TRY(FromRocks(state, options_.directory));
     FRESHET_ASSIGN(state_, DecodeState(bytes));
   }
+  committed_sequence_ = state_.sequence;
+  durable_sequence_ = state_.sequence;  // see avoid_flush_during_recovery
   FRESHET_TRY(CheckChain(*handle));
   std::uint64_t records = 0;
   std::uint64_t total = 0;

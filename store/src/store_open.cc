@@ -51,6 +51,7 @@ rocksdb::Options DatabaseOptions(const StoreOptions& options, bool create) {
   db.create_missing_column_families = true;
   if (options.env != nullptr) db.env = options.env;
   db.info_log = std::make_shared<InfoLog>();
+  db.avoid_flush_during_recovery = false;  // what was read of the log is in synced tables when the store is open
   // kill -9 may tear the log's tail; everything before the tear is kept (traps.md).
   db.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   db.max_open_files = 512;
@@ -233,6 +234,10 @@ Status RocksStore::Reopen() {
   FRESHET_ASSIGN(std::shared_ptr<RocksHandle> opened, RocksHandle::Open(options_, false, false, statistics_));
   SetCurrent(std::move(opened));
   FRESHET_TRY(LoadState());
+  {
+    const std::lock_guard lock(log_sync_mu_);
+    log_sync_failed_ = false;
+  }
   broken_ = false;
   return Status::Ok();
 }
@@ -245,12 +250,12 @@ void RocksStore::SyncEvery() {
     const std::uint64_t written = wal_bytes_;
     if (written == synced || broken_) continue;
     lock.unlock();
-    const rocksdb::Status status = Current()->db()->SyncWAL();
+    const Status status = SyncCurrent();
     lock.lock();
     if (status.ok()) {
       synced = written;
-    } else if (!status.IsNotSupported()) {
-      LogError("store", "the log cannot be synced", {{"reason", Broken(status, "sync").ToString()}});
+    } else if (status.code() != Code::kUnavailable) {
+      LogError("store", "the log cannot be synced", {{"reason", status.ToString()}});
     }
   }
 }

@@ -107,6 +107,7 @@ class RocksStore final : public Store {
                                                                  std::size_t max_bytes) const override;
   Status TrimOutbox(std::uint64_t up_to_sequence) override;
   Status SyncLog() override;
+  Status MakeDurable(std::uint64_t sequence) override;
   Status Flush() override;
   Status Checkpoint(const std::string& directory) override;
   Status BecomeRestored(const RestoredAs& as) override;
@@ -186,6 +187,8 @@ class RocksStore final : public Store {
   Status LoadState();
   // A write that failed: nothing more is written through this handle.
   Status Broken(const rocksdb::Status& status, const char* what);
+  // Any thread. Errors also: kUnavailable while there is no handle to sync.
+  Status SyncCurrent();
   void PutItem(const RocksHandle& handle, const Commit::Item& item, rocksdb::WriteBatch* batch) const;
   void SyncEvery();
 
@@ -205,9 +208,13 @@ class RocksStore final : public Store {
   std::mutex trim_mu_;  // Reopen() and TrimOutbox() exclude each other
   std::atomic<std::uint64_t> outbox_records_{0};
   std::atomic<std::uint64_t> outbox_bytes_{0};
-  std::atomic<std::uint64_t> outbox_first_{0};  // nothing below it is left: keeps reads off the trimmed range
+  std::atomic<std::uint64_t> outbox_first_{0};        // nothing below it is left: keeps reads off the trimmed range
+  std::atomic<std::uint64_t> committed_sequence_{0};  // state_.sequence, for any thread
+  std::atomic<std::uint64_t> durable_sequence_{0};    // survives power loss
   std::atomic<std::uint64_t> wal_bytes_{0};
   std::atomic<std::uint64_t> user_bytes_{0};
+  std::mutex log_sync_mu_;
+  bool log_sync_failed_ = false;  // guarded by log_sync_mu_; of the current handle
   // durability: interval
   std::thread syncer_;
   std::mutex sync_mu_;

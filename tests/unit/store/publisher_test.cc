@@ -1,13 +1,17 @@
 #include "freshet/store/publisher.h"
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <mutex>
 #include <thread>
 
+#include "fault_env.h"
+#include "freshet/core/strings.h"
 #include "freshet/store/applier.h"
 #include "freshet/store/changelog.h"
 #include "freshet_test/test_support.h"
+#include "store_fixture.h"
 
 namespace freshet {
 namespace {
@@ -134,6 +138,69 @@ TEST_F(PublisherTest, ABrokerThatIsAwayForLongHoldsTheStreamBack) {
   publisher_->Stop(1000);
   EXPECT_TRUE(publisher_->drained());
   EXPECT_EQ(sink_.keys, ids);
+}
+
+// With `wal` a power loss takes commits back. None that followers know: their numbers would go to other records, which
+// followers would drop.
+TEST(PowerLoss, TakesBackNothingThatWasPublished) {
+  const test::TempDir dir;
+  test::FaultEnv fault;
+  StoreOptions options = test::OptionsAt(dir / "data");
+  options.env = fault.env.get();
+  FakeSink sink;
+  const SystemClock clock;
+  const auto published = [&](const std::string& id) {
+    const std::lock_guard lock(sink.mu);
+    return std::count(sink.keys.begin(), sink.keys.end(), id) > 0;
+  };
+  {
+    test::OpenNode node(options);
+    Publisher publisher({}, node.store.get(), node.applier.get(), &sink, &clock, &node.metrics);
+    publisher.Start();
+    for (int i = 0; i < 5; ++i) ASSERT_OK(node.applier->Apply(test::Changes(i).Put(StrCat("i", i)).Take()));
+    ASSERT_TRUE(test::WaitFor([&] { return published("i4"); }));
+    publisher.Stop(0);
+    ASSERT_OK(node.applier->Apply(test::Changes(5).Put("unpublished").Take()));
+    fault.files->LosePower();
+  }
+  fault.files->DropUnsynced();
+  options.env = nullptr;
+  test::OpenNode node(options);
+  EXPECT_EQ(node.store->sequence(), 5U);
+  Publisher publisher({}, node.store.get(), node.applier.get(), &sink, &clock, &node.metrics);
+  publisher.Start();
+  ASSERT_OK(node.applier->Apply(test::Changes(5).Put("another").Take()));
+  EXPECT_TRUE(test::WaitFor([&] { return published("another"); }));
+  publisher.Stop(1'000);
+  EXPECT_FALSE(published("unpublished"));
+  EXPECT_EQ((**node.store->GetItem("another")).sequence, 6U);
+}
+
+// A log that cannot be synced is not published.
+TEST(PowerLoss, WhatCannotBeSyncedIsNotPublished) {
+  const test::TempDir dir;
+  test::FaultEnv fault;
+  StoreOptions options = test::OptionsAt(dir / "data");
+  options.env = fault.env.get();
+  FakeSink sink;
+  const SystemClock clock;
+  test::OpenNode node(options);
+  Publisher publisher({}, node.store.get(), node.applier.get(), &sink, &clock, &node.metrics);
+  fault.files->FailSyncs(true);
+  ASSERT_OK(node.applier->Apply(test::Changes(0).Put("a").Take()));
+  EXPECT_EQ(node.store->MakeDurable(1).code(), Code::kUnavailable);
+  EXPECT_FALSE(node.store->writable());
+  fault.files->FailSyncs(false);
+  EXPECT_EQ(node.store->MakeDurable(1).code(), Code::kUnavailable) << "whatever the kernel says after a failed sync";
+  publisher.Start();
+  EXPECT_TRUE(test::WaitFor([&] {
+    return node.metrics.GetCounter("freshet_changelog_retries_total", "Changelog sends that had to be repeated")
+               .Value() > 0;
+  }));
+  EXPECT_EQ(sink.count(), 0U);
+  ASSERT_OK(node.store->Reopen());
+  EXPECT_TRUE(test::WaitFor([&] { return sink.count() == 1; }));
+  publisher.Stop(1'000);
 }
 
 TEST_F(PublisherTest, StoppingWithoutABrokerKeepsTheOutboxForTheNextStart) {

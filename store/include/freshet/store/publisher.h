@@ -1,11 +1,12 @@
 // Outbox -> changelog topics.
 //
-// Place in the flow: beside the Applier, on a thread of its own. Reads the outbox in sequence order, sends (at least
-// once, acknowledged by all in-sync replicas), trims. Between records, every progress_interval_ms, it puts a progress
-// record into every partition of both topics, so that a follower can say how fresh it is. While the broker is away it
-// retries with bounded backoff and the outbox grows in the store, where outbox_max_bytes turns into backpressure on the
-// Applier. While the store cannot be written, what it holds is sent once, and trimmed when the Applier has opened it
-// again. Errors: what is permanent ends it, see status(); nothing is lost, the outbox keeps it.
+// Place in the flow: beside the Applier, on a thread of its own. Reads the outbox in sequence order, makes it durable,
+// sends (at least once, acknowledged by all in-sync replicas), trims. Between records, every progress_interval_ms, it
+// puts a progress record into every partition of both topics, so that a follower can say how fresh it is. While the
+// broker is away it retries with bounded backoff and the outbox grows in the store, where outbox_max_bytes turns into
+// backpressure on the Applier. While the store cannot be written, what it holds is sent once if it can be synced, and
+// trimmed when the Applier has opened it again. Errors: what is permanent ends it, see status(); nothing is lost, the
+// outbox keeps it.
 #pragma once
 
 #include <atomic>

@@ -30,7 +30,8 @@ class Env;
 namespace freshet {
 
 // What a commit that has returned survives. All three: the end of the process, however it comes. Whatever is lost is a
-// suffix of commits with their offsets, so Kafka gives it again, as long as its retention reaches back.
+// suffix of commits with their offsets, so Kafka gives it again, as long as its retention reaches back. What followers
+// were told is never among it (MakeDurable): its numbers would be given again, to other records.
 enum class Durability {
   kWal,       // power loss: what the kernel had not written back (seconds)
   kSync,      // power loss too: fsync of the log at each commit
@@ -210,6 +211,10 @@ class Store {
 
   // What was written so far survives power loss when this returns. Any thread.
   virtual Status SyncLog() = 0;
+  // The same of the commits up to `sequence`, whatever options().durability: syncs the log if they are not known to
+  // survive. Any thread; works after a failed write too, where the disk still syncs. Errors: kUnavailable until the
+  // writer has opened the store again.
+  virtual Status MakeDurable(std::uint64_t sequence) = 0;
   // Memtables to disk; at a graceful stop, and before a checkpoint. Any thread.
   virtual Status Flush() = 0;
   // The store as it is, into a directory that is not there yet, on the same file system: tables are hard links, the log
