@@ -42,6 +42,8 @@ Applier::Applier(const ApplierOptions& options, const StoreOptions& store_option
       reopened_(metrics->GetCounter("freshet_store_reopened_total", "Openings of the store after a failed write")),
       reopen_failures_(metrics->GetCounter("freshet_store_reopen_failures_total",
                                            "Attempts to open the store after a failed write that failed too")),
+      read_retries_(metrics->GetCounter("freshet_store_read_retries_total",
+                                        "Reads of the store, for what a batch comes to, that had to be repeated")),
       audit_differences_(metrics->GetCounter("freshet_audit_differences_total",
                                              "Differences of index and store, repaired; other than 0 is a defect")),
       commit_seconds_(metrics->GetHistogram("freshet_commit_seconds", "Time of one commit in the store")),
@@ -131,14 +133,17 @@ Status Applier::Apply(EncodedBatch batch) {
   Plan plan;
   const std::uint64_t first_label = next_label_;
   const std::uint64_t first_sequence = next_sequence_;
-  Status planned = PlanEpochs(&batch, &plan);
-  if (planned.ok()) planned = PlanItems(&batch, &plan);
-  if (planned.ok()) planned = PlanUsers(&batch, &plan);
-  if (!planned.ok()) {
-    next_label_ = first_label;
-    next_sequence_ = first_sequence;
+  FRESHET_TRY(RetryReads([&] {
+    plan = Plan();
+    Status planned = PlanEpochs(&batch, &plan);
+    if (planned.ok()) planned = PlanItems(&batch, &plan);
+    if (planned.ok()) planned = PlanUsers(&batch, &plan);
+    if (!planned.ok()) {
+      next_label_ = first_label;
+      next_sequence_ = first_sequence;
+    }
     return planned;
-  }
+  }));
   PlanProgress(batch, &plan);
   if (!plan.commit.progress.empty() || !plan.commit.items.empty() || !plan.commit.users.empty()) {
     FRESHET_TRY(Write(&plan, batch.as_of_ms));
@@ -293,6 +298,11 @@ Result<std::optional<UserState>> Applier::GetUser(std::string_view user_id) cons
 
 Result<std::optional<Attributes>> Applier::GetAttributes(std::string_view item_id) const {
   return store_->GetAttributes(item_id);
+}
+
+Result<std::optional<std::uint64_t>> Applier::GetSequence(std::string_view item_id) const {
+  FRESHET_ASSIGN(const std::optional<ItemRow> row, store_->GetItem(item_id));
+  return row ? std::optional(row->sequence) : std::nullopt;
 }
 
 Result<std::optional<std::int64_t>> Applier::GetChangedMs(std::string_view item_id) const {

@@ -63,11 +63,14 @@ Status Applier::Sweep(const PartitionProgress& swept) {
 
 Status Applier::SweepItems(const PartitionProgress& swept, std::size_t* removed) {
   std::vector<std::pair<std::string, Label>> gone;
-  FRESHET_TRY(store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
-    if (row.position.partition == swept.partition.partition && row.generation != swept.generation) {
-      gone.emplace_back(id, row.label);
-    }
-    return Status::Ok();
+  FRESHET_TRY(RetryReads([&] {
+    gone.clear();
+    return store_->ForEachItem([&](std::string_view id, const ItemRow& row) {
+      if (row.position.partition == swept.partition.partition && row.generation != swept.generation) {
+        gone.emplace_back(id, row.label);
+      }
+      return Status::Ok();
+    });
   }));
   for (std::size_t begin = 0; begin < gone.size(); begin += kSweepBatch) {
     Plan plan;
@@ -88,21 +91,31 @@ Status Applier::SweepItems(const PartitionProgress& swept, std::size_t* removed)
 // A profile that is in the topic no more was deleted: its user asked to be forgotten.
 Status Applier::SweepUsers(const PartitionProgress& swept, std::size_t* removed) {
   std::vector<std::string> gone;
-  FRESHET_TRY(store_->ForEachUser([&](std::string_view id, const UserState& user) {
-    if (user.profile_partition == swept.partition.partition && user.profile_generation != swept.generation) {
-      gone.emplace_back(id);
-    }
-    return Status::Ok();
+  FRESHET_TRY(RetryReads([&] {
+    gone.clear();
+    return store_->ForEachUser([&](std::string_view id, const UserState& user) {
+      if (user.profile_partition == swept.partition.partition && user.profile_generation != swept.generation) {
+        gone.emplace_back(id);
+      }
+      return Status::Ok();
+    });
   }));
   const PartitionProgress nowhere;  // no record says it, so that followers take each of them as it comes
   for (std::size_t begin = 0; begin < gone.size(); begin += kSweepBatch) {
     Plan plan;
-    for (std::size_t i = begin; i < std::min(gone.size(), begin + kSweepBatch); ++i) {
-      UserChange change;
-      change.body = UserUpdate{gone[i], /*forgotten=*/true, {}};
-      FRESHET_TRY(PlanUser(nowhere, change, &plan));
-      ++plan.swept;
-    }
+    const std::uint64_t first_sequence = next_sequence_;
+    const Status planned = RetryReads([&] {
+      plan = Plan();
+      next_sequence_ = first_sequence;
+      for (std::size_t i = begin; i < std::min(gone.size(), begin + kSweepBatch); ++i) {
+        UserChange change;
+        change.body = UserUpdate{gone[i], /*forgotten=*/true, {}};
+        FRESHET_TRY(PlanUser(nowhere, change, &plan));
+        ++plan.swept;
+      }
+      return Status::Ok();
+    });
+    FRESHET_TRY(planned);
     for (auto& [id, user] : plan.users) plan.commit.users.emplace_back(id, user);
     FRESHET_TRY(Write(&plan, 0));
   }

@@ -13,6 +13,7 @@ namespace {
 
 constexpr auto kFirstWait = std::chrono::milliseconds(50);
 constexpr auto kLongestWait = std::chrono::milliseconds(5'000);
+constexpr int kReadTries = 10;                    // about 20 seconds
 constexpr auto kCalm = std::chrono::seconds(30);  // a store that breaks after so long is broken anew
 constexpr auto kLookEvery = std::chrono::milliseconds(10);
 
@@ -70,6 +71,29 @@ Status Applier::WriteOrWait(const Commit& commit) {
     WorkAtRest();
     std::this_thread::sleep_for(kLookEvery);
   }
+  return status;
+}
+
+// A disk that fails to read for a moment. `read` changes nothing, so that it can be done over. What stays unreadable
+// ends the engine: the next start looks whether the store can be used.
+Status Applier::RetryReads(const std::function<Status()>& read) {
+  auto wait = std::chrono::milliseconds(kFirstWait);
+  Status status = read();
+  if (status.ok() || !MayPass(status)) return status;
+  LogError("store", "the store cannot be read; reading the topics waits", {{"reason", status.ToString()}});
+  for (int tries = 1; !status.ok() && MayPass(status) && tries < kReadTries && !stopping_; ++tries) {
+    SetBlocked(StrCat("the store cannot be read: ", status.message()));
+    read_retries_.Add();
+    const auto until = std::chrono::steady_clock::now() + wait;
+    while (!stopping_ && std::chrono::steady_clock::now() < until) {
+      WorkAtRest();
+      std::this_thread::sleep_for(kLookEvery);
+    }
+    wait = std::min(2 * wait, std::chrono::milliseconds(kLongestWait));
+    FRESHET_TRY(ReopenWhenDue());
+    status = read();
+  }
+  if (status.ok()) SetBlocked("");
   return status;
 }
 

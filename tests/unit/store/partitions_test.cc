@@ -40,6 +40,8 @@ TEST(Partitions, ItemsOfAPartitionThatIsGivenUpLeaveAtOnceAndReturnWithIt) {
   EXPECT_EQ(node.applier->catalog().live(), 1U);
   EXPECT_EQ(node.applier->catalog().hidden(), 2U);
   EXPECT_FALSE(*node.applier->GetVector("a"));
+  EXPECT_EQ(*node.applier->GetSequence("a"), 1U) << "stored all the same";
+  EXPECT_EQ(*node.applier->GetSequence("nobody"), std::nullopt);
   EXPECT_EQ(node.applier->catalog().LabelOf("a"), std::nullopt);
   const auto selection = node.applier->catalog().Select({}, {}, [] { return false; });
   ASSERT_OK(selection);

@@ -126,6 +126,37 @@ TEST_F(HeldBackTest, AnOutboxThatCannotBeReadForAWhileIsPublishedAfterwards) {
   ExpectItRecovers();
 }
 
+// What a batch comes to is read from the store: a disk that fails to for a moment holds it back, and ends nothing.
+TEST(UnreadableStore, IsReadAgain) {
+  const TempDir dir;
+  FaultEnv fault;
+  StoreOptions options = OptionsAt(dir / "data");
+  {
+    OpenNode node(options);
+    ASSERT_OK(node.applier->Apply(Changes().Put("a").Put("b").Take()));
+    ASSERT_OK(node.store->Flush());
+  }
+  options.env = fault.env.get();
+  OpenNode node(options);  // nothing of it is cached
+  BoundedQueue<EncodedBatch> queue(10, 1 << 20);
+  node.applier->Start(&queue, {});
+  fault.files->FailReads(true);
+  ASSERT_TRUE(queue.Push(Changes(2).Put("c").Put("a", 7).Delete("b").Take(), 1));
+  ASSERT_TRUE(WaitFor([&] { return !node.applier->blocked().empty(); }));
+  EXPECT_NE(node.applier->blocked().find("cannot be read"), std::string::npos);
+  EXPECT_OK(node.applier->status());
+  EXPECT_EQ(node.applier->sequence(), 2U);
+  fault.files->FailReads(false);
+  ASSERT_TRUE(WaitFor([&] { return node.applier->sequence() == 5; }));
+  EXPECT_EQ(node.applier->blocked(), "");
+  queue.Close();
+  node.applier->Join();
+  EXPECT_OK(node.applier->status());
+  EXPECT_EQ(node.Ids(), (std::vector<std::string>{"a", "c"}));
+  EXPECT_OK(node.applier->Audit());
+  EXPECT_EQ(node.store->Check({})->differences, 0U);
+}
+
 // Every attempt replays the log: they become rare.
 TEST(IdleStore, IsOpenedAgainLessAndLessOften) {
   const TempDir dir;

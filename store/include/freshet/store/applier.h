@@ -136,6 +136,7 @@ class Applier final : public Replica, public KnownItems {
   [[nodiscard]] std::vector<double> CountsOf(const std::vector<std::string>& item_ids) const override {
     return popularity_.CountsOf(item_ids);
   }
+  [[nodiscard]] Result<std::optional<std::uint64_t>> GetSequence(std::string_view item_id) const override;
   [[nodiscard]] Result<std::optional<std::int64_t>> GetChangedMs(std::string_view item_id) const override;
   // Item and user changes made visible since start.
   [[nodiscard]] std::uint64_t applied_records() const { return applied_records_.load(); }
@@ -164,6 +165,7 @@ class Applier final : public Replica, public KnownItems {
   Status MakeVisible(const Plan& plan);
   Status InsertStored(const std::vector<Label>& labels, const std::function<void(double)>& progress);
   Status WriteOrWait(const Commit& commit);
+  Status RetryReads(const std::function<Status()>& read);
   Status ReopenWhenDue();
   Status TryReopen(const Status& reason);
   void SetBlocked(const std::string& why);
@@ -194,6 +196,7 @@ class Applier final : public Replica, public KnownItems {
   Gauge& blocked_gauge_;
   Counter& reopened_;
   Counter& reopen_failures_;
+  Counter& read_retries_;
   Counter& audit_differences_;
   Histogram& commit_seconds_;
   Histogram& visible_seconds_;

@@ -54,6 +54,8 @@ class Replica {
   [[nodiscard]] virtual std::vector<double> CountsOf(const std::vector<std::string>& item_ids) const {
     return std::vector<double>(item_ids.size(), 0.0);
   }
+  // The number of the item's last change. Nothing: the item is not stored. Errors: kCorruption, kIoError.
+  [[nodiscard]] virtual Result<std::optional<std::uint64_t>> GetSequence(std::string_view item_id) const = 0;
   // Log time of the item's last change. Nothing: unknown. Errors: kCorruption, kIoError.
   [[nodiscard]] virtual Result<std::optional<std::int64_t>> GetChangedMs(std::string_view item_id) const = 0;
 };
