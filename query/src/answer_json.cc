@@ -107,6 +107,9 @@ std::string UserViewToJson(const UserView& user) {
 std::string ItemViewToJson(const ItemView& item) {
   JsonWriter out;
   out.BeginObject().Key("id").String(item.id).Key("live").Bool(item.live);
+  if (!item.not_live.empty()) out.Key("not_live").String(item.not_live);
+  out.Key("sequence").Uint(item.sequence);
+  if (item.changed_ms) out.Key("changed").String(Rfc3339(*item.changed_ms)).Key("changed_ms").Int(*item.changed_ms);
   out.Key("attributes").Raw(AttributesToJson(item.attributes));
   if (item.vector) {
     out.Key("vector").BeginArray();

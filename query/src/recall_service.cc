@@ -11,6 +11,7 @@
 namespace freshet {
 namespace {
 
+constexpr int kReadAttempts = 8;
 constexpr auto kFreshnessPoll = std::chrono::milliseconds(1);
 
 Status CheckId(const std::string& id, std::string_view pointer) {
@@ -229,12 +230,23 @@ Result<ItemView> RecallService::GetItem(std::string_view item_id) const {
   ItemView view;
   view.id = item_id;
   view.index_version = replica_->sequence();
-  view.live = replica_->catalog().LabelOf(item_id).has_value();
-  FRESHET_ASSIGN(std::optional<Attributes> attributes, replica_->GetAttributes(item_id));
-  if (!attributes) return NotFound("no such item");
-  view.attributes = std::move(*attributes);
-  FRESHET_ASSIGN(view.vector, replica_->GetVector(item_id));
-  return view;
+  // All of one change: where the number is another one afterwards, the item was changed meanwhile.
+  for (int attempt = 0; attempt < kReadAttempts; ++attempt) {
+    FRESHET_ASSIGN(const std::optional<std::uint64_t> sequence, replica_->GetSequence(item_id));
+    FRESHET_ASSIGN(std::optional<Attributes> attributes, replica_->GetAttributes(item_id));
+    if (!sequence || !attributes) return NotFound("no such item: it was never here, or it was deleted");
+    view.sequence = *sequence;
+    view.attributes = std::move(*attributes);
+    FRESHET_ASSIGN(view.changed_ms, replica_->GetChangedMs(item_id));
+    FRESHET_ASSIGN(view.vector, replica_->GetVector(item_id));
+    const Catalog& catalog = replica_->catalog();
+    view.live = catalog.LabelOf(item_id).has_value();
+    if (!view.live) view.not_live = catalog.StoredLabelOf(item_id) ? "partition_elsewhere" : "not_visible_yet";
+    FRESHET_ASSIGN(const std::optional<std::uint64_t> still, replica_->GetSequence(item_id));
+    if (still == sequence) return view;
+    view.not_live.clear();
+  }
+  return Unavailable("the item is being changed faster than it can be read");
 }
 
 Status RecallService::Resolve(const RecallRequest& request, Query* query) const {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -58,20 +59,24 @@ class FakeReplica final : public Replica {
   }
   void Publish(const std::string& id, std::optional<Label> label) {
     const auto it = items.find(id);
-    catalog_.Apply({{id, label, it == items.end() ? Attributes{} : it->second}});
+    catalog_.Apply({{id, label, it == items.end() ? Attributes{} : it->second, kPartition}});
   }
+  // All items are of one partition: whether this process owns it.
+  void Own(bool owned) { catalog_.ShowOnly(owned ? std::set{kPartition} : std::set<std::int32_t>{}); }
   void Tombstone(Label label) { index_.Tombstone(std::vector<Label>{label}); }
   // ... and whole.
   void Put(const std::string& id, const std::vector<float>& vector, Attributes attributes = {}) {
     const std::optional<Label> old = catalog_.LabelOf(id);
     vectors[id] = vector;
     items[id] = std::move(attributes);
+    sequences[id] = version;
     Publish(id, Insert(vector));
     if (old) Tombstone(*old);
   }
   void Delete(const std::string& id) {
     const std::optional<Label> old = catalog_.LabelOf(id);
     vectors.erase(id);
+    sequences.erase(id);
     items.erase(id);
     Publish(id, std::nullopt);
     if (old) Tombstone(*old);
@@ -110,6 +115,10 @@ class FakeReplica final : public Replica {
     }
     return counts;
   }
+  [[nodiscard]] Result<std::optional<std::uint64_t>> GetSequence(std::string_view item_id) const override {
+    if (on_sequence) on_sequence();
+    return Find(sequences, item_id);
+  }
   [[nodiscard]] Result<std::optional<std::int64_t>> GetChangedMs(std::string_view item_id) const override {
     return Find(changed_ms, item_id);
   }
@@ -120,10 +129,12 @@ class FakeReplica final : public Replica {
   std::atomic<std::int64_t> as_of = 1'306'863'540'123;  // 2011-05-31T17:39:00.123Z
   std::uint64_t version = 7;
   std::function<void()> on_as_of;
+  std::function<void()> on_sequence;
   PopularItems popular;
   std::map<std::string, UserState, std::less<>> users;
   std::map<std::string, Attributes, std::less<>> items;
   std::map<std::string, std::vector<float>, std::less<>> vectors;
+  std::map<std::string, std::uint64_t, std::less<>> sequences;
   std::map<std::string, std::int64_t, std::less<>> changed_ms;
 
  private:
@@ -133,6 +144,7 @@ class FakeReplica final : public Replica {
     return it == map.end() ? std::optional<T>() : std::optional<T>(it->second);
   }
 
+  static constexpr std::int32_t kPartition = 3;
   HookedIndex index_;
   Catalog catalog_;
   Label next_label_ = 1;

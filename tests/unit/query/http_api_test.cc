@@ -281,7 +281,13 @@ TEST_F(OpenApiTest, TheAnswersFieldsAreTheServers) {
   EXPECT_EQ(Members(reply.body, "/results/0/parts"), (std::set<std::string>{"popularity", "recency", "similarity"}));
   reply = Call("POST", "/v1/score", R"({"user": "bob", "ids": ["a"]})");
   EXPECT_EQ(Members(reply.body), Properties("ScoreAnswer")) << reply.body;
-  EXPECT_EQ(Members(Call("GET", "/v1/items/a").body), Properties("Item"));
+  replica_.changed_ms["a"] = 1'306'863'540'123;
+  std::set<std::string> item = Members(Call("GET", "/v1/items/a").body);
+  EXPECT_TRUE(item.contains("vector") && item.contains("changed") && !item.contains("not_live"));
+  replica_.Own(false);
+  item.merge(Members(Call("GET", "/v1/items/a").body));
+  replica_.Own(true);
+  EXPECT_EQ(item, Properties("Item"));
   EXPECT_EQ(Members(Call("GET", "/v1/users/ann").body), Properties("User"));
   EXPECT_EQ(Members(Call("POST", "/v1/recall", R"({"item": "a", "kk": 1})").body), Properties("Problem"));
   EXPECT_EQ(Members(Call("POST", "/v1/recall:batch", R"({"requests": [{}]})").body), Properties("BatchAnswer"));

@@ -130,8 +130,9 @@ TEST_F(HttpServerTest, ShowsOneItem) {
   StartServer();
   HttpReply reply = Call("GET", "/v1/items/a?pretty");
   EXPECT_EQ(reply.status, 200);
-  EXPECT_EQ(reply.body,
-            R"({"id":"a","live":true,"attributes":{"title":"Toy Story"},"vector":[1,0],"index_version":7})");
+  EXPECT_EQ(
+      reply.body,
+      R"({"id":"a","live":true,"sequence":7,"attributes":{"title":"Toy Story"},"vector":[1,0],"index_version":7})");
   reply = Call("GET", "/v1/items/c%20d%2F%c3%A9");
   EXPECT_EQ(reply.status, 200);
   EXPECT_EQ(Member(reply.body, "id"), "c d/é");

@@ -110,8 +110,13 @@ struct RecallResponse {
 struct ItemView {
   std::string id;
   bool live = false;  // may be in answers
+  // Why not: "partition_elsewhere" (another engine of the group owns it), "not_visible_yet" (committed this moment).
+  // Empty where it is live. What is unknown or deleted is kNotFound: of a deleted item nothing is kept.
+  std::string not_live;
+  std::uint64_t sequence = 0;                // of its last change: its answers' index_version is at least that
+  std::optional<std::int64_t> changed_ms{};  // log time of that
   Attributes attributes;
-  std::optional<std::vector<float>> vector;
+  std::optional<std::vector<float>> vector;  // while it is live
   std::uint64_t index_version = 0;
 };
 
