@@ -295,7 +295,8 @@ void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* field
                      }});
   fields->push_back({"ready", [reader, config](const YamlNode& node) {
                        reader->Mapping(node, "ready",
-                                       {reader->Integer("max_lag_seconds", &config->max_lag_seconds, 1, 86'400)});
+                                       {reader->Integer("max_lag_seconds", &config->max_lag_seconds, 1, 86'400),
+                                        reader->Integer("max_lag_records", &config->max_lag_records, 0)});
                      }});
 }
 

@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <limits>
 
-#include "freshet/core/json.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
 #include "freshet/store/index_files.h"
@@ -119,7 +118,8 @@ void Node::StopAuditing() {
 
 Status Node::Serve(const Config& config, const std::string& role, const std::function<Status()>& status,
                    const std::atomic<bool>* stopping) {
-  const auto ready = [this, status, stopping, max_lag_ms = std::int64_t{config.max_lag_seconds} * 1000] {
+  const auto ready = [this, status, stopping, max_lag_ms = std::int64_t{config.max_lag_seconds} * 1000,
+                      max_lag_records = config.max_lag_records] {
     std::vector<std::string> reasons;
     if (const Status now = status(); !now.ok()) reasons.push_back(now.ToString());
     if (*stopping) reasons.push_back("stopping");
@@ -131,9 +131,12 @@ Status Node::Serve(const Config& config, const std::string& role, const std::fun
       reasons.push_back(
           StrCat("answers are ", behind_ms / 1000, " s behind the log, the bound is ", max_lag_ms / 1000));
     }
+    if (const std::int64_t lag = LagRecords(); max_lag_records > 0 && lag > max_lag_records) {
+      reasons.push_back(StrCat(lag, " records of the log were not read yet, the bound is ", max_lag_records));
+    }
     return reasons;
   };
-  const auto report = [this, role] { return StatusJson(role); };
+  const auto report = [this, role, data_dir = config.data_dir] { return StatusJson(role, data_dir); };
   Gauge& staleness = metrics.GetGauge("freshet_staleness_seconds",
                                       "How far answers are behind now (now minus their as_of); +Inf: not known yet");
   const auto before_metrics = [this, &staleness] {
@@ -156,6 +159,11 @@ Status Node::Serve(const Config& config, const std::string& role, const std::fun
   return Status::Ok();
 }
 
+std::int64_t Node::LagRecords() {
+  return static_cast<std::int64_t>(
+      metrics.GetGauge("freshet_consumer_lag_records", "Records in the log that were not read yet").Value());
+}
+
 void Node::StopServing() {
   if (http) http->Stop();
   if (admin) admin->Stop();
@@ -169,59 +177,6 @@ Status Node::Close() {
   // Not a failure: the next start makes the index from the stored vectors.
   if (!cut.ok()) return Status::Ok();
   return files.Save(**cut, applier->sequence()).status();
-}
-
-std::string Node::StatusJson(const std::string& role) {
-  const auto dead_letters = [this](const char* stage) {
-    return metrics
-        .GetCounter("freshet_dead_letters_total", "Records that left the stream as poison", {{"stage", stage}})
-        .Value();
-  };
-  Histogram& freshness =
-      metrics.GetHistogram("freshet_freshness_seconds", "Record timestamp to searchable here, per change");
-  Histogram& query = metrics.GetHistogram("freshet_query_seconds", "Time to answer a recall");
-  const IndexStats index = applier->index().Stats();
-  JsonWriter out;
-  out.BeginObject();
-  out.Key("role").String(role).Key("version").String(FRESHET_VERSION);
-  if (admin) out.Key("admin_address").String(admin->address());
-  out.Key("items_live").Uint(applier->catalog().live()).Key("users").Uint(applier->user_count());
-  out.Key("sequence").Uint(applier->sequence()).Key("as_of_ms").Int(applier->as_of_ms());
-  out.Key("lag_records")
-      .Int(static_cast<std::int64_t>(
-          metrics.GetGauge("freshet_consumer_lag_records", "Records in the log that were not read yet").Value()));
-  out.Key("applied_records").Uint(applier->applied_records());
-  out.Key("dead_letters")
-      .Int(static_cast<std::int64_t>(dead_letters("KEY_CONVERTER") + dead_letters("VALUE_CONVERTER") +
-                                     dead_letters("TRANSFORMATION")));
-  out.Key("outbox_records").Uint(store->outbox_records());
-  out.Key("epoch").Uint(store->epoch()).Key("space_id").String(applier->space_id());
-  out.Key("index").BeginObject();
-  out.Key("tombstones").Uint(index.tombstones).Key("capacity").Uint(index.capacity);
-  out.Key("rebuilds").Uint(index.rebuilds).EndObject();
-  out.Key("freshness_p50_seconds").Double(freshness.Quantile(0.5));
-  out.Key("freshness_p99_seconds").Double(freshness.Quantile(0.99));
-  out.Key("query_p50_seconds").Double(query.Quantile(0.5)).Key("query_p99_seconds").Double(query.Quantile(0.99));
-  const StoreSizes sizes = store->Sizes();
-  out.Key("store").BeginObject();
-  out.Key("sst_bytes").Uint(sizes.sst_bytes);
-  out.Key("write_amplification")
-      .Double(static_cast<double>(sizes.written_bytes) /
-              static_cast<double>(std::max<std::uint64_t>(1, sizes.user_bytes)));
-  out.Key("space_amplification")
-      .Double(static_cast<double>(sizes.sst_bytes) / static_cast<double>(std::max<std::uint64_t>(1, sizes.live_bytes)));
-  out.Key("blocked").String(applier->blocked());
-  out.Key("restored_from").String(restored).Key("open_seconds").Double(open_seconds).EndObject();
-  if (snapshotter) {
-    const Snapshotter::Report report = snapshotter->report();
-    out.Key("snapshots").BeginObject().Key("last_id").String(report.last_id);
-    out.Key("last_failure").String(report.last_failure).Key("running").Bool(report.running);
-    out.Key("created").Uint(report.created).Key("failed").Uint(report.failed);
-    out.Key("stall_seconds").Double(report.stall_seconds).EndObject();
-  }
-  out.Key("resident_bytes").Double(ResidentBytes());
-  out.EndObject();
-  return out.Take();
 }
 
 }  // namespace freshet

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "freshet/core/clock.h"
+#include "freshet/core/json.h"
 #include "freshet/core/metrics.h"
 #include "freshet/deploy/config.h"
 #include "freshet/encoder/package.h"
@@ -61,9 +62,13 @@ struct Node {
   void StopAuditing();
   // After everything has stopped: leaves what a quick start wants.
   Status Close();
-  [[nodiscard]] std::string StatusJson(const std::string& role);
+  // node_status.cc: the report of /v1/status; openapi.yaml describes it.
+  [[nodiscard]] std::string StatusJson(const std::string& role, const std::string& data_dir);
 
  private:
+  [[nodiscard]] std::int64_t LagRecords();
+  void WriteProgress(JsonWriter* out);
+  void WriteSizes(JsonWriter* out);
   Status OpenStore(const Config& config, ApplierOptions::Role role, const StoreOptions& options,
                    const std::function<Status()>& log_is_complete, const std::function<void(double)>& progress,
                    bool from_log);

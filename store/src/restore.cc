@@ -23,6 +23,7 @@ constexpr char kRestoring[] = "restoring";
 constexpr char kDamaged[] = "damaged";
 constexpr char kLock[] = "freshet.lock";
 constexpr char kNumbers[] = "numbers";
+constexpr char kRestored[] = "RESTORED";  // holds the snapshot's id; comes and goes with the store
 constexpr std::size_t kFetchThreads = 4;
 constexpr std::uint64_t kIndexTag = 1;  // never made by IndexFiles::Save() but for the odds of 2^-63
 // What an engine may have numbered since the newest number that is known of it: four months of 100,000 a second.
@@ -133,6 +134,7 @@ class Restorer {
     FRESHET_TRY(CreateDirectories(restoring_ + "/index"));
     FRESHET_TRY(FetchAll(manifest));
     FRESHET_TRY(MakeReady(manifest, manifest.Find("index") != nullptr));
+    FRESHET_TRY(WriteFileAtomically(restoring_ + "/" + kRestored, manifest.id));
     FRESHET_TRY(FaultPoint("restore.before_sync"));
     FRESHET_TRY(SyncDirectory(restoring_ + "/index"));
     return SyncDirectory(restoring_);
@@ -307,6 +309,11 @@ Result<Restored> RestoreSnapshot(SnapshotRepository& repository, const RestoreOp
   DirectoryLock lock;
   FRESHET_TRY(lock.Acquire(options.data_dir));
   return Restorer(&repository, options, std::move(numbers)).Run();
+}
+
+std::string RestoredFrom(const std::string& data_dir) {
+  const auto id = ReadFile(data_dir + "/" + kRestored, 64);
+  return id.ok() && IsValidSnapshotId(*id) ? *id : "";
 }
 
 Status SetStoreAside(const std::string& data_dir) {

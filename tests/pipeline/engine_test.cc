@@ -177,6 +177,51 @@ TEST_F(EngineTest, AsOfMovesOnWhileNothingArrivesAndStandsStillWithoutTheEngine)
   EXPECT_EQ(ready->status, 200);
 }
 
+// The engine is gone: what the sidecar has is answered, said to be as old as it is, and past the bound it is not ready.
+TEST_F(EngineTest, PastTheBoundASidecarAnswersAndIsNotReady) {
+  Put("a", 1);
+  auto engine = Engine::Start(EngineConfig());
+  ASSERT_OK(engine);
+  auto config = ParseConfig(SidecarYaml(broker_->bootstrap_servers(), dir_ / "sidecar"), "sidecar.yaml",
+                            {"ready.max_lag_seconds=1"});
+  ASSERT_OK(config);
+  auto sidecar = Sidecar::Start(*config);
+  ASSERT_OK(sidecar);
+  const auto get = [&](const char* path) {
+    auto reply = HttpCall((*sidecar)->http_address(), "GET", path, "", 10'000);
+    EXPECT_OK(reply);
+    return reply.ok() ? *reply : HttpReply{};
+  };
+  ASSERT_TRUE(WaitForLive((*sidecar)->applier(), 1));
+  ASSERT_TRUE(WaitFor([&] { return get("/readyz").status == 200; }));
+  ASSERT_OK((*engine)->Stop());
+  engine->reset();
+  HttpReply ready;
+  ASSERT_TRUE(WaitFor([&] {
+    ready = get("/readyz");
+    return ready.status == 503;
+  }));
+  EXPECT_NE(ready.body.find("s behind the log, the bound is 1"), std::string::npos) << ready.body;
+  EXPECT_EQ(get("/livez").status, 200);
+  EXPECT_EQ(get("/startupz").status, 200);
+  const std::int64_t as_of_ms = (*sidecar)->applier().as_of_ms();
+  const auto status = ParseJson(get("/v1/status").body);
+  ASSERT_OK(status);
+  EXPECT_EQ(JsonFind(**status, "as_of_ms")->GetInt64(), as_of_ms) << "it stands still";
+  EXPECT_GT(JsonFind(**status, "lag_seconds")->GetDouble(), 1);
+  EXPECT_EQ(JsonFind(**status, "lag_records")->GetInt64(), 0) << "there is nothing to read";
+  const auto answer =
+      HttpCall((*sidecar)->http_address(), "POST", "/v1/recall", R"({"vector":[1,0,0,0,0,0,0,0],"k":5})", 10'000);
+  ASSERT_OK(answer);
+  EXPECT_EQ(answer->status, 200);
+  EXPECT_NE(answer->body.find(StrCat("\"as_of_ms\":", as_of_ms)), std::string::npos) << answer->body;
+
+  auto again = Engine::Start(EngineConfig());
+  ASSERT_OK(again);
+  EXPECT_TRUE(WaitFor([&] { return get("/readyz").status == 200; }));
+  EXPECT_GT((*sidecar)->applier().as_of_ms(), as_of_ms);
+}
+
 // A restart while Kafka is away is no outage: what is stored is answered, said to be old, and followed later.
 TEST_F(EngineTest, ASidecarStartsWithoutABrokerFromItsOwnState) {
   Put("a", 1);

@@ -133,13 +133,17 @@ TEST_F(SnapshotCliTest, EveryCommandDoesWhatThePageSays) {
   engine_->Start();
   ASSERT_TRUE(engine_->WaitUntilUp());
   ASSERT_TRUE(WaitForItems(*engine_, 30));
-  EXPECT_EQ(RestoredFrom(*engine_), "");
+  EXPECT_EQ(RestoredFrom(*engine_), first) << "by hand, before it started";
   engine_->Kill();
   std::filesystem::remove_all(dir_ / "engine/data");
   engine_->Start();
   ASSERT_TRUE(engine_->WaitUntilUp());
   EXPECT_EQ(RestoredFrom(*engine_), second);
   ASSERT_TRUE(WaitForItems(*engine_, 30));
+  engine_->Kill();
+  engine_->Start();
+  ASSERT_TRUE(engine_->WaitUntilUp());
+  EXPECT_EQ(RestoredFrom(*engine_), second) << "whatever starts came after it";
   ASSERT_EQ(engine_->StopGracefully(), 0);
 
   // A damaged one is named, by list and by exit code.

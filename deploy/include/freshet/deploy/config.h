@@ -80,7 +80,9 @@ struct Config {
   bool serve = false;  // a `query:` section is there
   HttpOptions http;
   std::optional<HttpOptions> admin;  // an `admin:` section is there
+  // /readyz: at most so far behind the log.
   int max_lag_seconds = 10;
+  std::int64_t max_lag_records = 100'000;  // 0: no bound
 
   Config();
 };

@@ -45,6 +45,9 @@ struct Restored {
 // With an id also what is wrong with that one.
 [[nodiscard]] Result<Restored> RestoreSnapshot(SnapshotRepository& repository, const RestoreOptions& options);
 
+// The id of the snapshot that the store in the directory began from, however long ago. Empty: from none, or not known.
+[[nodiscard]] std::string RestoredFrom(const std::string& data_dir);
+
 // Moves a store into `damaged/` beneath its directory, which is empty then. Errors: kFailedPrecondition (another
 // process holds it), kIoError.
 Status SetStoreAside(const std::string& data_dir);
