@@ -1,7 +1,6 @@
 #include "dataset.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "freshet/core/strings.h"
 #include "freshet/ingest/event_file.h"
@@ -64,14 +63,31 @@ class Loader {
       auto* item = std::get_if<ItemUpdate>(&event.body);
       if (item == nullptr || !Seen(event.record_timestamp_ms)) return Status::Ok();
       const auto number = static_cast<std::size_t>(item_ids_.Of(item->item_id));
-      if (number == versions_.size()) versions_.emplace_back();
+      if (number == versions_.size()) {
+        versions_.emplace_back();
+        has_deletes_.push_back(false);
+      }
+      if (item->deleted) has_deletes_[number] = true;
       item->attributes = {};  // nothing here reads them
       versions_[number].push_back({std::move(*item), event.record_timestamp_ms});
       return Status::Ok();
     }));
-    if (versions_.empty()) return NoItems();
-    for (const auto& versions : versions_) live_ += versions.back().update.deleted ? 0 : 1;
-    return live_ == 0 ? NoItems() : Status::Ok();
+    return std::any_of(versions_.begin(), versions_.end(), EverLived) ? Status::Ok() : NoItems();
+  }
+
+  // Whether an item was not deleted by that time, as one knew then. One that is first seen later stands: catalogues are
+  // often dated by their export.
+  [[nodiscard]] bool StoodAt(std::size_t number, std::int64_t time_ms) const {
+    if (!has_deletes_[number]) return true;
+    const Version<ItemUpdate>* last = nullptr;
+    for (const auto& version : versions_[number]) {
+      if (version.timestamp_ms <= time_ms) last = &version;
+    }
+    return last != nullptr ? !last->update.deleted : EverLived(versions_[number]);
+  }
+
+  static bool EverLived(const std::vector<Version<ItemUpdate>>& versions) {
+    return std::any_of(versions.begin(), versions.end(), [](const auto& version) { return !version.update.deleted; });
   }
 
   [[nodiscard]] Status NoItems() const {
@@ -86,7 +102,7 @@ class Loader {
           // A return or a thumb down is not what the towers should bring back.
           if (one == nullptr || !Seen(one->timestamp_ms) || one->value <= 0) return Status::Ok();
           const std::int32_t item = item_ids_.Find(one->item_id);
-          if (item < 0 || versions_[static_cast<std::size_t>(item)].back().update.deleted) {
+          if (item < 0 || !StoodAt(static_cast<std::size_t>(item), one->timestamp_ms)) {
             if (data_.unknown_items++ == 0) first_unknown = one->item_id;
             return Status::Ok();
           }
@@ -114,21 +130,33 @@ class Loader {
     judged_until_ms_ = test ? split_.test_until_ms : split_.test_from_ms;
   }
 
-  // An item as it was when the judged part began; one that came later enters as it first was.
+  // An item as it was when the judged part began; one that came, or came back, within it enters as it then was. What
+  // becomes of an item later is the future: that it is deleted must neither hide it nor what was taken of it.
+  Version<ItemUpdate>* AsKnown(std::vector<Version<ItemUpdate>>* versions) const {
+    Version<ItemUpdate>* before = nullptr;
+    Version<ItemUpdate>* within = nullptr;
+    for (auto& version : *versions) {
+      if (version.timestamp_ms < data_.judged_from_ms) {
+        before = &version;
+      } else if (within == nullptr && version.timestamp_ms < judged_until_ms_ && !version.update.deleted) {
+        within = &version;
+      }
+    }
+    return before != nullptr && !before->update.deleted ? before : within;
+  }
+
   Status PickItems() {
     candidate_.assign(versions_.size(), -1);
     for (std::size_t number = 0; number < versions_.size(); ++number) {
       auto& versions = versions_[number];
-      std::int64_t first_ms = std::numeric_limits<std::int64_t>::max();
-      for (const auto& version : versions) first_ms = std::min(first_ms, version.timestamp_ms);
-      if (versions.back().update.deleted || first_ms >= judged_until_ms_) continue;
-      auto* picked = &versions.front();
-      for (auto& version : versions) {
-        if (version.timestamp_ms < data_.judged_from_ms && !version.update.deleted) picked = &version;
+      auto* picked = AsKnown(&versions);
+      if (picked == nullptr) continue;
+      std::int64_t first_ms = picked->timestamp_ms;
+      for (const auto& version : versions) {
+        if (!version.update.deleted) first_ms = std::min(first_ms, version.timestamp_ms);
       }
       candidate_[number] = static_cast<std::int32_t>(data_.items.size());
       data_.items.push_back(std::move(picked->update));
-      data_.items.back().deleted = false;
       data_.item_first_ms.push_back(first_ms);
       versions = {};
     }
@@ -181,12 +209,12 @@ class Loader {
   Numbering item_ids_;
   Numbering user_ids_;
   std::vector<std::vector<Version<ItemUpdate>>> versions_;  // per item id
+  std::vector<bool> has_deletes_;                           // per item id
   std::vector<std::string> user_names_;
   std::vector<Raw> raw_;
   std::vector<std::int32_t> candidate_;  // per item id: number of the candidate, or -1
   SplitResult split_;
   std::int64_t judged_until_ms_ = 0;
-  std::size_t live_ = 0;
 };
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Event files as numbered entities, positives in time order, and their parts.
 //
 // Place in the flow: read by training and by judging, so that both see the same data cut in the same way. Nothing that
-// lies behind the part to judge is in it: later items are no candidates, and features are those that were known when
-// that part began. Plain values, thread-compatible.
+// lies behind the part to judge is in it: later items are no candidates, features are those that were known when that
+// part began, and what is deleted later still stands. Plain values, thread-compatible.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +38,7 @@ struct Dataset {
   std::vector<UserContext> users;           // who has positives up to the end of the judged part; history empty
   std::vector<Positive> positives;          // in time order, up to the end of the judged part
   std::int64_t judged_from_ms = 0;          // the largest number where the split is not one by time
-  std::int64_t unknown_items = 0;           // interactions left out because their item is not among the candidates
+  std::int64_t unknown_items = 0;           // interactions left out: their item is no candidate, or was deleted by then
 };
 
 // Errors: kConfig, kNotFound, kInvalidArgument (no items, no positives, files that do not belong together), kIoError.

@@ -16,6 +16,9 @@ class DatasetTest : public ::testing::Test {
     return R"({"item_id": ")" + id + R"(", "features": {"price": )" + std::to_string(price) + R"(}, "timestamp": )" +
            std::to_string(time) + "}\n";
   }
+  static std::string Deleted(const std::string& id, int time) {
+    return R"({"item_id": ")" + id + R"(", "deleted": true, "timestamp": )" + std::to_string(time) + "}\n";
+  }
   static std::string Line(const std::string& user, const std::string& item, int time) {
     return R"({"user_id": ")" + user + R"(", "item_id": ")" + item + R"(", "timestamp": )" + std::to_string(time) +
            "}\n";
@@ -66,6 +69,50 @@ TEST_F(DatasetTest, NothingBehindTheJudgedPartIsSeen) {
   EXPECT_EQ(validation->positives.size(), 2U);
   EXPECT_EQ(validation->users.size(), 1U);
   EXPECT_EQ(Number(validation->users[0].features, "age"), 1);
+}
+
+// Whoever stood when the judged part began could be recommended, learned from and taken, whatever became of it.
+TEST_F(DatasetTest, WhatIsDeletedLaterWasThereWhenTheJudgedPartBegan) {
+  Put("items.jsonl", Item("stays", 1, 5) + Item("in_test", 2, 5) + Item("after", 3, 5) + Deleted("in_test", 35) +
+                         Deleted("after", 45) + Item("after", 4, 50) + Deleted("after", 55));
+  std::string lines;
+  for (const char* item : {"stays", "in_test", "after"}) {
+    lines += Line("u", item, 10) + Line("u", item, 22) + Line("u", item, 32);
+  }
+  Put("interactions.jsonl", lines);
+  Put("users.jsonl", "");
+  for (const Part judged : {Part::kValidation, Part::kTest}) {
+    const Result<Dataset> data = LoadDataset(Options(judged));
+    ASSERT_OK(data);
+    ASSERT_EQ(data->items.size(), 3U);
+    EXPECT_EQ(data->items[2].item_id, "after");
+    EXPECT_EQ(Number(data->items[2].features, "price"), 3) << "as it was then";
+    EXPECT_EQ(data->positives.size(), judged == Part::kTest ? 9U : 6U);
+    EXPECT_EQ(data->unknown_items, 0);
+  }
+}
+
+TEST_F(DatasetTest, WhatIsDeletedBeforeIsNoCandidateUntilItComesBack) {
+  Put("items.jsonl", Item("gone", 1, 5) + Item("back", 2, 5) + Item("stays", 3, 5) + Deleted("gone", 15) +
+                         Deleted("back", 15) + Item("back", 7, 32) + Item("back", 8, 33) + Deleted("never", 3));
+  std::string lines;
+  for (const char* item : {"gone", "back", "stays", "never"}) lines += Line("u", item, 10) + Line("u", item, 22);
+  Put("interactions.jsonl", lines + Line("v", "back", 34));
+  Put("users.jsonl", "");
+  const Result<Dataset> validation = LoadDataset(Options(Part::kValidation));
+  ASSERT_OK(validation);
+  ASSERT_EQ(validation->items.size(), 1U);
+  EXPECT_EQ(validation->items[0].item_id, "stays");
+  EXPECT_EQ(validation->positives.size(), 2U);
+  EXPECT_EQ(validation->unknown_items, 6);
+
+  const Result<Dataset> test = LoadDataset(Options(Part::kTest));
+  ASSERT_OK(test);
+  ASSERT_EQ(test->items.size(), 2U);
+  EXPECT_EQ(Number(test->items[0].features, "price"), 7) << "as it came back";
+  EXPECT_EQ(test->item_first_ms[0], 5);
+  EXPECT_EQ(test->positives.size(), 4U) << "not what was taken of it while it was gone";
+  EXPECT_EQ(test->positives.back().part, Part::kTest);
 }
 
 TEST_F(DatasetTest, RandomSplitsHaveNoTimes) {
