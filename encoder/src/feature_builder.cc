@@ -45,7 +45,10 @@ Status FeatureBuilder::Add(const Features& features) {
     } else if (const auto* text = std::get_if<std::string>(&value)) {
       ++seen.texts;
       ++seen.values[*text];
-      ForEachToken(*text, [&](std::string_view word) { ++seen.words[std::string(word)]; });
+      ForEachToken(*text, &lowered_, [&](std::string_view word) {
+        ++seen.words[std::string(word)];
+        return true;
+      });
     } else {
       ++seen.lists;
       for (const std::string& part : std::get<std::vector<std::string>>(value)) ++seen.values[part];

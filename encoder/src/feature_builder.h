@@ -40,6 +40,7 @@ class FeatureBuilder {
     std::unordered_map<std::string, std::int64_t> words;   // of texts
   };
   std::map<std::string, Seen, std::less<>> seen_;
+  std::string lowered_;  // scratch
 };
 
 // Words seen at least `min_count` times, most frequent first (ties by text), and a few buckets for the rest and the

@@ -49,24 +49,22 @@ std::string_view CategoryText(double number, std::array<char, 32>* buffer) {
 
 void AppendValue(const FeatureSpec& spec, std::size_t f, std::string_view value, TowerInput* input) {
   const FeatureDef& def = spec.features[f];
-  if (!def.vocabulary.empty()) {
-    const auto& lookup = spec.lookup[f];
-    if (const auto found = lookup.find(std::string(value)); found != lookup.end()) {
-      input->indices.push_back(spec.row_base[f] + found->second);
-      return;
-    }
+  const std::uint64_t hash = Xxh3(value);
+  const std::uint32_t row = spec.lookup[f].Find(hash, [&](std::uint32_t at) { return def.vocabulary[at] == value; });
+  if (row != SlotTable::kNone) {
+    input->indices.push_back(spec.row_base[f] + row);
+    return;
   }
   if (def.buckets == 0) return;
-  const auto bucket = static_cast<std::int64_t>(Xxh3(value) % static_cast<std::uint64_t>(def.buckets));
+  const auto bucket = static_cast<std::int64_t>(hash % static_cast<std::uint64_t>(def.buckets));
   input->indices.push_back(spec.row_base[f] + static_cast<std::int64_t>(def.vocabulary.size()) + bucket);
 }
 
 void AppendText(const FeatureSpec& spec, std::size_t f, std::string_view text, int* left, TowerInput* input) {
   if (*left <= 0) return;
-  ForEachToken(text, [&](std::string_view token) {
-    if (*left <= 0) return;
-    --*left;
+  ForEachToken(text, &input->lowered, [&](std::string_view token) {
     AppendValue(spec, f, token, input);
+    return --*left > 0;
   });
 }
 
@@ -205,11 +203,15 @@ Status FeatureSpec::Finish() {
     if (def.buckets < 0 || def.buckets > kMaxRows) return ConfigError(where + "`buckets` is out of range");
     if (def.rows() == 0) return ConfigError(where + "needs a vocabulary or buckets");
     if (def.max_values < 1) return ConfigError(where + "`max_values` must be at least 1");
-    words.reserve(def.vocabulary.size());
-    for (const std::string& word : def.vocabulary) {
-      if (!words.emplace(word, static_cast<std::int64_t>(words.size())).second) {
+    const auto hash_of = [&](std::uint32_t at) { return Xxh3(def.vocabulary[at]); };
+    words.Reserve(def.vocabulary.size(), hash_of);
+    for (std::uint32_t row = 0; row < def.vocabulary.size(); ++row) {
+      const std::string& word = def.vocabulary[row];
+      const std::uint64_t hash = Xxh3(word);
+      if (words.Find(hash, [&](std::uint32_t at) { return def.vocabulary[at] == word; }) != SlotTable::kNone) {
         return ConfigError(StrCat(where, "`", word, "` is in the vocabulary twice"));
       }
+      words.Add(hash, row, hash_of);
     }
     ++bag_count_;
     table_rows_ += def.rows();
@@ -298,23 +300,19 @@ void AppendUser(const FeatureSpec& spec, const UserContext& user, TowerInput* in
   });
 }
 
-void ForEachToken(std::string_view text, const std::function<void(std::string_view)>& token) {
-  std::string word;
-  const auto flush = [&] {
-    if (!word.empty()) token(word);
-    word.clear();
-  };
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 'A' && byte <= 'Z') {
-      word += static_cast<char>(byte - 'A' + 'a');
-    } else if ((byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte >= 0x80) {
-      word += c;
-    } else {
-      flush();
+void LowerWords(std::string_view text, std::string* lowered) {
+  static constexpr std::array<char, 256> kLower = [] {
+    std::array<char, 256> lower{};
+    for (std::size_t byte = 0; byte < lower.size(); ++byte) {
+      const bool upper = byte >= 'A' && byte <= 'Z';
+      const bool word = upper || (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte >= 0x80;
+      lower[byte] = word ? static_cast<char>(upper ? byte - 'A' + 'a' : byte) : '\0';
     }
-  }
-  flush();
+    return lower;
+  }();
+  lowered->resize(text.size());
+  std::transform(text.begin(), text.end(), lowered->begin(),
+                 [](char c) { return kLower[static_cast<unsigned char>(c)]; });
 }
 
 }  // namespace freshet

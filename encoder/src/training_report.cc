@@ -176,16 +176,18 @@ std::vector<std::string> FrequentWords(const TrainingData& data, const FeatureDe
     if (word.size() >= kGroupWord) ranks.emplace(word, ranks.size());
   }
   std::vector<std::string> words(data.items.size());
+  std::string lowered;
   for (std::size_t i = 0; i < words.size(); ++i) {
     std::size_t best = ranks.size();
     for (const auto& [name, value] : data.items[i].features) {
       const auto* content = std::get_if<std::string>(&value);
       if (name != text.name || content == nullptr) continue;
-      ForEachToken(*content, [&](std::string_view word) {
+      ForEachToken(*content, &lowered, [&](std::string_view word) {
         const auto found = ranks.find(word);
-        if (found == ranks.end() || found->second >= best) return;
+        if (found == ranks.end() || found->second >= best) return true;
         best = found->second;
         words[i] = word;
+        return true;
       });
     }
   }

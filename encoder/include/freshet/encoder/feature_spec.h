@@ -7,12 +7,11 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
+#include "freshet/core/slot_table.h"
 #include "freshet/core/status.h"
 #include "freshet/core/yaml.h"
 #include "freshet/encoder/encoder.h"
@@ -49,7 +48,7 @@ struct FeatureSpec {
   // Set by Finish(): per feature, the first row of its range, its index among bags or dense columns, and its
   // vocabulary.
   std::vector<std::int64_t> row_base;
-  std::vector<std::unordered_map<std::string, std::int64_t>> lookup;
+  std::vector<SlotTable> lookup;  // by XXH3, which is also what a value's bucket comes from
   int bag_count_ = 0;
   int dense_count_ = 0;
   std::int64_t table_rows_ = 0;
@@ -62,13 +61,32 @@ struct TowerInput {
   std::vector<std::int64_t> offsets;
   std::vector<float> dense;
   std::int64_t rows = 0;
+  std::string lowered;  // scratch of the extraction
   void Clear();
 };
 
 void AppendItem(const FeatureSpec& spec, const ItemUpdate& item, TowerInput* input);
 void AppendUser(const FeatureSpec& spec, const UserContext& user, TowerInput* input);
 
-// Lower-cased runs of letters and digits (bytes >= 0x80 count as letters), for kText.
-void ForEachToken(std::string_view text, const std::function<void(std::string_view)>& token);
+// A text in lower case (ASCII only), with a NUL for each byte that is no part of a word; keeps the memory of `lowered`.
+void LowerWords(std::string_view text, std::string* lowered);
+
+// The words of kText: lower-cased runs of letters and digits (bytes >= 0x80 count as letters). `token(word)` says
+// whether to go on; its word stands in `lowered`, which is overwritten.
+template <typename Token>
+void ForEachToken(std::string_view text, std::string* lowered, const Token& token) {
+  LowerWords(text, lowered);
+  const char* at = lowered->data();
+  const char* const end = at + lowered->size();
+  while (at != end) {
+    if (*at == '\0') {
+      ++at;
+      continue;
+    }
+    const char* const begin = at;
+    while (at != end && *at != '\0') ++at;
+    if (!token(std::string_view(begin, static_cast<std::size_t>(at - begin)))) return;
+  }
+}
 
 }  // namespace freshet
