@@ -160,6 +160,12 @@ struct TorchTrainer::Impl {
     arguments.emplace_back(Longs(batch.reads));
     return user.Run("train_places", std::move(arguments));
   }
+  // Of the value, not within the graph: there the gradient beyond a bound is 0, and what is once there stays.
+  void BoundTemperature() {
+    if (!options.learn_temperature) return;
+    float* scale = log_scale.value.data_ptr<float>();
+    *scale = std::clamp(*scale, 0.0F, static_cast<float>(kMaxLogScale));
+  }
   // In the order in which they are stepped and stored.
   [[nodiscard]] std::vector<Parameter*> Trained() {
     std::vector<Parameter*> all = {&table};
@@ -191,9 +197,10 @@ Result<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(const TrainerOptions&
     }
     Parameter log_scale("log_scale", at::full({1}, -std::log(options.temperature), at::kFloat),
                         Parameter::Kind::kDense);
-    return std::unique_ptr<TorchTrainer>(new TorchTrainer(
-        std::make_unique<Impl>(Impl{options, std::move(table), std::move(item_net), std::move(user_net),
-                                    std::move(log_scale), item_rows, user_rows})));
+    auto impl = std::make_unique<Impl>(Impl{options, std::move(table), std::move(item_net), std::move(user_net),
+                                            std::move(log_scale), item_rows, user_rows});
+    impl->BoundTemperature();
+    return std::unique_ptr<TorchTrainer>(new TorchTrainer(std::move(impl)));
   } catch (const std::exception& e) {
     return Internal(StrCat("the towers cannot be made: ", e.what()));
   }
@@ -210,9 +217,8 @@ Result<double> TorchTrainer::Step(const TowerInput& users, const TrainingBatch& 
     const at::Tensor accidental = at::eq(numbers.unsqueeze(0), numbers.index_select(0, targets).unsqueeze(1))
                                       .scatter_(1, targets.unsqueeze(1), false);
     const at::Tensor likeness = at::mm(user_vectors, item_vectors.t());
-    const at::Tensor scaled = impl_->options.learn_temperature
-                                  ? likeness * at::exp(at::clamp(impl_->log_scale.value, 0.0, kMaxLogScale))
-                                  : likeness / impl_->options.temperature;
+    const at::Tensor scaled = impl_->options.learn_temperature ? likeness * at::exp(impl_->log_scale.value)
+                                                               : likeness / impl_->options.temperature;
     const at::Tensor logits =
         (scaled - View(std::span(batch.log_q), {1, numbers.size(0)}, at::kFloat)).masked_fill(accidental, -1e9);
     const at::Tensor losses = at::cross_entropy_loss(logits, targets, {}, at::Reduction::None);
@@ -231,6 +237,7 @@ Result<double> TorchTrainer::Step(const TowerInput& users, const TrainingBatch& 
     }
     ++impl_->steps;
     for (Parameter* parameter : trained) parameter->Step(learning_rate, impl_->steps, shrink);
+    impl_->BoundTemperature();
     return value;
   } catch (const std::exception& e) {
     return Internal(StrCat("training step: ", e.what()));
@@ -296,6 +303,7 @@ Status TorchTrainer::Restore(const TrainerState& state) {
     std::copy(from.second.begin(), from.second.end(), to.second.data_ptr<float>());
   }
   impl_->steps = state.steps;
+  impl_->BoundTemperature();
   try {
     const std::span<const char> bytes(state.generator);
     const at::Tensor generator = View(bytes, {static_cast<std::int64_t>(bytes.size())}, at::kByte).clone();

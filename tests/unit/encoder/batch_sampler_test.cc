@@ -132,6 +132,64 @@ TEST_F(BatchSamplerTest, HorizonAndCorrection) {
   for (std::size_t i = 0; i < whole.size(); ++i) EXPECT_FLOAT_EQ(sampler.batch().log_q[i], whole[i] / 2);
 }
 
+// The share of ids that are hidden is the one asked for: of targets and of negatives, never of their numbers.
+TEST_F(BatchSamplerTest, HidesItsShareOfTheIds) {
+  constexpr std::int64_t kUnknown = 5;  // the row after the vocabulary
+  options_.uniform_negatives = 4;
+  const InputCache cache(data_);
+  for (const double share : {0.0, 0.3, 1.0}) {
+    options_.id_dropout = share;
+    std::mt19937_64 random(7);
+    BatchSampler sampler(options_, data_, cache, &random);
+    int hidden = 0;
+    int known = 0;
+    for (int fill = 0; fill < 2000; ++fill) {
+      sampler.Fill(0);
+      const TrainingBatch& batch = sampler.batch();
+      ASSERT_EQ(batch.items.indices.size(), batch.numbers.size());
+      for (std::size_t i = 0; i < batch.numbers.size(); ++i) {
+        if (batch.numbers[i] == kUnknown) continue;  // i5 has no row of its own
+        ++known;
+        if (batch.items.indices[i] == kUnknown) {
+          ++hidden;
+        } else {
+          ASSERT_EQ(batch.items.indices[i], batch.numbers[i]);
+        }
+      }
+    }
+    EXPECT_GT(known, 15'000);
+    EXPECT_NEAR(static_cast<double>(hidden) / known, share, 0.015);
+  }
+}
+
+TEST_F(BatchSamplerTest, CorrectionsAreThoseOfThePapers) {
+  data_.item_counts = {3, 1, 1, 2, 3, 0};
+  const InputCache cache(data_);
+  const auto corrections = [&](int negatives) {
+    options_.uniform_negatives = negatives;
+    std::mt19937_64 random(7);
+    BatchSampler sampler(options_, data_, cache, &random);
+    EXPECT_EQ(sampler.Fill(0), 5U);
+    const TrainingBatch& batch = sampler.batch();
+    EXPECT_EQ(batch.numbers.size(), 5U + static_cast<std::size_t>(negatives));
+    std::vector<std::pair<std::int64_t, double>> columns;
+    for (std::size_t i = 0; i < batch.numbers.size(); ++i) {
+      columns.emplace_back(batch.numbers[i], static_cast<double>(batch.log_q[i]));
+    }
+    return columns;
+  };
+  // In-batch: the log of an item's share of the pairs (Yi et al., 2019).
+  const double shares[] = {3.0 / 5, 1.0 / 5, 1.0 / 5, 2.0 / 5, 3.0 / 5, 1.0 / 5};
+  for (const auto& [item, log_q] : corrections(0)) EXPECT_NEAR(log_q, std::log(shares[item]), 1e-6) << item;
+  // With 30 more drawn evenly from six: its share of the mixture of 5 and 30 (Yang et al., 2020), for every column.
+  std::map<std::int64_t, int> drawn;
+  for (const auto& [item, log_q] : corrections(30)) {
+    EXPECT_NEAR(log_q, std::log((5 * shares[item] + 30.0 / 6) / 35), 1e-6) << item;
+    ++drawn[item];
+  }
+  EXPECT_EQ(drawn.size(), 6U) << "also what no pair brings";
+}
+
 TEST_F(BatchSamplerTest, TakesBackOnlyAnOrderOfItsExamples) {
   const InputCache cache(data_);
   std::mt19937_64 random(7);

@@ -1,61 +1,20 @@
 #include "torch_trainer.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "freshet_test/test_support.h"
+#include "trainer_inputs.h"
 
 namespace freshet {
 namespace {
 
-constexpr int kDim = 4;
-constexpr int kItems = 20;
-constexpr int kHistory = 5;
-
-// Users of two bags, the history second, over a table of kItems rows.
-TrainerOptions Options(Pooling pooling) {
-  TrainerOptions options;
-  options.item.shape = {kItems, 1, 0, kDim};
-  options.item.embedding_dim = 8;
-  options.item.hidden = 16;
-  options.user = options.item;
-  options.user.shape = {kItems, 2, 1, kDim};
-  options.user.pooling = pooling;
-  options.user.history_bag = 1;
-  options.user.history = kHistory;
-  options.seed = 3;
-  return options;
-}
-
-// Newest first, as in serving.
-void AddUser(const std::vector<std::int64_t>& history, TowerInput* input) {
-  input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));
-  input->indices.push_back(0);
-  input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));
-  input->indices.insert(input->indices.end(), history.begin(), history.end());
-  input->dense.push_back(0.5F);
-  ++input->rows;
-}
-
-// Another item of the batch, which is the target of its next pair.
-void AddItem(std::int64_t item, TrainingBatch* batch) {
-  batch->items.offsets.push_back(static_cast<std::int64_t>(batch->items.indices.size()));
-  batch->items.indices.push_back(item);
-  ++batch->items.rows;
-  batch->numbers.push_back(item);
-  batch->log_q.push_back(0);
-  batch->targets.push_back(static_cast<std::int64_t>(batch->targets.size()));
-  batch->weights.push_back(1);
-}
-
-double Apart(const std::vector<float>& a, const std::vector<float>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double apart = 0;
-  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    apart = std::max(apart, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-  }
-  return apart;
-}
+using test::AddItem;
+using test::AddUser;
+using test::Apart;
+using test::kDim;
+using test::kItems;
+using test::Options;
+using test::StepOnce;
 
 class SequenceTowerTest : public ::testing::TestWithParam<Pooling> {
  protected:
@@ -168,58 +127,37 @@ TEST_P(SequenceTowerTest, EveryPlaceIsAUserOfItsOwn) {
 
 INSTANTIATE_TEST_SUITE_P(Poolings, SequenceTowerTest, ::testing::Values(Pooling::kGru, Pooling::kSelfAttention));
 
-// Two users with one pair each.
-double StepOnce(TorchTrainer* trainer) {
-  TowerInput users;
-  TrainingBatch batch;
-  for (const std::int64_t item : {2, 3}) {
-    AddUser({item + 5}, &users);
-    AddItem(item, &batch);
-  }
-  const Result<double> loss = trainer->Step(users, batch, 0.01);
-  EXPECT_OK(loss);
-  return loss.ok() ? *loss : 0;
-}
-
-// After one step the first moments are a tenth of the gradient.
-double GradientNorm(const TorchTrainer& trainer) {
-  double squares = 0;
-  for (const ParameterState& one : trainer.State().parameters) {
-    for (const float moment : one.first) squares += 100.0 * static_cast<double>(moment) * static_cast<double>(moment);
-  }
-  return std::sqrt(squares);
-}
-
-TEST(TorchTrainerTest, ClipsGradients) {
+// With a shared row the history moves what the item tower reads, and both packages hold the same numbers.
+TEST(TorchTrainerTest, SharedRowsAreOneTable) {
   InitTorch(1);
   TrainerOptions options = Options(Pooling::kMean);
-  auto trainer = std::move(*TorchTrainer::Create(options));
-  StepOnce(trainer.get());
-  const double norm = GradientNorm(*trainer);
-  EXPECT_GT(norm, 0.01);
-  for (const double most : {norm / 10, norm * 10}) {
-    options.max_gradient_norm = most;
-    trainer = std::move(*TorchTrainer::Create(options));
-    StepOnce(trainer.get());
-    EXPECT_NEAR(GradientNorm(*trainer), std::min(most, norm), 1e-3 * norm);
+  const auto row = [](const std::vector<TowerParameter>& parameters, std::int64_t at) {
+    const auto begin = parameters[0].values.begin() + at * 8;
+    return std::vector<float>(begin, begin + 8);
+  };
+  // Item 9 is in a history only, and no column of the batch.
+  const auto step = [&](TorchTrainer* trainer) {
+    TowerInput users;
+    TrainingBatch batch;
+    for (const std::int64_t item : {2, 3}) {
+      AddUser({9, item}, &users);
+      AddItem(item, &batch);
+    }
+    ASSERT_OK(trainer->Step(users, batch, 0.01));
+  };
+  for (const bool shared : {false, true}) {
+    if (shared) {
+      for (std::int64_t item = 0; item < kItems; ++item) options.shared_rows.push_back(item % 2 == 1 ? item : -1);
+    }
+    const auto trainer = std::move(*TorchTrainer::Create(options));
+    const std::vector<float> before = row(trainer->Parameters(Side::kItem), 9);
+    step(trainer.get());
+    EXPECT_EQ(Apart(before, row(trainer->Parameters(Side::kItem), 9)) > 1e-4, shared);
+    for (const std::int64_t item : {3, 9}) {
+      EXPECT_EQ(row(trainer->Parameters(Side::kItem), item) == row(trainer->Parameters(Side::kUser), item), shared);
+    }
+    EXPECT_NE(row(trainer->Parameters(Side::kItem), 2), row(trainer->Parameters(Side::kUser), 2)) << "not shared";
   }
-}
-
-TEST(TorchTrainerTest, LearnsItsTemperature) {
-  InitTorch(1);
-  TrainerOptions options = Options(Pooling::kMean);
-  options.temperature = 0.5;
-  const std::size_t without = (*TorchTrainer::Create(options))->State().parameters.size();
-  options.learn_temperature = true;
-  const auto trainer = std::move(*TorchTrainer::Create(options));
-  const double first = StepOnce(trainer.get());
-  double last = first;
-  for (int step = 0; step < 200; ++step) last = StepOnce(trainer.get());
-  EXPECT_LT(last, first);
-  const TrainerState state = trainer->State();
-  ASSERT_EQ(state.parameters.size(), without + 1);
-  // Pairs that are told apart are told apart more clearly when it is colder.
-  EXPECT_GT(static_cast<double>(state.parameters.back().value[0]), -std::log(0.5) + 0.1);
 }
 
 TEST(TorchTrainerTest, NormalisesBatchesAndServesRunningStatistics) {

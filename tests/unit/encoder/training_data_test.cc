@@ -180,6 +180,21 @@ TEST_F(TrainingDataTest, CachedRowsEqualTheExtractionOfServing) {
   cache.AppendItem(0, true, &cached);
   AppendItem(data->item_spec, stranger, &served);
   EXPECT_EQ(cached.indices, served.indices) << "a hidden id looks like a new item";
+
+  // Where the history is shared, a row of it is the id row of the same item; profiles have rows of their own.
+  const std::vector<std::int64_t> shared = cache.SharedRows();
+  const FeatureDef& history = data->user_spec.features[0];
+  const FeatureDef& ids = data->item_spec.features[0];
+  ASSERT_EQ(history.name, "history");
+  ASSERT_EQ(ids.name, "item_id");
+  ASSERT_EQ(static_cast<std::int64_t>(shared.size()), data->user_spec.table_rows());
+  for (std::size_t row = 0; row < shared.size(); ++row) {
+    if (row >= history.vocabulary.size()) {
+      EXPECT_EQ(shared[row], -1) << row;
+    } else {
+      EXPECT_EQ(ids.vocabulary[static_cast<std::size_t>(shared[row])], history.vocabulary[row]);
+    }
+  }
 }
 
 }  // namespace
