@@ -1,4 +1,5 @@
-"""Writes towers made in PyTorch as a model package that freshet serves. Needs torch; xxhash where a feature has buckets.
+"""Writes towers made in PyTorch as a model package that freshet serves. Needs torch to do so, and xxhash where a feature
+has more than one bucket; extract_lists() needs neither.
 
     import freshet_export as export
     export.write_package(directory, name="mine", version="1", dim=64, metric="cosine",
@@ -14,62 +15,137 @@ freshet's LibTorch answers the same within `tolerance`. The format is described 
 import hashlib
 import json
 import math
+import numbers
 import os
 import re
 import shutil
 import struct
-
-import torch
+import tempfile
 
 KINDS = ["categorical", "multi_valued", "text", "dense", "history"]
 TEXT = re.compile("[a-z0-9\u0080-\U0010ffff]+")
+LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # of other letters the case stays
+MANIFEST = "model.yaml"
 
 
-def _row(feature, value):
-    """The row of a value within its feature's range; None: it is left out."""
-    words = feature.get("vocabulary", [])
-    if value in words:
-        return words.index(value)
-    buckets = feature.get("buckets", 0)
-    if buckets == 0:
-        return None
-    if buckets == 1:
-        return len(words)
-    import xxhash  # pylint: disable=import-outside-toplevel
-    return len(words) + xxhash.xxh3_64_intdigest(value.encode()) % buckets
+def _number_text(number):
+    """A number as the text of a category: whole ones below 2^53 plainly, others as C++'s std::to_chars writes them."""
+    x = float(number)
+    if math.isfinite(x) and x == int(x) and abs(x) < 2**53:
+        return str(int(x))
+    if not math.isfinite(x):
+        return repr(x)
+    # The shortest digits that read back as x; then the shorter of both notations, plain where they are equally long.
+    sign, digits, exponent = re.fullmatch(r"(-?)(\d(?:\.\d+)?)e([+-]\d+)", _scientific(x)).groups()
+    exponent, count = int(exponent), len(digits.replace(".", ""))
+    plain = exponent + 1 if exponent >= count - 1 else count + 1 if exponent >= 0 else count + 1 - exponent
+    if plain > len(digits) + 4:
+        return f"{sign}{digits}e{exponent:+03d}"
+    if x == int(x):
+        return str(int(x))
+    return f"{x:.{count - 1 - exponent}f}"
+
+
+def _scientific(x):
+    for precision in range(17):
+        text = f"{x:.{precision}e}"
+        if float(text) == x:
+            return text
+    return f"{x:.17e}"
+
+
+def _stream_features(record):
+    """A record's features as the stream has them: a bool is a number, and what is missing is absent."""
+    features = {}
+    for name, value in record.get("features", {}).items():
+        if isinstance(value, bool):
+            value = float(value)
+        elif isinstance(value, (list, tuple)):
+            value = [part for part in value if part is not None]
+        if value is not None:
+            features[name] = value
+    return features
+
+
+def _texts(feature, value):
+    """A value of the stream as texts: what freshet's decoders take, and nothing else."""
+    if isinstance(value, numbers.Real):
+        return [_number_text(value)]
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, (list, tuple)) or not all(part is None or isinstance(part, str) for part in value):
+        raise ValueError(f"feature `{feature['name']}` must be a number, a bool, a text or a list of texts, not {value!r}")
+    return [part for part in value if part is not None]
 
 
 def _values(feature, record):
-    name, kind = feature["name"], feature["kind"]
-    if kind == "history":
-        return [event["item_id"] for event in reversed(record.get("history", []))]
-    value = record.get(name) if name in ("item_id", "user_id") else record.get("features", {}).get(name)
+    """The values of a bag, in order."""
+    name, kind, most = feature["name"], feature["kind"], feature.get("max_values", 64)
+    if kind == "history" and "item_id" not in record:
+        return [event["item_id"] for event in reversed(record.get("history", []))][:most]
+    if name in ("item_id", "user_id") and name in record:
+        return [record[name]]
+    value = record.get("features", {}).get(name)
     if value is None:
         return []
-    if kind == "text":
-        lowered = "".join(c.lower() if c.isascii() else c for c in value)
-        return TEXT.findall(lowered)
-    values = value if isinstance(value, list) else [value]
-    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values]
+    texts = _texts(feature, value)
+    if kind == "text" and not isinstance(value, numbers.Real):
+        texts = [word for text in texts for word in TEXT.findall(text.translate(LOWER))]
+    return texts[:1 if kind == "categorical" else most]
+
+
+def _dense(feature, record):
+    x = record.get("features", {}).get(feature["name"])
+    if not isinstance(x, numbers.Real) or not math.isfinite(x):
+        return 0.0
+    x = math.log1p(max(float(x), 0.0)) if feature.get("log", False) else float(x)
+    return min(max((x - feature.get("mean", 0.0)) / feature.get("stddev", 1.0), -10.0), 10.0)
+
+
+def _rows(feature):
+    return len(feature.get("vocabulary", [])) + feature.get("buckets", 0)
+
+
+def _row_finder(feature):
+    """Value -> its row within the feature's range; None: it is left out."""
+    words = feature.get("vocabulary", [])
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(f"the vocabulary of `{feature['name']}` must hold texts only")
+    rows = {word: row for row, word in enumerate(words)}
+    buckets = feature.get("buckets", 0)
+
+    def find(value):
+        if value in rows or buckets == 0:
+            return rows.get(value)
+        if buckets == 1:
+            return len(words)
+        import xxhash  # pylint: disable=import-outside-toplevel
+        return len(words) + xxhash.xxh3_64_intdigest(value.encode()) % buckets
+
+    return find
+
+
+def extract_lists(features, records):
+    """As extract(), but plain lists, the dense ones row after row. Needs no torch."""
+    indices, offsets, dense = [], [], []
+    finders = [_row_finder(feature) for feature in features]
+    for record in records:
+        base = 0
+        for feature, find in zip(features, finders):
+            if feature["kind"] == "dense":
+                dense.append(_dense(feature, record))
+                continue
+            offsets.append(len(indices))
+            found = [find(value) for value in _values(feature, record)]
+            indices += [base + row for row in found if row is not None]
+            base += _rows(feature)
+    return indices, offsets, dense
 
 
 def extract(features, records):
     """(indices, offsets, dense) of `bags-dense-v1`, as freshet extracts them."""
-    indices, offsets, dense = [], [], []
-    for record in records:
-        base = 0
-        for feature in features:
-            if feature["kind"] == "dense":
-                x = record.get("features", {}).get(feature["name"])
-                if x is not None and feature.get("log", False):
-                    x = math.log1p(max(x, 0.0))
-                scaled = 0.0 if x is None else (x - feature.get("mean", 0.0)) / feature.get("stddev", 1.0)
-                dense.append(min(max(scaled, -10.0), 10.0))
-                continue
-            offsets.append(len(indices))
-            rows = [_row(feature, v) for v in _values(feature, record)[:feature.get("max_values", 64)]]
-            indices += [base + row for row in rows if row is not None]
-            base += len(feature.get("vocabulary", [])) + feature.get("buckets", 0)
+    import torch  # pylint: disable=import-outside-toplevel
+    indices, offsets, dense = extract_lists(features, records)
     columns = sum(feature["kind"] == "dense" for feature in features)
     return (torch.tensor(indices, dtype=torch.int64), torch.tensor(offsets, dtype=torch.int64),
             torch.tensor(dense, dtype=torch.float32).reshape(len(records), columns))
@@ -77,7 +153,7 @@ def extract(features, records):
 
 def table_rows(features):
     """Rows of the embedding table over all features that are bags."""
-    return sum(len(f.get("vocabulary", [])) + f.get("buckets", 0) for f in features if f["kind"] != "dense")
+    return sum(_rows(feature) for feature in features if feature["kind"] != "dense")
 
 
 def _bits(x):
@@ -108,17 +184,68 @@ def _sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
+def _target_of(directory):
+    """Where the package goes, links resolved. What is there must be a package, or nothing."""
+    target = os.path.realpath(directory)
+    if os.path.lexists(target) and not os.path.isdir(target):
+        raise FileExistsError(f"{target} exists and is no directory")
+    if os.path.isdir(target) and os.listdir(target) and not os.path.exists(os.path.join(target, MANIFEST)):
+        raise FileExistsError(f"{target} exists and is no model package (it has no {MANIFEST}): choose another directory")
+    return target
+
+
+def _write(path, data):
+    with open(path, "wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def _publish(temporary, target):
+    """Puts a complete package in the place of an old one, which is removed only then; on an error it is put back."""
+    old = temporary + ".old"
+    replaced = os.path.isdir(target)
+    if replaced:
+        os.rename(target, old)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        if replaced:
+            os.rename(old, target)
+        raise
+    if replaced:
+        shutil.rmtree(old)
+
+
 def write_package(directory, *, name, version, dim, item_tower, user_tower, item_features, user_features, golden_items,
                   golden_users, metric="cosine", tolerance=1e-5):
-    """Writes the package as a whole beside `directory`, then renames it there; returns the embedding space id."""
-    temporary = directory.rstrip("/") + ".tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    os.makedirs(temporary)
+    """Writes the package as a whole beside `directory`, then renames it there; returns the embedding space id.
+
+    A package that is there stays until the new one is complete; any other directory with something in it is refused.
+    """
+    target = _target_of(directory)
+    parent = os.path.dirname(target)
+    os.makedirs(parent, exist_ok=True)
+    temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(target)}.tmp.", dir=parent)
+    try:
+        space_id = _write_files(temporary, name, version, dim, metric, tolerance,
+                                (("item", item_tower, item_features, golden_items),
+                                 ("user", user_tower, user_features, golden_users)))
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o777 & ~umask)  # mkdtemp's are for one user only
+        _publish(temporary, _target_of(directory))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return space_id
+
+
+def _write_files(directory, name, version, dim, metric, tolerance, sides):
+    import torch  # pylint: disable=import-outside-toplevel
     goldens = {"tolerance": tolerance, "items": [], "users": []}
     sums = {}
-    for side, tower, features, records in (("item", item_tower, item_features, golden_items),
-                                           ("user", user_tower, user_features, golden_users)):
-        path = os.path.join(temporary, f"{side}_tower.pt")
+    for side, tower, features, records in sides:
+        path = os.path.join(directory, f"{side}_tower.pt")
         torch.jit.script(tower.eval()).save(path)
         with torch.inference_mode():
             vectors = torch.jit.load(path)(*extract(features, records))
@@ -127,30 +254,27 @@ def write_package(directory, *, name, version, dim, item_tower, user_tower, item
         if vectors.shape != (len(records), dim) or not torch.isfinite(vectors).all():
             raise ValueError(f"the {side} tower answers {tuple(vectors.shape)}, or numbers that are not finite")
         for record, vector in zip(records, vectors.tolist()):
-            entry = {"features": {}, **record, "vector": vector}
+            entry = {**record, "features": _stream_features(record), "vector": vector}
             if side == "user":
                 entry["history"] = [{"event": "view", "value": 1.0, "timestamp": 0, **event}
                                     for event in record.get("history", [])]
             goldens[side + "s"].append(entry)
         with open(path, "rb") as f:
             sums[f"{side}_tower.pt"] = _sha256(f.read())
+            os.fsync(f.fileno())
 
-    with open(os.path.join(temporary, "goldens.json"), "w", encoding="utf-8") as f:
-        text = json.dumps(goldens, ensure_ascii=False)
-        f.write(text)
-    sums["goldens.json"] = _sha256(text.encode())
+    text = json.dumps(goldens, ensure_ascii=False).encode()
+    _write(os.path.join(directory, "goldens.json"), text)
+    sums["goldens.json"] = _sha256(text)
+    specs = [(side, features) for side, _, features, _ in sides]
     space = "\n".join(["freshet-space-v1", sums["item_tower.pt"], sums["user_tower.pt"], metric, str(dim)] +
-                      _canonical("item", item_features) + _canonical("user", user_features)) + "\n"
+                      [line for side, features in specs for line in _canonical(side, features)]) + "\n"
     space_id = _sha256(space.encode())[:16]
     manifest = "\n".join(
         ["format: 1", f"name: {json.dumps(name)}", f"version: {json.dumps(version)}", f'embedding_space_id: "{space_id}"',
          f"dim: {dim}", f"metric: {metric}", 'signature: "bags-dense-v1"', f'library: "PyTorch {torch.__version__}"',
          "files:"] + [f'  {file}: "{digest}"' for file, digest in sorted(sums.items())] +
-        ["item_features:"] + _yaml(item_features) + ["user_features:"] + _yaml(user_features)) + "\n"
-    with open(os.path.join(temporary, "model.yaml"), "w", encoding="utf-8") as f:
-        f.write(manifest)
-    with open(os.path.join(temporary, "model.yaml.sha256"), "w", encoding="utf-8") as f:
-        f.write(f"{_sha256(manifest.encode())}  model.yaml\n")
-    shutil.rmtree(directory, ignore_errors=True)
-    os.rename(temporary, directory)
+        [line for side, features in specs for line in [f"{side}_features:"] + _yaml(features)]) + "\n"
+    _write(os.path.join(directory, MANIFEST), manifest.encode())
+    _write(os.path.join(directory, MANIFEST + ".sha256"), f"{_sha256(manifest.encode())}  {MANIFEST}\n".encode())
     return space_id

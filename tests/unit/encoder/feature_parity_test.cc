@@ -1,0 +1,210 @@
+// Two implementations of one extraction: ours, and that of deploy/scripts/freshet_export.py, by which towers from
+// PyTorch are trained. A value that they read differently makes such a tower answer for another item.
+#include <cstdio>
+#include <fstream>
+
+#include "freshet/core/json.h"
+#include "freshet/core/strings.h"
+#include "freshet/core/yaml.h"
+#include "freshet/encoder/feature_spec.h"
+#include "freshet/ingest/event_file.h"
+#include "freshet_test/test_support.h"
+#include "goldens.h"
+
+namespace freshet {
+namespace {
+
+// Every text that a value below may become stands in a vocabulary, so that a difference shows; what does not is in the
+// one bucket after it.
+const char* const kItemFeatures = R"([
+  {"name": "item_id", "kind": "categorical", "vocabulary": ["a", "é", "Ab c"], "buckets": 1},
+  {"name": "category", "kind": "categorical", "buckets": 1, "max_values": 3, "vocabulary":
+   ["x", "y", "", "X", "1", "0", "-1", "3", "2.5", "true", "True", "nan", "[]"]},
+  {"name": "number", "kind": "categorical", "buckets": 1, "vocabulary":
+   ["0", "-0", "1", "3", "-2", "2.5", "0.1", "0.30000000000000004", "1e+16", "10000000000000000", "1e16", "1e-07",
+    "1e-7", "1e-04", "0.0001", "0.001", "2.5e-05", "0.000025", "9007199254740991", "9007199254740992",
+    "9007199254740993", "9007199254740994", "-9007199254740992", "1e+22", "1e+23", "123456789012345683968",
+    "1.2345678901234568e+20", "12345678901234567000", "12345678901234567168", "1e+300", "1.5e-300", "5e-324", "5e-325",
+    "1.7976931348623157e+308", "123456.789", "1234567.5", "100000", "1e+05", "1000000", "0.3333333333333333"]},
+  {"name": "tags", "kind": "multi_valued", "buckets": 0, "max_values": 3, "vocabulary":
+   ["x", "y", "z", "", "2", "2.5", "X Y"]},
+  {"name": "title", "kind": "text", "buckets": 1, "max_values": 5, "vocabulary":
+   ["red", "café", "cafÉ", "42", "shoes", "redshoes", "ÀB", "àb", "à", "b", "2", "5", "2.5", "1", "İx", "日本", "a", "0"]},
+  {"name": "price", "kind": "dense", "mean": 1.25, "stddev": 0.3, "log": true},
+  {"name": "weight", "kind": "dense", "mean": -2.0, "stddev": 7.0, "log": false}
+])";
+
+const char* const kItemRecords[] = {
+    R"({"item_id": "a"})",
+    R"({"item_id": "é", "features": {}})",
+    R"({"item_id": "Ab c", "features": {"category": null, "tags": null, "title": null, "price": null}})",
+    R"({"item_id": "ab c", "features": {"category": "", "tags": "", "title": "", "price": 0}})",
+    // Lists where one value is wanted, and the other way round.
+    R"({"item_id": "a", "features": {"category": ["x", "y"], "tags": ["x", null, "y", "z", "x"], "title": ["red", "shoes"]}})",
+    R"({"item_id": "a", "features": {"category": [null, "y"], "tags": "X Y", "title": ["Red, CAFÉ", null, "42"]}})",
+    R"({"item_id": "a", "features": {"category": [], "tags": [], "title": []}})",
+    R"({"item_id": "a", "features": {"category": ["not", "y"], "tags": ["not", "x", "not", "y"], "title": "not red not"}})",
+    // Numbers and booleans where texts are wanted.
+    R"({"item_id": "a", "features": {"category": 3, "tags": 2, "title": 42, "price": "2.5", "weight": ["1"]}})",
+    R"({"item_id": "a", "features": {"category": 3.0, "tags": 2.5, "title": 2.5, "price": true, "weight": false}})",
+    R"({"item_id": "a", "features": {"category": true, "tags": false, "title": true}})",
+    R"({"item_id": "a", "features": {"category": -1, "title": false}})",
+    // Words.
+    R"({"item_id": "a", "features": {"title": "RED-Café, (42) red"}})",
+    R"({"item_id": "a", "features": {"title": "redShoes ÀB àb İx"}})",
+    R"({"item_id": "a", "features": {"title": "日本 shoes\ttab\u0000nul\u00a0space a1"}})",
+    R"({"item_id": "a", "features": {"title": "one two three four five red"}})",
+    R"({"item_id": "a", "features": {"title": ["one two three", "four five red", "red"]}})",
+    // Dense ones.
+    R"({"item_id": "a", "features": {"price": 9.99, "weight": 1e300}})",
+    R"({"item_id": "a", "features": {"price": -5, "weight": -1e300}})",
+    R"({"item_id": "a", "features": {"price": 1e-07, "weight": 9007199254740993}})",
+};
+
+const char* const kNumbers[] = {"0",
+                                "-0.0",
+                                "0.0",
+                                "1",
+                                "3",
+                                "3.0",
+                                "-2",
+                                "2.5",
+                                "0.1",
+                                "0.30000000000000004",
+                                "1e16",
+                                "10000000000000000",
+                                "1e-07",
+                                "0.0000001",
+                                "1e-4",
+                                "0.0001",
+                                "0.001",
+                                "2.5e-05",
+                                "9007199254740991",
+                                "9007199254740992",
+                                "9007199254740993",
+                                "9007199254740994",
+                                "-9007199254740992",
+                                "1e22",
+                                "1e23",
+                                "1.2345678901234568e20",
+                                "12345678901234567168",
+                                "1e300",
+                                "1.5e-300",
+                                "5e-324",
+                                "1.7976931348623157e308",
+                                "123456.789",
+                                "1234567.5",
+                                "100000",
+                                "1e5",
+                                "1000000.0",
+                                "0.3333333333333333",
+                                "18446744073709551615"};
+
+const char* const kUserFeatures = R"([
+  {"name": "history", "kind": "history", "vocabulary": ["a", "b", "c"], "buckets": 0, "max_values": 2},
+  {"name": "user_id", "kind": "categorical", "vocabulary": ["u"], "buckets": 1},
+  {"name": "country", "kind": "categorical", "vocabulary": ["DE", "UK"], "buckets": 1},
+  {"name": "item_id", "kind": "multi_valued", "vocabulary": ["a", "b"], "buckets": 1},
+  {"name": "age", "kind": "dense", "mean": 40.0, "stddev": 12.5}
+])";
+
+std::string Event(const char* item) {
+  return StrCat(R"({"item_id": ")", item, R"(", "event": "view", "value": 1, "timestamp": 1})");
+}
+
+std::string User(const std::string& id, const std::string& history, const std::string& features) {
+  return StrCat(R"({"user_id": ")", id, R"(", "history": [)", history, R"(], "features": {)", features,
+                R"(}, "vector": [0]})");
+}
+
+FeatureSpec SpecOf(const std::string& features) {
+  const Result<YamlNode> node = ParseYaml(features, "features");
+  EXPECT_OK(node);
+  Result<FeatureSpec> spec = FeatureSpec::FromYaml(*node, "features");
+  EXPECT_OK(spec);
+  return std::move(*spec);
+}
+
+class FeatureParityTest : public ::testing::Test {
+ protected:
+  // What the script makes of it; empty without a Python.
+  std::string Python(const std::string& sides) {
+    std::ofstream(dir_ / "sides.json") << sides;
+    const std::string command = StrCat(FRESHET_PYTHON, " -B ", test::SourceRoot(),
+                                       "/tests/unit/encoder/data/extract_rows.py ", dir_ / "sides.json");
+    std::FILE* pipe = ::popen(command.c_str(), "r");
+    EXPECT_NE(pipe, nullptr);
+    std::string out;
+    char buffer[4096];
+    while (const std::size_t count = std::fread(buffer, 1, sizeof(buffer), pipe)) out.append(buffer, count);
+    EXPECT_EQ(::pclose(pipe), 0);
+    return out;
+  }
+
+  static void ExpectSame(const TowerInput& ours, const JsonValue& theirs) {
+    std::vector<std::int64_t> indices;
+    std::vector<std::int64_t> offsets;
+    std::vector<float> dense;
+    for (const JsonValue& one : JsonFind(theirs, "indices")->GetArray()) indices.push_back(one.GetInt64());
+    for (const JsonValue& one : JsonFind(theirs, "offsets")->GetArray()) offsets.push_back(one.GetInt64());
+    for (const JsonValue& one : JsonFind(theirs, "dense")->GetArray()) {
+      dense.push_back(static_cast<float>(one.GetDouble()));
+    }
+    EXPECT_EQ(ours.dense, dense) << "to the bit";
+    ASSERT_EQ(ours.offsets.size(), offsets.size());
+    const auto bags = ours.offsets.size() / static_cast<std::size_t>(ours.rows);
+    for (std::size_t i = 0; i < offsets.size(); ++i) {
+      const auto bag = [&](const std::vector<std::int64_t>& all, const std::vector<std::int64_t>& begins) {
+        const std::int64_t end = i + 1 < begins.size() ? begins[i + 1] : static_cast<std::int64_t>(all.size());
+        return std::vector<std::int64_t>(all.begin() + begins[i], all.begin() + end);
+      };
+      EXPECT_EQ(bag(ours.indices, ours.offsets), bag(indices, offsets)) << "row " << i / bags << ", bag " << i % bags;
+    }
+  }
+
+  const test::TempDir dir_;
+};
+
+TEST_F(FeatureParityTest, PythonExtractsWhatServingExtracts) {
+  if (std::string_view(FRESHET_PYTHON).empty()) GTEST_SKIP() << "there is no python3 to run the script with";
+  std::string lines;
+  std::string items;
+  const auto add = [&](const std::string& record) {
+    lines += record + "\n";
+    items += (items.empty() ? "" : ",\n") + record;
+  };
+  for (const char* record : kItemRecords) add(record);
+  for (const char* number : kNumbers) add(StrCat(R"({"item_id": "a", "features": {"number": )", number, "}}"));
+  const std::string users =
+      User("u", "", "") + ",\n" + User("v", Event("a"), R"("country": "UK", "age": 33, "item_id": ["b", "z"])") +
+      ",\n" +
+      User("u", StrCat(Event("a"), ",", Event("zz"), ",", Event("b")), R"("country": ["FR", "UK"], "age": "old")") +
+      ",\n" + User("u", StrCat(Event("a"), ",", Event("b"), ",", Event("c")), R"("age": 1e9, "item_id": "a")");
+
+  // As the stream has them: through the decoder.
+  std::ofstream(dir_ / "items.jsonl") << lines;
+  TowerInput of_items;
+  const FeatureSpec item_spec = SpecOf(kItemFeatures);
+  ASSERT_OK(ForEachEvent(dir_ / "items.jsonl", TopicRole::kItems, DecodeLimits{}, [&](freshet::Event&& event, double) {
+    AppendItem(item_spec, std::get<ItemUpdate>(event.body), &of_items);
+    return Status::Ok();
+  }));
+  const Result<Goldens> goldens = GoldensFromJson(
+      StrCat(R"({"tolerance": 0.001, "items": [{"item_id": "a", "vector": [0]}], "users": [)", users, "]}"), 1);
+  ASSERT_OK(goldens);
+  TowerInput of_users;
+  const FeatureSpec user_spec = SpecOf(kUserFeatures);
+  for (const UserContext& user : goldens->users) AppendUser(user_spec, user, &of_users);
+
+  const std::string out =
+      Python(StrCat(R"({"items": {"features": )", kItemFeatures, R"(, "records": [)", items,
+                    R"(]}, "users": {"features": )", kUserFeatures, R"(, "records": [)", users, "]}}"));
+  const auto rows = ParseJson(out);
+  ASSERT_OK(rows);
+  ASSERT_EQ(of_items.rows, static_cast<std::int64_t>(std::size(kItemRecords) + std::size(kNumbers)));
+  ExpectSame(of_items, *JsonFind(**rows, "items"));
+  ExpectSame(of_users, *JsonFind(**rows, "users"));
+}
+
+}  // namespace
+}  // namespace freshet
