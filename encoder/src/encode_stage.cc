@@ -1,11 +1,13 @@
 #include "freshet/encoder/encode_stage.h"
 
+#include <algorithm>
 #include <map>
 #include <string_view>
+#include <thread>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 
+#include "batch_embedder.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
 #include "freshet/ingest/record_codec.h"
@@ -15,6 +17,8 @@ namespace freshet {
 EncodeStage::EncodeStage(ItemEncoder* encoder, DeadLetterQueue* dead_letters, BoundedQueue<EventBatch>* in,
                          BoundedQueue<EncodedBatch>* out, const Clock* clock, Metrics* metrics)
     : encoder_(encoder),
+      embedder_(std::make_unique<BatchEmbedder>(
+          encoder, metrics, [this](std::chrono::milliseconds wait) { return WaitForMemory(wait); })),
       dead_letters_(dead_letters),
       in_(in),
       out_(out),
@@ -112,25 +116,7 @@ Result<EncodedBatch> EncodeStage::Encode(EventBatch batch) {
   superseded_.Add(static_cast<double>(writes - kept.size()));
 
   std::unordered_set<const Event*> poison;
-  const auto dim = static_cast<std::size_t>(encoder_->dim());
-  if (!items.empty()) {
-    std::vector<float> vectors(items.size() * dim);
-    std::vector<bool> bad(items.size());
-    std::vector<DeadLetter> letters;
-    const std::int64_t started_us = clock_->MonotonicUs();
-    FRESHET_TRY(EncodeRange(&items, 0, items.size(), &vectors, &bad, &letters));
-    encode_seconds_.Observe(static_cast<double>(clock_->MonotonicUs() - started_us) * 1e-6);
-    encoded_.Add(static_cast<double>(items.size() - letters.size()));
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      if (bad[i]) {
-        poison.insert(items[i]);
-        continue;
-      }
-      const auto row = vectors.begin() + static_cast<std::ptrdiff_t>(i * dim);
-      std::get<ItemUpdate>(items[i]->body).vector.assign(row, row + static_cast<std::ptrdiff_t>(dim));
-    }
-    if (!letters.empty()) FRESHET_TRY(dead_letters_->Send(std::move(letters)));
-  }
+  if (!items.empty()) FRESHET_TRY(Embed(items, &poison));
 
   result.items.reserve(kept.size());
   for (Event* event : kept) {
@@ -160,6 +146,41 @@ Result<EncodedBatch> EncodeStage::Encode(EventBatch batch) {
   return result;
 }
 
+Status EncodeStage::Embed(const std::vector<Event*>& items, std::unordered_set<const Event*>* poison) {
+  const auto dim = static_cast<std::size_t>(encoder_->dim());
+  std::vector<const ItemUpdate*> updates;
+  updates.reserve(items.size());
+  for (const Event* event : items) updates.push_back(&std::get<ItemUpdate>(event->body));
+  std::vector<float> vectors(items.size() * dim);
+  std::vector<BatchEmbedder::Refusal> refused;
+  const std::int64_t started_us = clock_->MonotonicUs();
+  FRESHET_TRY(embedder_->Embed(updates, vectors, &refused));
+  encode_seconds_.Observe(static_cast<double>(clock_->MonotonicUs() - started_us) * 1e-6);
+  encoded_.Add(static_cast<double>(items.size() - refused.size()));
+  std::vector<DeadLetter> letters;
+  for (BatchEmbedder::Refusal& one : refused) {
+    Event& event = *items[one.item];
+    poison->insert(&event);
+    letters.push_back(
+        {std::move(event.raw), event.position, event.record_timestamp_ms, "TRANSFORMATION", std::move(one.reason)});
+  }
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const auto row = vectors.begin() + static_cast<std::ptrdiff_t>(i * dim);
+    std::get<ItemUpdate>(items[i]->body).vector.assign(row, row + static_cast<std::ptrdiff_t>(dim));
+  }
+  return letters.empty() ? Status::Ok() : dead_letters_->Send(std::move(letters));
+}
+
+Status EncodeStage::WaitForMemory(std::chrono::milliseconds wait) const {
+  constexpr std::chrono::milliseconds kLook{50};
+  while (wait.count() > 0) {
+    if (out_->closed()) return Cancelled("the stage after it has ended");
+    std::this_thread::sleep_for(std::min(wait, kLook));
+    wait -= kLook;
+  }
+  return Status::Ok();
+}
+
 Result<bool> EncodeStage::SameFeatures(const ItemUpdate& item) const {
   if (known_ == nullptr || encoder_->reads_vector() || barrier_ != 0 || newest_.contains(item.item_id)) return false;
   FRESHET_ASSIGN(const std::uint64_t stored, known_->FeaturesHash(item.item_id));
@@ -186,27 +207,6 @@ void EncodeStage::Remember(const EncodedBatch& batch) {
     ids.push_back(change.update.item_id);
     newest_[change.update.item_id] = pushed_;
   }
-}
-
-Status EncodeStage::EncodeRange(std::vector<Event*>* items, std::size_t begin, std::size_t end,
-                                std::vector<float>* vectors, std::vector<bool>* bad, std::vector<DeadLetter>* letters) {
-  std::vector<const ItemUpdate*> updates;
-  updates.reserve(end - begin);
-  for (std::size_t i = begin; i < end; ++i) updates.push_back(&std::get<ItemUpdate>((*items)[i]->body));
-  const auto dim = static_cast<std::size_t>(encoder_->dim());
-  const Status status = encoder_->Encode(updates, std::span(*vectors).subspan(begin * dim, (end - begin) * dim));
-  if (status.ok()) return status;
-  if (status.category() != Category::kInput) return status;
-  if (end - begin > 1) {
-    const std::size_t middle = begin + (end - begin) / 2;
-    FRESHET_TRY(EncodeRange(items, begin, middle, vectors, bad, letters));
-    return EncodeRange(items, middle, end, vectors, bad, letters);
-  }
-  Event& event = *(*items)[begin];
-  (*bad)[begin] = true;
-  letters->push_back(
-      {std::move(event.raw), event.position, event.record_timestamp_ms, "TRANSFORMATION", status.message()});
-  return Status::Ok();
 }
 
 }  // namespace freshet

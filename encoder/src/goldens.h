@@ -21,7 +21,8 @@ struct Goldens {
 // Errors: kCorruption with the reason.
 [[nodiscard]] Result<Goldens> GoldensFromJson(const std::string& text, int dim);
 
-// Runs the encoder over the goldens. Errors: kCorruption, which golden and how far it is off.
+// Runs the encoder over the goldens. Errors: kCorruption, which golden and how far it is off; transient ones of the
+// encoder as they are.
 Status CheckGoldens(const Goldens& goldens, Metric metric, ItemEncoder* encoder);
 Status CheckGoldens(const Goldens& goldens, Metric metric, const UserEncoder& encoder);
 

@@ -75,7 +75,8 @@ class Package final : public ModelPackage {
 
   Result<std::unique_ptr<ItemEncoder>> LoadItemEncoder() const override {
     FRESHET_ASSIGN(std::unique_ptr<Tower> tower, LoadTower(kItemTowerFile, manifest_.item));
-    std::unique_ptr<ItemEncoder> encoder = MakeTowerItemEncoder(manifest_, std::move(tower));
+    std::unique_ptr<ItemEncoder> encoder =
+        MakeTowerItemEncoder(manifest_, std::move(tower), goldens_, (directory_ / kItemTowerFile).string());
     const Status goldens = CheckGoldens(goldens_, manifest_.metric, encoder.get());
     if (!goldens.ok()) return goldens.Prefixed((directory_ / kItemTowerFile).string());
     return encoder;
@@ -122,7 +123,8 @@ class Package final : public ModelPackage {
   Result<std::unique_ptr<Tower>> LoadTower(const char* file, const FeatureSpec& spec) const {
     FRESHET_ASSIGN(const std::string bytes, ReadChecked(file, kMaxTowerBytes));
     InitTorch(threads_);
-    Result<std::unique_ptr<Tower>> tower = Tower::Load(bytes, ShapeOf(spec, manifest_.dim));
+    Result<std::unique_ptr<Tower>> tower =
+        Tower::Load(bytes, ShapeOf(spec, manifest_.dim), {(directory_ / file).string()});
     if (!tower.ok()) return tower.status().Prefixed((directory_ / file).string());
     return tower;
   }

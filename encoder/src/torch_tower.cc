@@ -1,16 +1,25 @@
 #include "torch_tower.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/CPUAllocator.h>
 #include <dlfcn.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/csrc/jit/runtime/interpreter.h>
+#include <torch/csrc/jit/runtime/jit_exception.h>
 #include <torch/script.h>
 #include <torch/version.h>
 
 #include <cmath>
+#include <cstring>
 #include <fstream>
+#include <limits>
 #include <mutex>
+#include <new>
 #include <sstream>
+#include <stdexcept>
+#include <system_error>
 
+#include "call_watchdog.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
 #include "freshet/encoder/package.h"
@@ -35,6 +44,75 @@ std::string Reason(const std::exception& e) {
   return reason;
 }
 
+// LibTorch's own allocator says that memory does not suffice by the exception of any failed check; this one by the type
+// that LibTorch has for it on other devices.
+class TypedAllocator final : public c10::Allocator {
+ public:
+  explicit TypedAllocator(c10::Allocator* base) : base_(base) {}
+  // Up to LibTorch 2.2 the first is the virtual function, later the second, and only then there is a copy_data.
+  c10::DataPtr allocate(std::size_t bytes) const { return Allocate(bytes); }  // NOLINT(modernize-use-override)
+  c10::DataPtr allocate(std::size_t bytes) { return Allocate(bytes); }        // NOLINT(modernize-use-override)
+  void copy_data(void* to, const void* from, std::size_t bytes) const { std::memcpy(to, from, bytes); }
+  c10::DeleterFnPtr raw_deleter() const { return base_->raw_deleter(); }  // NOLINT(modernize-use-override)
+
+ private:
+  c10::DataPtr Allocate(std::size_t bytes) const {
+    try {
+      return base_->allocate(bytes);
+    } catch (const c10::Error& e) {
+      // A size that no memory could have is a mistake of the script's.
+      if (bytes > static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max())) throw;
+      C10_THROW_ERROR(OutOfMemoryError, e.msg());
+    }
+  }
+
+  c10::Allocator* const base_;
+};
+
+// So that every failure arrives with the type that it was thrown with.
+void KeepTypesOfErrors() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    // LibTorch keeps the pointer until the process ends.
+    c10::SetCPUAllocator(new TypedAllocator(c10::GetCPUAllocator()));
+    // Else the interpreter makes a std::runtime_error of everything that an operator throws.
+    FLAGS_torch_jit_enable_rethrow_caught_exception = true;
+  });
+}
+
+// What the exception in flight means, by its type. What the input may be to blame for is the input's: a record that is
+// refused is looked at alone, and the model is asked for its goldens before (encode_stage). So a broken device, of
+// which only the newest LibTorch has a type, does not pass for bad records either. REQUIRES: called in a catch block.
+Status ErrorInFlight(std::string_view name) {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted(StrCat(name, ": out of memory"));
+  } catch (const c10::OutOfMemoryError& e) {
+    return ResourceExhausted(StrCat(name, ": out of memory: ", Reason(e)));
+  } catch (const torch::jit::JITException& e) {
+    return InvalidArgument(StrCat("the tower raised: ", Reason(e)));
+  } catch (const c10::NotImplementedError& e) {
+    return Internal(StrCat(name, ": LibTorch ", TORCH_VERSION, " cannot run it: ", Reason(e)));
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 8)
+  } catch (const c10::AcceleratorError& e) {
+    return Internal(StrCat(name, ": the device failed: ", Reason(e)));
+#endif
+  } catch (const c10::Error& e) {
+    return InvalidArgument(StrCat("the tower raised: ", Reason(e)));
+  } catch (const std::system_error& e) {
+    return Internal(StrCat(name, ": ", Reason(e)));
+  } catch (const std::logic_error& e) {  // the script language's own: an index out of a list
+    return InvalidArgument(StrCat("the tower raised: ", Reason(e)));
+  } catch (const std::runtime_error& e) {  // the script language's own: a division by zero
+    return InvalidArgument(StrCat("the tower raised: ", Reason(e)));
+  } catch (const std::exception& e) {
+    return Internal(StrCat(name, ": LibTorch failed: ", Reason(e)));
+  } catch (...) {
+    return Internal(StrCat(name, ": LibTorch failed in a way that it does not name"));
+  }
+}
+
 template <typename T>
 at::Tensor View(std::span<T> values, at::IntArrayRef shape, at::ScalarType type) {
   // LibTorch has no tensor over const memory; towers do not write to their inputs.
@@ -44,6 +122,7 @@ at::Tensor View(std::span<T> values, at::IntArrayRef shape, at::ScalarType type)
 }  // namespace
 
 void InitTorch(int intra_op_threads) {
+  KeepTypesOfErrors();
   static std::once_flag once;
   static int chosen = 0;
   std::call_once(once, [&] {
@@ -84,12 +163,21 @@ struct Tower::Module {
   mutable torch::jit::Module module;
 };
 
-Tower::Tower(std::unique_ptr<Module> module, const TowerShape& shape) : shape_(shape), module_(std::move(module)) {}
+Tower::Tower(std::unique_ptr<Module> module, const TowerShape& shape, const TowerOptions& options)
+    : shape_(shape),
+      name_(options.name),
+      module_(std::move(module)),
+      watchdog_(std::make_unique<CallWatchdog>(
+          options.call_limit, [name = options.name, limit = options.call_limit] { EndForModel(name, limit); })) {}
 Tower::~Tower() = default;
 
-Result<std::unique_ptr<Tower>> Tower::Load(const std::string& bytes, const TowerShape& shape) {
-  auto holder = std::make_unique<Module>();
+Result<std::unique_ptr<Tower>> Tower::Load(const std::string& bytes, const TowerShape& shape,
+                                           const TowerOptions& options) {
+  constexpr int kLoadLimits = 4;
+  KeepTypesOfErrors();
+  std::unique_ptr<Tower> tower(new Tower(std::make_unique<Module>(), shape, options));
   try {
+    const CallWatchdog::Call call(tower->watchdog_.get(), kLoadLimits);
     std::istringstream stream(bytes);
     torch::jit::Module module = torch::jit::load(stream, at::kCPU);
     const auto forward = module.find_method("forward");
@@ -98,14 +186,15 @@ Result<std::unique_ptr<Tower>> Tower::Load(const std::string& bytes, const Tower
       return Corruption("the tower's `forward` does not take (indices, offsets, dense)");
     }
     module.eval();
-    holder->module = torch::jit::freeze(module);
-  } catch (const std::exception& e) {
+    tower->module_->module = torch::jit::freeze(module);
+  } catch (...) {
+    Status error = ErrorInFlight("loading");
+    if (error.category() == Category::kTransient) return error;
     return Corruption(
-        StrCat("the tower cannot be loaded by LibTorch ", TORCH_VERSION, ": ", Reason(e),
+        StrCat("the tower cannot be loaded by LibTorch ", TORCH_VERSION, ": ", error.message(),
                " (towers of a newer PyTorch may use operators that this LibTorch lacks; attention written as "
                "matmul and softmax is known everywhere)"));
   }
-  std::unique_ptr<Tower> tower(new Tower(std::move(holder), shape));
 
   TowerInput probe;
   for (const std::int64_t index : {std::int64_t{0}, shape.table_rows - 1}) {
@@ -118,6 +207,7 @@ Result<std::unique_ptr<Tower>> Tower::Load(const std::string& bytes, const Tower
   probe.dense.assign(static_cast<std::size_t>(2 * shape.dense), 0.0F);
   std::vector<float> out(static_cast<std::size_t>(2 * shape.dim));
   if (const Status status = tower->Run(probe, out); !status.ok()) {
+    if (status.category() == Category::kTransient) return status;
     return Corruption(StrCat("the tower does not fit the feature spec: ", status.message()));
   }
   return tower;
@@ -131,6 +221,7 @@ Status Tower::Run(const TowerInput& input, std::span<float> out) const {
     return Internal("the tower's input or output has the wrong size");
   }
   try {
+    const CallWatchdog::Call call(watchdog_.get());
     const c10::InferenceMode inference;
     std::vector<torch::jit::IValue> arguments;
     arguments.reserve(3);
@@ -153,9 +244,8 @@ Status Tower::Run(const TowerInput& input, std::span<float> out) const {
       if (!std::isfinite(values[i])) return InvalidArgument("the tower returned a number that is not finite");
       out[i] = values[i];
     }
-  } catch (const std::exception& e) {
-    // A script's `raise` is a JITException, not a c10::Error; allocation may fail as well.
-    return InvalidArgument(StrCat("the tower raised: ", Reason(e)));
+  } catch (...) {
+    return ErrorInFlight(name_);
   }
   return Status::Ok();
 }

@@ -4,6 +4,7 @@
 // what it wrote. Only torch_tower.cc and torch_trainer.cc include LibTorch. Exceptions of LibTorch end there.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -15,6 +16,8 @@
 
 namespace freshet {
 
+class CallWatchdog;
+
 struct TowerShape {
   std::int64_t table_rows = 0;  // indices are below this
   int bags = 0;
@@ -22,29 +25,43 @@ struct TowerShape {
   int dim = 0;
 };
 
+// What no sound tower takes for one call; loading may take four times as long. Then the process ends (call_watchdog.h).
+inline constexpr std::chrono::milliseconds kTowerCallLimit{30'000};
+
+struct TowerOptions {
+  std::string name = "tower";                              // for messages: the package and the file it came from
+  std::chrono::milliseconds call_limit = kTowerCallLimit;  // another one only in tests
+};
+
 // Sets LibTorch's and OpenBLAS' threads; the first call decides for the process (a later, different wish is logged).
 void InitTorch(int intra_op_threads);
 [[nodiscard]] std::string TorchVersion();
 
-// A loaded tower, frozen, in evaluation and inference mode. Run is thread-safe.
+// A loaded tower, frozen, in evaluation and inference mode. Run is thread-safe. A call that does not come back ends the
+// process.
 class Tower {
  public:
   // Loads `bytes` and runs it once on the first and the last row of the embedding table, so that a tower that does not
-  // fit its feature spec is refused here and not in the stream. Errors: kCorruption.
-  [[nodiscard]] static Result<std::unique_ptr<Tower>> Load(const std::string& bytes, const TowerShape& shape);
+  // fit its feature spec is refused here and not in the stream. Errors: kCorruption; kResourceExhausted without memory.
+  [[nodiscard]] static Result<std::unique_ptr<Tower>> Load(const std::string& bytes, const TowerShape& shape,
+                                                           const TowerOptions& options = {});
   ~Tower();
 
   // REQUIRES: `input` was made by the spec of `shape`; out.size() == input.rows * dim. Errors: kInvalidArgument when
-  // the tower raises or returns another shape, or numbers that are not finite.
+  // the script or one of its operators refuses the input, or it returns another shape or numbers that are not finite;
+  // kResourceExhausted when memory does not suffice: fewer rows may pass; kInternal when it is the model or LibTorch
+  // that fails: whatever the input is.
   Status Run(const TowerInput& input, std::span<float> out) const;
   [[nodiscard]] const TowerShape& shape() const { return shape_; }
 
  private:
   struct Module;
-  Tower(std::unique_ptr<Module> module, const TowerShape& shape);
+  Tower(std::unique_ptr<Module> module, const TowerShape& shape, const TowerOptions& options);
 
   const TowerShape shape_;
+  const std::string name_;
   const std::unique_ptr<Module> module_;
+  const std::unique_ptr<CallWatchdog> watchdog_;
 };
 
 // Row-major inner products [rows of a, rows of b] of rows of `dim` floats. REQUIRES: out.size() fits. Errors:

@@ -1,18 +1,28 @@
 #include "tower_encoders.h"
 
+#include <algorithm>
+
 #include "freshet/core/strings.h"
 
 namespace freshet {
 namespace {
 
+constexpr std::size_t kMaxChecked = 8;  // goldens of a Check(): it may come with every batch
+
 class TowerItemEncoder final : public ItemEncoder {
  public:
-  TowerItemEncoder(const ModelManifest& manifest, std::unique_ptr<Tower> tower)
+  TowerItemEncoder(const ModelManifest& manifest, std::unique_ptr<Tower> tower, const Goldens& goldens,
+                   std::string name)
       : spec_(manifest.item),
         dim_(manifest.dim),
         metric_(manifest.metric),
         space_id_(manifest.space_id),
-        tower_(std::move(tower)) {}
+        name_(std::move(name)),
+        tower_(std::move(tower)) {
+    goldens_.tolerance = goldens.tolerance;
+    const std::size_t count = std::min(goldens.items.size(), kMaxChecked);
+    goldens_.items.assign(goldens.items.begin(), goldens.items.begin() + static_cast<std::ptrdiff_t>(count));
+  }
 
   int dim() const override { return dim_; }
   Metric metric() const override { return metric_; }
@@ -29,12 +39,20 @@ class TowerItemEncoder final : public ItemEncoder {
     return Status::Ok();
   }
 
+  Status Check() override {
+    const Status status = CheckGoldens(goldens_, metric_, this);
+    if (status.ok() || status.category() == Category::kTransient) return status;
+    return status.Prefixed(StrCat(name_, ": the model is broken, it no longer answers what it did when it was loaded"));
+  }
+
  private:
   const FeatureSpec spec_;
   const int dim_;
   const Metric metric_;
   const std::string space_id_;
+  const std::string name_;
   const std::unique_ptr<Tower> tower_;
+  Goldens goldens_;   // of items; constant after construction
   TowerInput input_;  // reused: one caller
 };
 
@@ -72,8 +90,9 @@ TowerShape ShapeOf(const FeatureSpec& spec, int dim) {
   return {spec.table_rows(), spec.bag_count(), spec.dense_count(), dim};
 }
 
-std::unique_ptr<ItemEncoder> MakeTowerItemEncoder(const ModelManifest& manifest, std::unique_ptr<Tower> tower) {
-  return std::make_unique<TowerItemEncoder>(manifest, std::move(tower));
+std::unique_ptr<ItemEncoder> MakeTowerItemEncoder(const ModelManifest& manifest, std::unique_ptr<Tower> tower,
+                                                  const Goldens& goldens, std::string name) {
+  return std::make_unique<TowerItemEncoder>(manifest, std::move(tower), goldens, std::move(name));
 }
 
 std::unique_ptr<UserEncoder> MakeTowerUserEncoder(const ModelManifest& manifest, std::unique_ptr<Tower> tower) {

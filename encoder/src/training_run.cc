@@ -349,7 +349,9 @@ class TrainingRun {
     const Metric metric = contents.manifest.metric;
     FRESHET_ASSIGN(std::unique_ptr<Tower> item,
                    Tower::Load(contents.item_tower, ShapeOf(data_.item_spec, options_.dim)));
-    FRESHET_TRY(CheckGoldens(contents.goldens, metric, MakeTowerItemEncoder(contents.manifest, std::move(item)).get()));
+    FRESHET_TRY(CheckGoldens(
+        contents.goldens, metric,
+        MakeTowerItemEncoder(contents.manifest, std::move(item), contents.goldens, options_.out_directory).get()));
     FRESHET_ASSIGN(std::unique_ptr<Tower> user,
                    Tower::Load(contents.user_tower, ShapeOf(data_.user_spec, options_.dim)));
     FRESHET_TRY(CheckGoldens(contents.goldens, metric, *MakeTowerUserEncoder(contents.manifest, std::move(user))));

@@ -1,13 +1,19 @@
 #include "freshet/encoder/encode_stage.h"
 
-#include <algorithm>
 #include <map>
 
 #include "freshet/ingest/record_codec.h"
 #include "freshet_test/test_support.h"
+#include "stage_events.h"
 
 namespace freshet {
 namespace {
+
+using test::At;
+using test::Batch;
+using test::Deleted;
+using test::FakeDeadLetters;
+using test::Item;
 
 // Embeds the feature `x` as {x, 1}; an item with x < 0 is one that no model can embed. Breaks for good when told to.
 class FakeEncoder final : public ItemEncoder {
@@ -35,44 +41,6 @@ class FakeEncoder final : public ItemEncoder {
   const std::string space_id_ = "fake-space";
 };
 
-class FakeDeadLetters final : public DeadLetterQueue {
- public:
-  Status Send(std::vector<DeadLetter> letters) override {
-    FRESHET_TRY(answer);
-    for (DeadLetter& letter : letters) sent.push_back(std::move(letter));
-    return Status::Ok();
-  }
-  Status answer;
-  std::vector<DeadLetter> sent;
-};
-
-Event At(std::int32_t partition, std::int64_t offset, const std::string& topic = "items") {
-  Event event;
-  event.position = {partition, offset};
-  event.record_timestamp_ms = 1000 + offset;
-  event.raw.topic = topic;
-  return event;
-}
-
-Event Item(const std::string& id, double x, std::int64_t offset, std::int32_t partition = 0) {
-  Event event = At(partition, offset);
-  ItemUpdate item;
-  item.item_id = id;
-  item.features = {{"x", x}};
-  event.body = std::move(item);
-  event.raw.key = id;
-  return event;
-}
-
-Event Deleted(const std::string& id, std::int64_t offset) {
-  Event event = At(0, offset);
-  ItemUpdate item;
-  item.item_id = id;
-  item.deleted = true;
-  event.body = std::move(item);
-  return event;
-}
-
 class EncodeStageTest : public ::testing::Test {
  protected:
   ~EncodeStageTest() override {
@@ -92,22 +60,6 @@ class EncodeStageTest : public ::testing::Test {
     std::vector<EncodedBatch> results;
     while (auto batch = out_.PopFor(std::chrono::milliseconds(0))) results.push_back(std::move(*batch));
     return results;
-  }
-
-  static EventBatch Batch(std::vector<Event> events) {
-    EventBatch batch;
-    for (Event& event : events) {
-      const TopicPartition partition{event.raw.topic, event.position.partition};
-      auto found = std::find_if(batch.progress.begin(), batch.progress.end(),
-                                [&](const PartitionProgress& p) { return p.partition == partition; });
-      if (found == batch.progress.end()) found = batch.progress.insert(found, {partition, 0, 0, 0, 0, 0});
-      found->next_offset = event.position.offset + 1;
-      event.progress_index = static_cast<std::size_t>(found - batch.progress.begin());
-    }
-    batch.events = std::move(events);
-    batch.as_of_ms = 77;
-    batch.bytes = 123;
-    return batch;
   }
 
   FakeEncoder encoder_;

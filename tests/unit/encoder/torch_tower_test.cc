@@ -83,6 +83,52 @@ TEST(TorchTowerTest, ContainsATowerThatRaises) {
   EXPECT_OK((*tower)->Run(Rows({1}), out));  // a later, good input still works
 }
 
+TEST(TorchTowerTest, TooLittleMemoryIsNobodysMistake) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer ends the process when memory does not suffice";
+#endif
+  // More than any machine addresses. As the script is loaded, and on a later input.
+  const std::string always = TinyTower(Forward("    return torch.empty([1 << 50])\n"), 1);
+  EXPECT_EQ(Tower::Load(always, kShape).status().code(), Code::kResourceExhausted);
+  const auto tower = Tower::Load(TinyTower(Forward("    if bool((dense > 2).any()):\n"
+                                                   "        return torch.empty([1 << 50])\n"
+                                                   "    return torch.cat([dense, dense], 1)\n"),
+                                           1),
+                                 kShape, {"shop/item_tower.pt"});
+  ASSERT_OK(tower);
+  std::vector<float> out(2);
+  TowerInput large = Rows({1});
+  large.dense[0] = 3;
+  const Status status = (*tower)->Run(large, out);
+  EXPECT_EQ(status.code(), Code::kResourceExhausted) << status.ToString();
+  EXPECT_EQ(status.category(), Category::kTransient);
+  EXPECT_NE(status.message().find("shop/item_tower.pt"), std::string::npos) << status.message();
+  EXPECT_OK((*tower)->Run(Rows({1}), out));
+}
+
+TEST(TorchTowerTest, ASizeThatCannotBeIsTheScriptsMistake) {
+  const auto tower = Tower::Load(TinyTower(Forward("    dense = dense + torch.empty([2 - int(dense.max())]).sum() * 0\n"
+                                                   "    return torch.cat([dense, dense], 1)\n"),
+                                           1),
+                                 kShape);
+  ASSERT_OK(tower);
+  std::vector<float> out(2);
+  TowerInput large = Rows({1});
+  large.dense[0] = 3;
+  EXPECT_EQ((*tower)->Run(large, out).code(), Code::kInvalidArgument);
+}
+
+TEST(TorchTowerTest, ATowerThatDoesNotComeBackWhenItIsLoadedEndsTheProcess) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const std::string endless = TinyTower(Forward("    y = dense.sum()\n"
+                                                "    while bool(y == y):\n"
+                                                "        y = y * 0.5\n"
+                                                "    return torch.cat([dense, dense + y], 1)\n"),
+                                        1);
+  EXPECT_EXIT((void)Tower::Load(endless, kShape, {"shop/item_tower.pt", std::chrono::milliseconds(300)}),
+              ::testing::ExitedWithCode(1), "does not come back.*model=shop/item_tower.pt");
+}
+
 TEST(TorchTowerTest, RefusesNumbersThatAreNotFinite) {
   const auto tower =
       Tower::Load(TinyTower(Forward("    return torch.cat([dense, dense / (dense - 2.0)], 1)\n"), 1), kShape);

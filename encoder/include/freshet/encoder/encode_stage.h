@@ -3,16 +3,20 @@
 // Place in the flow: BoundedQueue<EventBatch> -> last write per item -> ItemEncoder, one model call per batch ->
 // BoundedQueue<EncodedBatch>. Runs on one thread. An item that the model cannot embed is found by bisection and becomes
 // a dead letter; the rest passes; its offset is still covered by the batch. Drains its input when that is closed, then
-// closes its output. Errors: permanent ones end the stage and close both queues.
+// closes its output. Errors: permanent ones, a model that no longer answers its goldens, and lasting want of memory end
+// the stage and close both queues; none of them makes dead letters.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -36,6 +40,8 @@ class KnownItems {
   [[nodiscard]] virtual std::uint64_t applied_batches() const = 0;
 };
 
+class BatchEmbedder;
+
 class EncodeStage {
  public:
   EncodeStage(ItemEncoder* encoder, DeadLetterQueue* dead_letters, BoundedQueue<EventBatch>* in,
@@ -51,13 +57,15 @@ class EncodeStage {
  private:
   void Run();
   Result<EncodedBatch> Encode(EventBatch batch);
-  Status EncodeRange(std::vector<Event*>* items, std::size_t begin, std::size_t end, std::vector<float>* vectors,
-                     std::vector<bool>* bad, std::vector<DeadLetter>* letters);
+  // Gives each item its vector. Those that the model refuses go to the dead letters, and into *poison.
+  Status Embed(const std::vector<Event*>& items, std::unordered_set<const Event*>* poison);
+  Status WaitForMemory(std::chrono::milliseconds wait) const;
   Result<bool> SameFeatures(const ItemUpdate& item) const;
   void ForgetApplied();
   void Remember(const EncodedBatch& batch);
 
   ItemEncoder* const encoder_;
+  const std::unique_ptr<BatchEmbedder> embedder_;  // stage's thread only
   DeadLetterQueue* const dead_letters_;
   BoundedQueue<EventBatch>* const in_;
   BoundedQueue<EncodedBatch>* const out_;

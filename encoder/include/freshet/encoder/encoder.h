@@ -27,8 +27,12 @@ class ItemEncoder {
   [[nodiscard]] virtual bool reads_vector() const { return false; }
   // `out` holds items.size() rows of dim() floats. All or nothing: one bad item fails the call (the stage bisects).
   // Errors: kInvalidArgument when an item cannot be embedded (missing vector, non-finite output, the model raised);
-  // permanent codes when the model itself is broken. Not thread-safe: one caller.
+  // kResourceExhausted when memory does not suffice for so many items at once; permanent codes when the model itself is
+  // broken. Not thread-safe: one caller.
   [[nodiscard]] virtual Status Encode(std::span<const ItemUpdate* const> items, std::span<float> out) = 0;
+  // Whether the model still answers what it answered when it was loaded: asked before items are held to be at fault for
+  // a refusal. Costs about one small call. Errors: permanent ones that name the model; kResourceExhausted. Same caller.
+  [[nodiscard]] virtual Status Check() { return Status::Ok(); }
 };
 
 struct HistoryEntry {
