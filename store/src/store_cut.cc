@@ -9,6 +9,7 @@
 #include "freshet/core/fault.h"
 #include "freshet/core/strings.h"
 #include "store_rocks.h"
+#include "store_tables.h"
 
 namespace freshet {
 namespace {
@@ -101,6 +102,7 @@ Status RocksStore::BecomeRestored(const RestoredAs& as) {
 }
 
 Status Store::CheckTable(const std::string& path) {
+  FRESHET_TRY(CheckTableFile(path));
   const rocksdb::Options options;
   rocksdb::SstFileReader reader(options);
   FRESHET_TRY(FromRocks(reader.Open(path), path));

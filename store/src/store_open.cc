@@ -76,7 +76,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families(const StoreOptions& option
   db->write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(options.write_buffer_bytes * 2, cache);
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = cache;
-  // As CheckTableFooters() expects them; a RocksDB to come may write newer ones by default.
+  // As CheckTables() expects them; a RocksDB to come may write newer ones by default.
   table.format_version = kTableFormatVersion;
   table.checksum = rocksdb::kXXH3;
   static_assert(rocksdb::kXXH3 == kTableChecksum);
@@ -160,7 +160,7 @@ std::uint32_t FormatOf(const StoreOptions& options) {
 
 Result<std::shared_ptr<RocksHandle>> RocksHandle::Open(const StoreOptions& options, bool create, bool read_only,
                                                        const std::shared_ptr<rocksdb::Statistics>& statistics) {
-  FRESHET_TRY(CheckTableFooters(options.directory));
+  FRESHET_TRY(CheckTables(options.directory));
   rocksdb::Options db = DatabaseOptions(options, create);
   const auto descriptors = Families(options, &db);
   db.statistics = statistics;
