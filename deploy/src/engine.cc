@@ -139,7 +139,7 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
                             config_, ApplierOptions::Role::kEngine,
                             [this] { return CheckLogIsComplete(config_, kConnectTimeout); }, rebuild_progress));
   FRESHET_TRY(CreateMissingTopics());
-  WarnOfShortRetention(config_, kAskTimeout);
+  (void)WarnOfShortRetention(config_, kAskTimeout);
   // A changelog record may be late, but none may give up while a later one of its partition goes through: followers
   // order by sequence and would take the one sent again for an old one. So no record ever expires in the producer's
   // queue, which is bounded; who waits for it has a timeout of its own.

@@ -43,16 +43,17 @@ std::int64_t UserEventsRetentionMs(const Config& config) {
   return need_ms == 0 ? 0 : std::max(kWeekMs, kIntervals * need_ms);
 }
 
-void WarnOfShortRetention(const Config& config, std::chrono::milliseconds timeout) {
+bool WarnOfShortRetention(const Config& config, std::chrono::milliseconds timeout) {
   const std::int64_t need_ms = UserEventsNeedMs(config);
-  if (need_ms == 0) return;
+  if (need_ms == 0) return false;
   const std::string& topic = config.publisher.user_events_topic;
   const auto kept_ms = RetentionMs(config.kafka, topic, timeout);
-  if (!kept_ms || *kept_ms >= need_ms) return;
+  if (!kept_ms || *kept_ms >= need_ms) return false;
   LogWarning("changelog",
              "user events are kept for less time than passes between two snapshots: a sidecar that restores one misses "
              "what is gone by then; raise the topic's retention.ms, or lower snapshots.interval_seconds",
              {{"topic", topic}, {"retention.ms", StrCat(*kept_ms)}, {"snapshots_every_ms", StrCat(need_ms)}});
+  return true;
 }
 
 }  // namespace freshet

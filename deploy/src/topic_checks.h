@@ -26,7 +26,7 @@ Status CheckLogIsComplete(const Config& config, std::chrono::milliseconds timeou
 [[nodiscard]] std::int64_t UserEventsNeedMs(const Config& config);
 // With what freshet makes the topic; 0: with the broker's default.
 [[nodiscard]] std::int64_t UserEventsRetentionMs(const Config& config);
-// Warns where it is kept for less.
-void WarnOfShortRetention(const Config& config, std::chrono::milliseconds timeout);
+// Warns, and returns true, where it is kept for less.
+bool WarnOfShortRetention(const Config& config, std::chrono::milliseconds timeout);
 
 }  // namespace freshet

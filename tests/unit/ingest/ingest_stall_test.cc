@@ -20,6 +20,9 @@ class IngestStallTest : public IngestStageTest {
     };
   }
   ~IngestStallTest() override {
+    // Whatever still waits, also where a check failed.
+    out_.Close();
+    letters_.Cork(false);
     if (stage_ != nullptr) stage_->Stop();
   }
   Told told() {
@@ -90,7 +93,6 @@ TEST_F(IngestStallTest, WhatIsLostWhileDeadLettersWaitIsToldAtOnce) {
   Change(PollResult::Kind::kRevoked, /*lost=*/true);
   EXPECT_TRUE(WaitFor([&] { return told() == (Told{{0}, {}}); }));
   EXPECT_TRUE(letters_.taken().empty());
-  letters_.Cork(false);
 }
 
 TEST_F(IngestStallTest, WhatIsLostWhileTheRegistryIsAwayIsToldAtOnce) {
