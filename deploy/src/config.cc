@@ -165,7 +165,15 @@ void ReadEncoder(ConfigReader* reader, const YamlNode& node, Config* config) {
                       [&](std::size_t choice) {
                         encoder.metric = std::array{Metric::kCosine, Metric::kInnerProduct, Metric::kL2}[choice];
                       }),
-       reader->Integer("threads", &encoder.threads, 1, 256)});
+       reader->Integer("threads", &encoder.threads, 1, 256), reader->Section("device", [&](const YamlNode& value) {
+         const auto text = reader->ReadText(value, "device");
+         if (!text) return;
+         if (const Result<Device> device = ParseDevice(*text); device.ok()) {
+           encoder.device = *device;
+         } else {
+           reader->Error(value.line, device.status().message());
+         }
+       })});
 }
 
 void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields) {

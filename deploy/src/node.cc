@@ -28,6 +28,7 @@ Status LoadModel(const Config& config, ApplierOptions::Role role, Node* node, St
     package.allowed_root = parent.string();
   }
   package.intra_op_threads = config.encoder.threads;
+  package.device = config.encoder.device;
   FRESHET_ASSIGN(node->package, OpenModelPackage(package));
   if (role == ApplierOptions::Role::kEngine) {
     FRESHET_ASSIGN(node->item_encoder, node->package->LoadItemEncoder());

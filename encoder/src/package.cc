@@ -6,6 +6,7 @@
 
 #include "freshet/core/checksum.h"
 #include "freshet/core/file.h"
+#include "freshet/core/log.h"
 #include "freshet/core/strings.h"
 #include "goldens.h"
 #include "model_manifest.h"
@@ -21,6 +22,7 @@ constexpr std::size_t kMaxSumBytes = 4096;
 constexpr std::size_t kMaxManifestBytes = std::size_t{256} << 20;  // vocabularies are inside
 constexpr std::size_t kMaxGoldensBytes = std::size_t{64} << 20;
 constexpr std::size_t kMaxTowerBytes = std::size_t{8} << 30;
+constexpr std::int64_t kWarmUpRows = 256;  // a batch as configured by default
 
 bool LiesBeneath(const fs::path& path, const fs::path& root) {
   const auto [root_end, path_at] = std::mismatch(root.begin(), root.end(), path.begin(), path.end());
@@ -46,7 +48,8 @@ Result<fs::path> Resolve(const PackageOptions& options) {
 
 class Package final : public ModelPackage {
  public:
-  Package(fs::path directory, int threads) : directory_(std::move(directory)), threads_(threads) {}
+  Package(fs::path directory, const PackageOptions& options)
+      : directory_(std::move(directory)), threads_(options.intra_op_threads), device_(options.device) {}
 
   Status Open() {
     FRESHET_ASSIGN(const std::string sum, Read(kManifestSumFile, kMaxSumBytes));
@@ -74,7 +77,7 @@ class Package final : public ModelPackage {
   const std::map<std::string, std::string>& files() const override { return files_; }
 
   Result<std::unique_ptr<ItemEncoder>> LoadItemEncoder() const override {
-    FRESHET_ASSIGN(std::unique_ptr<Tower> tower, LoadTower(kItemTowerFile, manifest_.item));
+    FRESHET_ASSIGN(std::unique_ptr<Tower> tower, LoadTower(kItemTowerFile, manifest_.item, device_, kWarmUpRows));
     std::unique_ptr<ItemEncoder> encoder =
         MakeTowerItemEncoder(manifest_, std::move(tower), goldens_, (directory_ / kItemTowerFile).string());
     const Status goldens = CheckGoldens(goldens_, manifest_.metric, encoder.get());
@@ -83,7 +86,8 @@ class Package final : public ModelPackage {
   }
 
   Result<std::unique_ptr<UserEncoder>> LoadUserEncoder() const override {
-    FRESHET_ASSIGN(std::unique_ptr<Tower> tower, LoadTower(kUserTowerFile, manifest_.user));
+    const Device device = device_.kind == Device::Kind::kAuto ? Device{Device::Kind::kCpu} : device_;
+    FRESHET_ASSIGN(std::unique_ptr<Tower> tower, LoadTower(kUserTowerFile, manifest_.user, device, 0));
     std::unique_ptr<UserEncoder> encoder = MakeTowerUserEncoder(manifest_, std::move(tower));
     const Status goldens = CheckGoldens(goldens_, manifest_.metric, *encoder);
     if (!goldens.ok()) return goldens.Prefixed((directory_ / kUserTowerFile).string());
@@ -120,17 +124,25 @@ class Package final : public ModelPackage {
     return bytes;
   }
 
-  Result<std::unique_ptr<Tower>> LoadTower(const char* file, const FeatureSpec& spec) const {
+  Result<std::unique_ptr<Tower>> LoadTower(const char* file, const FeatureSpec& spec, const Device& device,
+                                           std::int64_t warm_up_rows) const {
     FRESHET_ASSIGN(const std::string bytes, ReadChecked(file, kMaxTowerBytes));
     InitTorch(threads_);
-    Result<std::unique_ptr<Tower>> tower =
-        Tower::Load(bytes, ShapeOf(spec, manifest_.dim), {(directory_ / file).string()});
-    if (!tower.ok()) return tower.status().Prefixed((directory_ / file).string());
+    TowerOptions options;
+    options.name = (directory_ / file).string();
+    options.device = device;
+    options.warm_up_rows = warm_up_rows;
+    Result<std::unique_ptr<Tower>> tower = Tower::Load(bytes, ShapeOf(spec, manifest_.dim), options);
+    if (!tower.ok()) return tower.status().Prefixed(options.name);
+    if ((*tower)->device().kind == Device::Kind::kCuda) {
+      LogInfo("encoder", "tower on a GPU", {{"file", options.name}, {"device", DeviceText((*tower)->device())}});
+    }
     return tower;
   }
 
   const fs::path directory_;
   const int threads_;
+  const Device device_;
   ModelManifest manifest_;
   std::map<std::string, std::string> files_;
   Goldens goldens_;
@@ -141,7 +153,7 @@ class Package final : public ModelPackage {
 Result<std::unique_ptr<ModelPackage>> OpenModelPackage(const PackageOptions& options) {
   if (options.intra_op_threads < 1) return ConfigError("a model needs at least one thread");
   FRESHET_ASSIGN(fs::path directory, Resolve(options));
-  auto package = std::make_unique<Package>(std::move(directory), options.intra_op_threads);
+  auto package = std::make_unique<Package>(std::move(directory), options);
   FRESHET_TRY(package->Open());
   return std::unique_ptr<ModelPackage>(std::move(package));
 }

@@ -6,6 +6,7 @@
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 #include <torch/csrc/jit/runtime/jit_exception.h>
+#include <torch/cuda.h>
 #include <torch/script.h>
 #include <torch/version.h>
 
@@ -119,6 +120,18 @@ at::Tensor View(std::span<T> values, at::IntArrayRef shape, at::ScalarType type)
   return torch::from_blob(const_cast<std::remove_const_t<T>*>(values.data()), shape, at::TensorOptions().dtype(type));
 }
 
+Result<c10::Device> Resolve(const Device& device) {
+  if (device.kind == Device::Kind::kCpu) return c10::Device(at::kCPU);
+  const int count = static_cast<int>(torch::cuda::device_count());
+  if (device.kind == Device::Kind::kAuto) return count > 0 ? c10::Device(at::kCUDA, 0) : c10::Device(at::kCPU);
+  if (device.index < count) return c10::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device.index));
+  const std::string seen =
+      count == 0 ? StrCat("LibTorch ", TORCH_VERSION,
+                          " sees none (a build for the CPU never does; else look at the driver: nvidia-smi)")
+                 : StrCat("the last of those that LibTorch sees is cuda:", count - 1);
+  return ConfigError(StrCat("there is no CUDA device `", DeviceText(device), "`: ", seen));
+}
+
 }  // namespace
 
 void InitTorch(int intra_op_threads) {
@@ -128,6 +141,7 @@ void InitTorch(int intra_op_threads) {
   std::call_once(once, [&] {
     chosen = intra_op_threads;
     at::set_num_threads(intra_op_threads);
+    at::set_num_interop_threads(1);
     // OpenBLAS keeps threads of its own, and with more of them than cores a batch takes a hundred times longer.
     using SetThreads = void (*)(int);
     if (const auto set = reinterpret_cast<SetThreads>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"))) {
@@ -161,6 +175,7 @@ std::string BlasInUse() {
 struct Tower::Module {
   // forward() of a frozen module changes nothing, but is not declared const.
   mutable torch::jit::Module module;
+  c10::Device device{at::kCPU};
 };
 
 Tower::Tower(std::unique_ptr<Module> module, const TowerShape& shape, const TowerOptions& options)
@@ -175,11 +190,12 @@ Result<std::unique_ptr<Tower>> Tower::Load(const std::string& bytes, const Tower
                                            const TowerOptions& options) {
   constexpr int kLoadLimits = 4;
   KeepTypesOfErrors();
+  FRESHET_ASSIGN(const c10::Device device, Resolve(options.device));
   std::unique_ptr<Tower> tower(new Tower(std::make_unique<Module>(), shape, options));
   try {
     const CallWatchdog::Call call(tower->watchdog_.get(), kLoadLimits);
     std::istringstream stream(bytes);
-    torch::jit::Module module = torch::jit::load(stream, at::kCPU);
+    torch::jit::Module module = torch::jit::load(stream, device);
     const auto forward = module.find_method("forward");
     if (!forward) return Corruption("the tower has no method `forward`");
     if (forward->function().getSchema().arguments().size() != 4) {
@@ -187,6 +203,7 @@ Result<std::unique_ptr<Tower>> Tower::Load(const std::string& bytes, const Tower
     }
     module.eval();
     tower->module_->module = torch::jit::freeze(module);
+    tower->module_->device = device;
   } catch (...) {
     Status error = ErrorInFlight("loading");
     if (error.category() == Category::kTransient) return error;
@@ -196,21 +213,36 @@ Result<std::unique_ptr<Tower>> Tower::Load(const std::string& bytes, const Tower
                "matmul and softmax is known everywhere)"));
   }
 
-  TowerInput probe;
-  for (const std::int64_t index : {std::int64_t{0}, shape.table_rows - 1}) {
-    for (int bag = 0; bag < shape.bags; ++bag) {
-      probe.offsets.push_back(static_cast<std::int64_t>(probe.indices.size()));
-      probe.indices.push_back(index);
-    }
-    ++probe.rows;
-  }
-  probe.dense.assign(static_cast<std::size_t>(2 * shape.dense), 0.0F);
-  std::vector<float> out(static_cast<std::size_t>(2 * shape.dim));
-  if (const Status status = tower->Run(probe, out); !status.ok()) {
+  if (const Status status = tower->Probe(2); !status.ok()) {
     if (status.category() == Category::kTransient) return status;
     return Corruption(StrCat("the tower does not fit the feature spec: ", status.message()));
   }
+  // Where memory does not suffice for so many, the stage halves its batches.
+  if (const Status status = tower->Probe(options.warm_up_rows);
+      !status.ok() && status.category() != Category::kTransient) {
+    return Corruption(StrCat("the tower fails at ", options.warm_up_rows, " rows: ", status.message()));
+  }
   return tower;
+}
+
+// Each row is all of the first or all of the last row of the table, by turns.
+Status Tower::Probe(std::int64_t rows) const {
+  TowerInput probe;
+  for (; probe.rows < rows; ++probe.rows) {
+    for (int bag = 0; bag < shape_.bags; ++bag) {
+      probe.offsets.push_back(static_cast<std::int64_t>(probe.indices.size()));
+      probe.indices.push_back(probe.rows % 2 == 0 ? 0 : shape_.table_rows - 1);
+    }
+  }
+  probe.dense.assign(static_cast<std::size_t>(rows * shape_.dense), 0.0F);
+  std::vector<float> out(static_cast<std::size_t>(rows * shape_.dim));
+  return Run(probe, out);
+}
+
+Device Tower::device() const {
+  const c10::Device& device = module_->device;
+  if (device.is_cpu()) return {Device::Kind::kCpu, 0};
+  return {Device::Kind::kCuda, device.index()};
 }
 
 Status Tower::Run(const TowerInput& input, std::span<float> out) const {
@@ -230,6 +262,9 @@ Status Tower::Run(const TowerInput& input, std::span<float> out) const {
     arguments.emplace_back(
         View(std::span(input.offsets), {static_cast<std::int64_t>(input.offsets.size())}, at::kLong));
     arguments.emplace_back(View(std::span(input.dense), {input.rows, shape_.dense}, at::kFloat));
+    if (!module_->device.is_cpu()) {
+      for (torch::jit::IValue& argument : arguments) argument = argument.toTensor().to(module_->device);
+    }
     const torch::jit::IValue value = module_->module.forward(std::move(arguments));
     if (!value.isTensor()) return InvalidArgument("the tower does not return a tensor");
     const at::Tensor result = value.toTensor().to(at::kCPU, at::kFloat).contiguous();

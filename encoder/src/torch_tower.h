@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "freshet/core/status.h"
+#include "freshet/encoder/device.h"
 #include "freshet/encoder/feature_spec.h"
 
 namespace freshet {
@@ -31,9 +32,14 @@ inline constexpr std::chrono::milliseconds kTowerCallLimit{30'000};
 struct TowerOptions {
   std::string name = "tower";                              // for messages: the package and the file it came from
   std::chrono::milliseconds call_limit = kTowerCallLimit;  // another one only in tests
+  Device device{Device::Kind::kCpu};
+  // Rows of a call that is made as it is loaded, so that no record waits for LibTorch's and BLAS' first buffers. 0:
+  // none but the two of the probe.
+  std::int64_t warm_up_rows = 0;
 };
 
 // Sets LibTorch's and OpenBLAS' threads; the first call decides for the process (a later, different wish is logged).
+// Operators that a script forks share one more thread.
 void InitTorch(int intra_op_threads);
 [[nodiscard]] std::string TorchVersion();
 
@@ -42,7 +48,8 @@ void InitTorch(int intra_op_threads);
 class Tower {
  public:
   // Loads `bytes` and runs it once on the first and the last row of the embedding table, so that a tower that does not
-  // fit its feature spec is refused here and not in the stream. Errors: kCorruption; kResourceExhausted without memory.
+  // fit its feature spec is refused here and not in the stream. Errors: kCorruption; kConfig, there is no such device;
+  // kResourceExhausted without memory.
   [[nodiscard]] static Result<std::unique_ptr<Tower>> Load(const std::string& bytes, const TowerShape& shape,
                                                            const TowerOptions& options = {});
   ~Tower();
@@ -53,10 +60,12 @@ class Tower {
   // that fails: whatever the input is.
   Status Run(const TowerInput& input, std::span<float> out) const;
   [[nodiscard]] const TowerShape& shape() const { return shape_; }
+  [[nodiscard]] Device device() const;  // kCpu or kCuda
 
  private:
   struct Module;
   Tower(std::unique_ptr<Module> module, const TowerShape& shape, const TowerOptions& options);
+  Status Probe(std::int64_t rows) const;
 
   const TowerShape shape_;
   const std::string name_;

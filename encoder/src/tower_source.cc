@@ -14,12 +14,13 @@ std::string Dropout(const TowerDesign& design, Forward forward, const std::strin
   return StrCat("torch.dropout(", value, ", ", design.dropout, ", True)");
 }
 
-// For each index its bag and its place in it; a history is newest first, so there the place is the age.
+// For each index its bag and its place in it; a history is newest first, so there the place is the age. What a script
+// makes itself it makes where its input is, so that it runs on whatever device it is loaded onto.
 constexpr const char* kPlaces = R"(    total = indices.size(0)
     ends = torch.cat([offsets[1:], torch.full_like(offsets[0:1], total)])
     lengths = ends - offsets
-    bag = torch.repeat_interleave(torch.arange(offsets.size(0)), lengths)
-    age = torch.arange(total) - offsets.index_select(0, bag)
+    bag = torch.repeat_interleave(torch.arange(offsets.size(0), device=indices.device), lengths)
+    age = torch.arange(total, device=indices.device) - offsets.index_select(0, bag)
 )";
 
 // Sparse gradients: only the rows of a batch move.
@@ -33,10 +34,10 @@ std::string AttentionSource(const TowerDesign& design) {
                 R"()
     score = (torch.mv(rows, self.query) + self.recency.index_select(0, place)).masked_fill(elsewhere, 0.0)
     weight = torch.exp(torch.clamp(score, -20.0, 20.0))
-    sums = torch.zeros([offsets.size(0)]).index_add(0, bag, weight)
+    sums = torch.zeros([offsets.size(0)], device=indices.device).index_add(0, bag, weight)
     share = weight / sums.index_select(0, bag)
     bags = torch.zeros([offsets.size(0), )",
-                design.embedding_dim, "]).index_add(0, bag, rows * share.unsqueeze(1))\n");
+                design.embedding_dim, "], device=indices.device).index_add(0, bag, rows * share.unsqueeze(1))\n");
 }
 
 // `seq` [rows, steps, embedding_dim]: the histories, padded with zeros to the longest of the batch; `count` says how
@@ -53,7 +54,8 @@ std::string SequenceSource(const TowerDesign& design, const std::string& place) 
       bags, ")\n    age = age.index_select(0, where)\n    place = owner * steps + ", place,
       "\n    taken = torch.embedding(self.table, indices.index_select(0, where), -1, False, True)\n"
       "    seq = torch.zeros([batch * steps, ",
-      design.embedding_dim, "]).index_copy(0, place, taken).reshape([batch, steps, ", design.embedding_dim, "])\n");
+      design.embedding_dim, "], device=indices.device).index_copy(0, place, taken).reshape([batch, steps, ",
+      design.embedding_dim, "])\n");
 }
 
 // What stands at each place, and where a reader of so many of the oldest items finds it. `target` [targets]: its row of
@@ -72,10 +74,11 @@ std::string GruSource(const TowerDesign& design, Forward forward) {
   const std::string source =
       StrCat(SequenceSource(design, "count.index_select(0, owner) - 1 - age"), "    states = torch.gru(",
              Dropout(design, forward, "seq"), ", torch.zeros([1, batch, ", width,
-             "]), [self.gru_in, self.gru_state, self.gru_in_bias, self.gru_state_bias], True, 1, 0.0, False, False, "
+             "], device=indices.device), [self.gru_in, self.gru_state, self.gru_in_bias, self.gru_state_bias], True, "
+             "1, 0.0, False, False, "
              "True)[0]\n");
   if (forward == Forward::kEveryPlace) return StrCat(source, PlacesSource(design, "read - 1", "torch.cumsum(seq, 1)"));
-  return StrCat(source, "    newest = torch.arange(batch) * steps + torch.clamp(count - 1, 0)\n",
+  return StrCat(source, "    newest = torch.arange(batch, device=indices.device) * steps + torch.clamp(count - 1, 0)\n",
                 "    sequence = states.reshape([batch * steps, ", width, "]).index_select(0, newest)\n");
 }
 
@@ -87,7 +90,7 @@ std::string SelfAttentionSource(const TowerDesign& design, Forward forward) {
   const int head = width / design.heads;
   const bool all = forward == Forward::kEveryPlace;
   std::string source = StrCat(SequenceSource(design, "age"), "    x = ", Dropout(design, forward, "seq"), R"(
-    ages = torch.arange(steps)
+    ages = torch.arange(steps, device=indices.device)
     padding = torch.ge(ages.unsqueeze(0), count.unsqueeze(1))
     apart = ages.unsqueeze(0) - ages.unsqueeze(1)
     hide = torch.logical_or(padding.unsqueeze(1), torch.lt(apart, 0).unsqueeze(0)).unsqueeze(1)

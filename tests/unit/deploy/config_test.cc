@@ -41,6 +41,18 @@ TEST(Config, EveryMistakeAtOnceWithLineAndNearestKey) {
   }
 }
 
+TEST(Config, TowersRunOnTheDeviceThatIsNamed) {
+  const auto automatic = ParseConfig(kMinimal, "f.yaml", {});
+  ASSERT_OK(automatic);
+  EXPECT_EQ(automatic->encoder.device.kind, Device::Kind::kAuto);
+  const auto config = ParseConfig(kMinimal, "f.yaml", {"encoder.device=cuda:1"});
+  ASSERT_OK(config);
+  EXPECT_EQ(config->encoder.device, (Device{Device::Kind::kCuda, 1}));
+  const Status status = ParseConfig("encoder:\n  device: gpu\n", "f.yaml", {}).status();
+  EXPECT_EQ(status.code(), Code::kConfig);
+  EXPECT_NE(status.message().find("f.yaml:2: `gpu` is no device"), std::string::npos) << status.message();
+}
+
 TEST(Config, DuplicateKeysAreErrorsWithTheirLine) {
   const auto config = ParseConfig("data_dir: a\ndata_dir: b\n", "f.yaml", {});
   ASSERT_EQ(config.status().code(), Code::kConfig);

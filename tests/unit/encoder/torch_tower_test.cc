@@ -106,6 +106,45 @@ TEST(TorchTowerTest, TooLittleMemoryIsNobodysMistake) {
   EXPECT_OK((*tower)->Run(Rows({1}), out));
 }
 
+TEST(TorchTowerTest, ADeviceThatIsNotThereIsAMistakeOfTheConfiguration) {
+  const std::string good = TinyTower(test::kTinyForward, 1);
+  TowerOptions options;
+  options.device = {Device::Kind::kCuda, 63};
+  const Status status = Tower::Load(good, kShape, options).status();
+  EXPECT_EQ(status.code(), Code::kConfig);
+  EXPECT_NE(status.message().find("there is no CUDA device `cuda:63`: "), std::string::npos) << status.message();
+  // Whatever the machine has.
+  options.device = {};
+  const auto tower = Tower::Load(good, kShape, options);
+  ASSERT_OK(tower);
+  EXPECT_NE((*tower)->device().kind, Device::Kind::kAuto);
+  std::vector<float> out(2);
+  ASSERT_OK((*tower)->Run(Rows({1}), out));
+  EXPECT_EQ(out, (std::vector<float>{0, 1.5F}));
+}
+
+TEST(TorchTowerTest, IsWarmedWithAWholeBatch) {
+  const auto limited = [](int rows) {
+    return TinyTower(Forward("    assert dense.shape[0] <= " + std::to_string(rows) +
+                             ", \"too many\"\n    return torch.cat([dense, dense], 1)\n"),
+                     1);
+  };
+  TowerOptions options;
+  options.warm_up_rows = 64;
+  EXPECT_OK(Tower::Load(limited(64), kShape, options));
+  const Status status = Tower::Load(limited(63), kShape, options).status();
+  EXPECT_EQ(status.code(), Code::kCorruption);
+  EXPECT_NE(status.message().find("fails at 64 rows: "), std::string::npos) << status.message();
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  // Too little memory for so many is what the stage can deal with.
+  EXPECT_OK(Tower::Load(TinyTower(Forward("    if dense.shape[0] > 10:\n"
+                                          "        return torch.empty([1 << 50])\n"
+                                          "    return torch.cat([dense, dense], 1)\n"),
+                                  1),
+                        kShape, options));
+#endif
+}
+
 TEST(TorchTowerTest, ASizeThatCannotBeIsTheScriptsMistake) {
   const auto tower = Tower::Load(TinyTower(Forward("    dense = dense + torch.empty([2 - int(dense.max())]).sum() * 0\n"
                                                    "    return torch.cat([dense, dense], 1)\n"),

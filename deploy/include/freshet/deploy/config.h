@@ -13,6 +13,7 @@
 
 #include "freshet/core/log.h"
 #include "freshet/core/status.h"
+#include "freshet/encoder/device.h"
 #include "freshet/indexer/index.h"
 #include "freshet/ingest/dead_letters.h"
 #include "freshet/ingest/decoder.h"
@@ -41,6 +42,7 @@ struct EncoderConfig {
   int dim = 128;             // passthrough
   Metric metric = Metric::kCosine;
   int threads = 1;
+  Device device = {};
 };
 
 struct Config {

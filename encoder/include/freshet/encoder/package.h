@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "freshet/core/status.h"
+#include "freshet/encoder/device.h"
 #include "freshet/encoder/encoder.h"
 #include "freshet/encoder/feature_spec.h"
 
@@ -35,7 +36,8 @@ struct ModelManifest {
 struct PackageOptions {
   std::string directory;
   std::string allowed_root;  // the package must lie beneath it, links resolved; empty: anywhere (command-line tools)
-  int intra_op_threads = 1;
+  int intra_op_threads = 1;  // of the process: the first package decides
+  Device device = {};
 };
 
 class ModelPackage {
@@ -44,7 +46,8 @@ class ModelPackage {
   [[nodiscard]] virtual const ModelManifest& manifest() const = 0;
   // All of its files, model.yaml too: name -> SHA-256, as they were when it was opened.
   [[nodiscard]] virtual const std::map<std::string, std::string>& files() const = 0;
-  // Each call loads its own copy of the tower and has run its goldens. Errors: kCorruption, kFailedPrecondition.
+  // Each call loads its own copy of the tower and has run its goldens, and so it is warm. Errors: kCorruption,
+  // kFailedPrecondition; kConfig, there is no such device.
   [[nodiscard]] virtual Result<std::unique_ptr<ItemEncoder>> LoadItemEncoder() const = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<UserEncoder>> LoadUserEncoder() const = 0;
 };
