@@ -2,17 +2,46 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <utility>
 
 #include "batch_embedder.h"
+#include "freshet/core/checksum.h"
 #include "freshet/core/log.h"
+#include "freshet/core/slot_table.h"
 #include "freshet/core/strings.h"
 #include "freshet/ingest/record_codec.h"
 
 namespace freshet {
+namespace {
+
+// Of each item its last write, in log order. Counts the writes of items.
+std::vector<Event*> LastWrites(std::vector<Event>* events, std::size_t* writes) {
+  std::vector<Event*> last;
+  last.reserve(events->size());
+  const auto id_of = [&](std::uint32_t at) -> const std::string& {
+    return std::get<ItemUpdate>(last[at]->body).item_id;
+  };
+  const auto hash_of = [&](std::uint32_t at) { return Xxh3(id_of(at)); };
+  SlotTable seen;
+  seen.Reserve(events->size(), hash_of);
+  for (auto event = events->rbegin(); event != events->rend(); ++event) {
+    const auto* item = std::get_if<ItemUpdate>(&event->body);
+    if (item == nullptr) continue;
+    ++*writes;
+    const std::uint64_t hash = Xxh3(item->item_id);
+    if (seen.Find(hash, [&](std::uint32_t at) { return id_of(at) == item->item_id; }) != SlotTable::kNone) continue;
+    seen.Add(hash, static_cast<std::uint32_t>(last.size()), hash_of);
+    last.push_back(&*event);
+  }
+  std::reverse(last.begin(), last.end());
+  return last;
+}
+
+}  // namespace
 
 EncodeStage::EncodeStage(ItemEncoder* encoder, DeadLetterQueue* dead_letters, BoundedQueue<EventBatch>* in,
                          BoundedQueue<EncodedBatch>* out, const Clock* clock, Metrics* metrics)
@@ -86,25 +115,16 @@ Result<EncodedBatch> EncodeStage::Encode(EventBatch batch) {
 
   // Last write wins, before anything is encoded. An older good version is not brought back when the newest turns out to
   // be poison below: the producer replaced it, and what is recalled must not depend on where a batch happened to end.
-  std::unordered_map<std::string_view, const Event*> last;
   std::size_t writes = 0;
-  for (const Event& event : batch.events) {
-    if (const auto* item = std::get_if<ItemUpdate>(&event.body)) {
-      last[item->item_id] = &event;
-      ++writes;
-    }
-  }
+  const std::vector<Event*> kept = LastWrites(&batch.events, &writes);
   std::unordered_set<const Event*> unchanged;
-  std::vector<Event*> items;  // those to embed, in log order
-  items.reserve(last.size());
-  std::vector<Event*> kept;  // those, the deleted ones, and those whose features are as stored
-  kept.reserve(last.size());
-  for (Event& event : batch.events) {
+  std::vector<Event*> items;  // of `kept` those to embed: neither deleted nor with the features that are stored
+  items.reserve(kept.size());
+  for (Event* kept_event : kept) {
+    Event& event = *kept_event;
     const auto* item = std::get_if<ItemUpdate>(&event.body);
-    if (item == nullptr || last.find(item->item_id)->second != &event) continue;
-    kept.push_back(&event);
     if (item->deleted) continue;
-    FRESHET_ASSIGN(const bool same, SameFeatures(*item));
+    const bool same = SameFeatures(*item);
     if (same) {
       unchanged.insert(&event);
     } else {
@@ -148,13 +168,13 @@ Result<EncodedBatch> EncodeStage::Encode(EventBatch batch) {
 
 Status EncodeStage::Embed(const std::vector<Event*>& items, std::unordered_set<const Event*>* poison) {
   const auto dim = static_cast<std::size_t>(encoder_->dim());
-  std::vector<const ItemUpdate*> updates;
-  updates.reserve(items.size());
-  for (const Event* event : items) updates.push_back(&std::get<ItemUpdate>(event->body));
-  std::vector<float> vectors(items.size() * dim);
+  updates_.clear();
+  for (const Event* event : items) updates_.push_back(&std::get<ItemUpdate>(event->body));
+  if (vectors_.size() < items.size() * dim) vectors_.resize(items.size() * dim);
+  const std::span<float> vectors = std::span(vectors_).first(items.size() * dim);
   std::vector<BatchEmbedder::Refusal> refused;
   const std::int64_t started_us = clock_->MonotonicUs();
-  FRESHET_TRY(embedder_->Embed(updates, vectors, &refused));
+  FRESHET_TRY(embedder_->Embed(updates_, vectors, &refused));
   encode_seconds_.Observe(static_cast<double>(clock_->MonotonicUs() - started_us) * 1e-6);
   encoded_.Add(static_cast<double>(items.size() - refused.size()));
   std::vector<DeadLetter> letters;
@@ -181,10 +201,11 @@ Status EncodeStage::WaitForMemory(std::chrono::milliseconds wait) const {
   return Status::Ok();
 }
 
-Result<bool> EncodeStage::SameFeatures(const ItemUpdate& item) const {
+bool EncodeStage::SameFeatures(const ItemUpdate& item) const {
   if (known_ == nullptr || encoder_->reads_vector() || barrier_ != 0 || newest_.contains(item.item_id)) return false;
-  FRESHET_ASSIGN(const std::uint64_t stored, known_->FeaturesHash(item.item_id));
-  return stored != 0 && stored == HashOf(item.features);
+  // A store that cannot be read is for who applies to wait for; encoding once more is never wrong.
+  const Result<std::uint64_t> stored = known_->FeaturesHash(item.item_id);
+  return stored.ok() && *stored != 0 && *stored == HashOf(item.features);
 }
 
 void EncodeStage::ForgetApplied() {

@@ -200,12 +200,14 @@ TEST_F(EncodeStageTest, ABatchIsNotPassedOnBeforeItsDeadLettersAre) {
 class FakeKnown final : public KnownItems {
  public:
   Result<std::uint64_t> FeaturesHash(std::string_view item_id) const override {
+    if (unreadable) return IoError("unreadable");
     const auto found = features.find(std::string(item_id));
     return found == features.end() ? 0 : HashOf(found->second);
   }
   std::uint64_t applied_batches() const override { return applied; }
   std::map<std::string, Features> features;
   std::uint64_t applied = 0;
+  bool unreadable = false;
 };
 
 TEST_F(EncodeStageTest, WhoseFeaturesAreAsStoredIsNotEmbeddedAgain) {
@@ -221,6 +223,17 @@ TEST_F(EncodeStageTest, WhoseFeaturesAreAsStoredIsNotEmbeddedAgain) {
   EXPECT_FALSE(results[0].items[1].same_features);
   EXPECT_FALSE(results[0].items[2].same_features);
   EXPECT_EQ(encoder_.seen, (std::vector<std::string>{"b", "c"}));
+}
+
+TEST_F(EncodeStageTest, WhatTheStoreCannotSayIsEmbeddedAgain) {
+  FakeKnown known;
+  known.features["a"] = {{"x", 1.0}};
+  known.unreadable = true;
+  known_ = &known;
+  const auto results = Run({Batch({Item("a", 1, 0)})});
+  ASSERT_OK(status_);
+  EXPECT_FALSE(results[0].items[0].same_features);
+  EXPECT_EQ(encoder_.seen, (std::vector<std::string>{"a"}));
 }
 
 // The store does not know yet what is on its way: back to the old features is a change.

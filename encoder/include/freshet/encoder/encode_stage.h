@@ -60,7 +60,7 @@ class EncodeStage {
   // Gives each item its vector. Those that the model refuses go to the dead letters, and into *poison.
   Status Embed(const std::vector<Event*>& items, std::unordered_set<const Event*>* poison);
   Status WaitForMemory(std::chrono::milliseconds wait) const;
-  Result<bool> SameFeatures(const ItemUpdate& item) const;
+  [[nodiscard]] bool SameFeatures(const ItemUpdate& item) const;
   void ForgetApplied();
   void Remember(const EncodedBatch& batch);
 
@@ -69,6 +69,9 @@ class EncodeStage {
   DeadLetterQueue* const dead_letters_;
   BoundedQueue<EventBatch>* const in_;
   BoundedQueue<EncodedBatch>* const out_;
+  // Of the batch under way; kept for their memory. Stage's thread only.
+  std::vector<const ItemUpdate*> updates_;
+  std::vector<float> vectors_;
   const Clock* const clock_;
   const KnownItems* known_ = nullptr;
   // Stage's thread only. Items of batches that were pushed and not applied yet: what the store says of them is old.
