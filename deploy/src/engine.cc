@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 
+#include "changelog_watch.h"
 #include "freshet/core/log.h"
 #include "freshet/core/queue.h"
 #include "freshet/core/strings.h"
@@ -60,6 +61,7 @@ class EngineImpl final : public Engine {
   std::unique_ptr<IngestStage> ingest_;
   std::unique_ptr<EncodeStage> encode_;
   std::unique_ptr<Publisher> publisher_;
+  std::unique_ptr<ChangelogWatch> watch_;
 };
 
 Status EngineImpl::CreateMissingTopics() {
@@ -151,6 +153,9 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
   const auto stored = [this](const std::vector<TopicPartition>& wanted) { return node_->applier->Stored(wanted); };
   FRESHET_ASSIGN(source_, OpenKafkaConsumer(Consumer(), stored, &node_->clock, kConnectTimeout));
   if (config_.changelog) {
+    const Status ours = CheckChangelogIsOurs(config_, node_->store->epoch(), &node_->clock, kAskTimeout);
+    if (ours.code() == Code::kFailedPrecondition) return ours;  // what else there is, the watch will ask again
+    watch_ = std::make_unique<ChangelogWatch>(config_, node_->store->epoch(), &node_->clock);
     publisher_ = std::make_unique<Publisher>(config_.publisher, node_->store.get(), node_->applier.get(),
                                              producer_.get(), &node_->clock, &node_->metrics);
   }
@@ -178,6 +183,7 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
   // From right to left, so that nobody pushes into the void.
   started_ = true;
   if (publisher_) publisher_->Start();
+  if (watch_) watch_->Start();
   node_->applier->Start(&encoded_, [this](const std::vector<PartitionProgress>& progress) {
     if (publisher_) publisher_->Wake();
     source_->ReportStored(progress);
@@ -205,6 +211,7 @@ Status EngineImpl::status() const {
   for (const Status& status : {node_->applier->status(), encode_->status(), ingest_->status()}) {
     if (!status.ok()) return status;
   }
+  if (watch_) FRESHET_TRY(watch_->status());
   return publisher_ ? publisher_->status() : Status::Ok();
 }
 
@@ -212,6 +219,7 @@ Status EngineImpl::Stop() {
   if (!started_) return Status::Ok();
   stopping_ = true;
   node_->StopAuditing();
+  if (watch_) watch_->Stop();
   if (node_->snapshotter) node_->snapshotter->Stop();
   node_->applier->ReleaseBackpressure();
   ingest_->Stop();

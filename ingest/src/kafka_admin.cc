@@ -220,7 +220,8 @@ Result<std::map<TopicPartition, Watermarks>> QueryWatermarks(const KafkaOptions&
 }
 
 Result<std::vector<PartitionProgress>> ReadEnds(const KafkaOptions& options, const std::vector<std::string>& topics,
-                                                const Clock* clock, milliseconds timeout) {
+                                                const Clock* clock, milliseconds timeout,
+                                                const std::function<void(const RawRecord&)>& last_record) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   FRESHET_ASSIGN(const auto marks, QueryWatermarks(options, topics, timeout));
   std::map<TopicPartition, PartitionProgress> ends;
@@ -250,8 +251,9 @@ Result<std::vector<PartitionProgress>> ReadEnds(const KafkaOptions& options, con
     if (polled.kind != PollResult::Kind::kRecord) continue;
     const RawRecord& record = polled.record;
     const auto end = ends.find({std::string(record.topic), record.partition});
-    if (end != ends.end() && record.offset == end->second.next_offset - 1)
-      end->second.fingerprint = Fingerprint(record);
+    if (end == ends.end() || record.offset != end->second.next_offset - 1) continue;
+    end->second.fingerprint = Fingerprint(record);
+    if (last_record) last_record(record);
   }
   std::vector<PartitionProgress> all;
   for (auto& [partition, end] : ends) all.push_back(std::move(end));

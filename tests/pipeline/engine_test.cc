@@ -135,6 +135,36 @@ TEST_F(EngineTest, AFailedCommitStopsTheEngineAndTheNextStartContinues) {
 }
 
 // Invariant 8: the outbox is at least once. What was sent but not trimmed is sent again and changes nothing.
+// Followers drop what an older store says: of two engines that publish to the same topics, the older must not go on as
+// if it were heard.
+TEST_F(EngineTest, AnotherEngineOnTheSameChangelogEndsTheOlderOne) {
+  Config config = EngineConfig();
+  config.changelog_check_ms = 100;
+  auto older = Engine::Start(config);
+  ASSERT_OK(older);
+  Put("a", 1);
+  ASSERT_TRUE(WaitForLive((*older)->applier(), 1));
+  EXPECT_OK((*older)->status());
+  Config another = config;
+  another.data_dir = dir_ / "another";
+  auto newer = Engine::Start(another);
+  ASSERT_OK(newer);
+  ASSERT_TRUE(WaitFor([&] { return !(*older)->status().ok(); }));
+  const Status fenced = (*older)->status();
+  EXPECT_EQ(fenced.code(), Code::kFailedPrecondition);
+  EXPECT_NE(fenced.message().find("Give each engine topics of its own"), std::string::npos) << fenced.ToString();
+  EXPECT_FALSE((*older)->Stop().ok());
+  older->reset();
+  const Status again = Engine::Start(config).status();
+  EXPECT_NE(again.message().find("holds the changelog of a newer store"), std::string::npos) << again.ToString();
+  EXPECT_OK((*newer)->status());
+  ASSERT_OK((*newer)->Stop());
+  newer->reset();
+  newer = Engine::Start(another);
+  ASSERT_OK(newer);
+  ASSERT_OK((*newer)->Stop());
+}
+
 TEST_F(EngineTest, RepublishedChangesChangeNothingAtTheSidecar) {
   {
     auto engine = Engine::Start(EngineConfig());

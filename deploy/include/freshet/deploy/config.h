@@ -77,6 +77,7 @@ struct Config {
 
   bool changelog = true;
   std::int32_t changelog_partitions = 4;
+  int changelog_check_ms = 30'000;  // how often it is asked whether the changelog is this engine's alone; no key
   PublisherOptions publisher;
 
   bool serve = false;  // a `query:` section is there

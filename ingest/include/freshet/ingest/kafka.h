@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -91,11 +92,12 @@ struct Watermarks {
                                                                            std::chrono::milliseconds timeout);
 
 // Where each partition of the topics ends, asked of the broker now, with the fingerprint of the last record before
-// that: by it a reader knows later whether the log is still the same. 0 where there is no such record any more. Errors:
-// as QueryWatermarks(), kDeadlineExceeded.
+// that: by it a reader knows later whether the log is still the same. 0 where there is no such record any more. `last`
+// is shown these records. Errors: as QueryWatermarks(), kDeadlineExceeded.
 [[nodiscard]] Result<std::vector<PartitionProgress>> ReadEnds(const KafkaOptions& options,
                                                               const std::vector<std::string>& topics,
-                                                              const Clock* clock, std::chrono::milliseconds timeout);
+                                                              const Clock* clock, std::chrono::milliseconds timeout,
+                                                              const std::function<void(const RawRecord&)>& last = {});
 
 // How long a topic keeps its records (retention.ms); nothing: for ever, or the broker does not say.
 [[nodiscard]] std::optional<std::int64_t> RetentionMs(const KafkaOptions& options, const std::string& topic,
