@@ -10,7 +10,9 @@
 #include <torch/script.h>
 #include <torch/version.h>
 
-#include <cmath>
+#include <bit>
+#include <cctype>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -120,6 +122,14 @@ at::Tensor View(std::span<T> values, at::IntArrayRef shape, at::ScalarType type)
   return torch::from_blob(const_cast<std::remove_const_t<T>*>(values.data()), shape, at::TensorOptions().dtype(type));
 }
 
+// No branch for each, so that it runs on vectors of them.
+bool AllFinite(std::span<const float> values) {
+  constexpr std::uint32_t kExponent = 0x7f800000;
+  std::uint32_t bad = 0;
+  for (const float value : values) bad |= (std::bit_cast<std::uint32_t>(value) & kExponent) == kExponent ? 1U : 0U;
+  return bad == 0;
+}
+
 Result<c10::Device> Resolve(const Device& device) {
   if (device.kind == Device::Kind::kCpu) return c10::Device(at::kCPU);
   const int count = static_cast<int>(torch::cuda::device_count());
@@ -153,6 +163,10 @@ void InitTorch(int intra_op_threads) {
     if (BlasInUse() != "openblas") {
       LogWarning("encoder", "LibTorch runs on the reference BLAS, about 25 times slower: install libopenblas0-pthread");
     }
+    if (const std::string core = BetterBlasCore(); !core.empty()) {
+      LogWarning("encoder", "OpenBLAS is older than this processor and computes without AVX, several times slower",
+                 {{"start_with", StrCat("OPENBLAS_CORETYPE=", core)}});
+    }
   });
   if (chosen != intra_op_threads) {
     LogWarning("encoder", "the number of model threads is already set",
@@ -170,6 +184,26 @@ std::string BlasInUse() {
   }
   // Some distributions install OpenBLAS under the name libblas.so.3.
   return dlsym(RTLD_DEFAULT, "openblas_set_num_threads") != nullptr ? "openblas" : "reference";
+}
+
+std::string BetterBlasCore() {
+#if defined(__x86_64__)
+  using CoreName = const char* (*)();
+  const auto core_name = reinterpret_cast<CoreName>(dlsym(RTLD_DEFAULT, "openblas_get_corename"));
+  if (core_name == nullptr || std::getenv("OPENBLAS_CORETYPE") != nullptr) return "";
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return "";
+  std::string chosen = core_name();
+  for (char& c : chosen) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const char* good : {"haswell", "zen", "excavator", "skylakex", "cooperlake", "sapphirerapids"}) {
+    if (chosen == good) return "";
+  }
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512cd");
+  return avx512 ? "SkylakeX" : "Haswell";
+#else
+  return "";
+#endif
 }
 
 struct Tower::Module {
@@ -274,11 +308,8 @@ Status Tower::Run(const TowerInput& input, std::span<float> out) const {
       return InvalidArgument(
           StrCat("the tower returned the shape ", shape.str(), ", not [", input.rows, ", ", shape_.dim, "]"));
     }
-    const float* values = result.data_ptr<float>();
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      if (!std::isfinite(values[i])) return InvalidArgument("the tower returned a number that is not finite");
-      out[i] = values[i];
-    }
+    std::memcpy(out.data(), result.data_ptr<float>(), out.size_bytes());
+    if (!AllFinite(out)) return InvalidArgument("the tower returned a number that is not finite");
   } catch (...) {
     return ErrorInFlight(name_);
   }

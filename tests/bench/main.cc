@@ -1,10 +1,14 @@
 // freshet_bench NAME [--json] [--quick]: the benchmarks, each beside a peer in the same run.
+#include <unistd.h>
 #include <CLI/CLI.hpp>
+
 #include <cstdio>
+#include <cstdlib>
 
 #include "answer.h"
 #include "churn_bench.h"
 #include "encode_bench.h"
+#include "freshet/encoder/package.h"
 #include "index_bench.h"
 #include "ingest_bench.h"
 #include "sidecar_bench.h"
@@ -12,6 +16,11 @@
 #include "store_bench.h"
 
 int main(int argc, char** argv) {
+  // As freshet does (deploy/src/main.cc), for us and for our peers.
+  if (const std::string core = freshet::BetterBlasCore();
+      !core.empty() && ::setenv("OPENBLAS_CORETYPE", core.c_str(), 0) == 0) {
+    (void)::execv("/proc/self/exe", argv);
+  }
   namespace bench = freshet::bench;
   CLI::App app("Benchmarks of freshet, each beside a peer in the same run.\n\nExample:\n  freshet_bench index --quick");
   app.require_subcommand(1);

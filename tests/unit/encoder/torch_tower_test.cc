@@ -1,5 +1,6 @@
 #include "torch_tower.h"
 
+#include <cstdlib>
 #include <thread>
 
 #include "freshet/encoder/package.h"
@@ -121,6 +122,22 @@ TEST(TorchTowerTest, ADeviceThatIsNotThereIsAMistakeOfTheConfiguration) {
   std::vector<float> out(2);
   ASSERT_OK((*tower)->Run(Rows({1}), out));
   EXPECT_EQ(out, (std::vector<float>{0, 1.5F}));
+}
+
+// What is chosen holds for the next process, so there is never a second restart.
+TEST(TorchTowerTest, ABlasThatIsChosenByHandIsLeftAlone) {
+  const std::string better = BetterBlasCore();
+  EXPECT_TRUE(better.empty() || better == "Haswell" || better == "SkylakeX") << better;
+  const char* const before = std::getenv("OPENBLAS_CORETYPE");
+  const std::string restored = before == nullptr ? "" : before;
+  ASSERT_EQ(::setenv("OPENBLAS_CORETYPE", "Haswell", 1), 0);
+  EXPECT_EQ(BetterBlasCore(), "");
+  if (before == nullptr) {
+    ::unsetenv("OPENBLAS_CORETYPE");
+  } else {
+    ::setenv("OPENBLAS_CORETYPE", restored.c_str(), 1);
+  }
+  EXPECT_EQ(BetterBlasCore(), better);
 }
 
 TEST(TorchTowerTest, IsWarmedWithAWholeBatch) {

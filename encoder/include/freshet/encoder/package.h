@@ -59,4 +59,9 @@ class ModelPackage {
 // The BLAS that LibTorch resolved to, "openblas" or "reference"; the latter is 25 times slower (warned about at start).
 [[nodiscard]] std::string BlasInUse();
 
+// OpenBLAS knows processors by their numbers, and on one that is newer than itself it computes without AVX: 3.6 times
+// slower. Where it did so, the value of the environment's OPENBLAS_CORETYPE for this processor; the library reads it
+// when it is loaded, so it holds from the start of a process. Else, and where the variable is set: empty.
+[[nodiscard]] std::string BetterBlasCore();
+
 }  // namespace freshet
