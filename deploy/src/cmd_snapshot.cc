@@ -119,6 +119,8 @@ Status Verify(const SnapshotArguments& arguments) {
     }
     entries = std::move(chosen);
   }
+  // Who relies on there being some asks, and a wrong path has none.
+  if (entries.empty()) return NotFound(StrCat(arguments.directory, ": there are no snapshots"));
   std::uint64_t total = 1;
   for (const SnapshotEntry& entry : entries) total += entry.manifest.bytes();
   std::uint64_t done = 0;

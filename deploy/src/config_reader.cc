@@ -53,7 +53,11 @@ void ConfigReader::Mapping(const YamlNode& node, const std::string& path, const 
       continue;
     }
     std::string message = StrCat("unknown key `", key, "`", path.empty() ? "" : StrCat(" in `", path, "`"));
-    if (const auto nearest = Nearest(key, names)) message += StrCat("; did you mean `", *nearest, "`?");
+    if (const auto nearest = Nearest(key, names)) {
+      message += StrCat("; did you mean `", *nearest, "`?");
+    } else {
+      for (const std::string& name : names) message += (&name == &names.front() ? "; known are " : ", ") + name;
+    }
     Error(node.member_lines[i], message);
   }
 }

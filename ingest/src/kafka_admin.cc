@@ -235,6 +235,7 @@ Result<std::vector<PartitionProgress>> ReadEnds(const KafkaOptions& options, con
   consumer.kafka = options;
   consumer.topics = topics;
   consumer.assign_all = true;
+  consumer.quiet = true;
   FRESHET_ASSIGN(const std::unique_ptr<RecordSource> source,
                  OpenKafkaConsumer(
                      consumer, [&](const auto&) { return last; }, clock, timeout));

@@ -24,7 +24,7 @@ class Consumer final : public RecordSource {
   Consumer(ConsumerOptions options, OffsetLookup stored_offsets, const Clock* clock)
       : options_(std::move(options)),
         clock_(clock),
-        readings_(std::move(stored_offsets), options_.reread_lost, clock) {}
+        readings_(std::move(stored_offsets), options_.reread_lost, clock, options_.quiet) {}
   ~Consumer() override;
 
   Status Open(std::chrono::milliseconds timeout);

@@ -57,6 +57,7 @@ void Readings::Begin(const TopicPartition& partition, const StoredPositions& sto
       reading.expected = known.fingerprint;
     }
   }
+  if (quiet_) return;
   const std::optional<std::int64_t> from = StartOf(reading);
   LogInfo("kafka", "partition assigned",
           {{"topic", partition.topic},

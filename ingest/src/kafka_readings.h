@@ -48,9 +48,10 @@ struct Ends {
 
 class Readings {
  public:
-  // `reread`: a lost position is read again from the beginning; else lost() says why, and nothing goes on.
-  Readings(OffsetLookup stored, bool reread, const Clock* clock)
-      : stored_(std::move(stored)), reread_(reread), clock_(clock) {}
+  // `reread`: a lost position is read again from the beginning; else lost() says why, and nothing goes on. `quiet`: no
+  // word of assignments.
+  Readings(OffsetLookup stored, bool reread, const Clock* clock, bool quiet = false)
+      : stored_(std::move(stored)), reread_(reread), quiet_(quiet), clock_(clock) {}
   void SetTombstoneRetention(std::map<std::string, std::int64_t> ms) { tombstones_ms_ = std::move(ms); }
 
   // What happens is appended to *changes: the assignment, and each partition that is to be read again.
@@ -94,6 +95,7 @@ class Readings {
 
   const OffsetLookup stored_;
   const bool reread_;
+  const bool quiet_;
   const Clock* const clock_;
   std::map<std::string, std::int64_t> tombstones_ms_;
   std::map<TopicPartition, Reading> all_;

@@ -106,6 +106,7 @@ TEST_F(SnapshotCliTest, EveryCommandDoesWhatThePageSays) {
   const std::string second(JsonText(*JsonFind((*JsonFind(*listed, "snapshots"))[0], "id")));
   EXPECT_NE(second, first);
   EXPECT_EQ(Run({"snapshot", "verify", "--config", C()}), 0);
+  EXPECT_EQ(Run({"snapshot", "verify", "--directory", dir_ / "nowhere"}), 1) << "there are none";
   const auto diff = Json({"snapshot", "diff", "--config", C(), first, second});
   EXPECT_EQ(JsonFind(*diff, "items")->GetInt64(), 10);
   EXPECT_EQ(

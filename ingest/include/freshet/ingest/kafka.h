@@ -45,6 +45,7 @@ struct ConsumerOptions {
   // Asks the broker again and again where the partitions end: AsOfMs() rests on it, and is 0 without; so does the
   // complete_ms of Positions(), by which it is known whether tombstones may have been lost.
   bool ask_ends = false;
+  bool quiet = false;  // assignments are not logged: somebody has a short look
   int session_timeout_ms = 10'000;
   std::size_t queued_max_kbytes = 16'384;  // prefetch bound per partition
 };
