@@ -8,24 +8,12 @@ pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET GLOBAL libxxhash)
 if(FRESHET_COMPONENTS STREQUAL "indexer")
   return()
 endif()
-find_package(Boost 1.81 REQUIRED)
-find_package(GTest REQUIRED)
 find_package(OpenSSL REQUIRED)
 find_package(prometheus-cpp REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(yaml-cpp REQUIRED)
-find_package(CLI11 REQUIRED)
-pkg_check_modules(RDKAFKA REQUIRED IMPORTED_TARGET rdkafka)
-pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
 pkg_check_modules(PROTOBUF REQUIRED IMPORTED_TARGET protobuf)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
-
-# Debian's RocksDB exports targets that want gflags, which the library itself does not.
-find_path(ROCKSDB_INCLUDE_DIR rocksdb/db.h REQUIRED)
-find_library(ROCKSDB_LIBRARY rocksdb REQUIRED)
-add_library(freshet_rocksdb INTERFACE)
-target_include_directories(freshet_rocksdb SYSTEM INTERFACE ${ROCKSDB_INCLUDE_DIR})
-target_link_libraries(freshet_rocksdb INTERFACE ${ROCKSDB_LIBRARY})
 
 # Debian's LibTorch, or any other (up to 2.x, CUDA) by CMAKE_PREFIX_PATH. Its exported flags are not ours: only headers and
 # libraries are taken, behind an interface target that encoder's adapter alone links.
@@ -33,6 +21,23 @@ find_package(Torch REQUIRED)
 add_library(freshet_torch INTERFACE)
 target_include_directories(freshet_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
 target_link_libraries(freshet_torch INTERFACE ${TORCH_LIBRARIES})
+
+if(NOT FRESHET_COMPONENTS STREQUAL "all")
+  return()
+endif()
+
+find_package(Boost 1.81 REQUIRED)
+find_package(GTest REQUIRED)
+find_package(CLI11 REQUIRED)
+pkg_check_modules(RDKAFKA REQUIRED IMPORTED_TARGET rdkafka)
+pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+
+# Debian's RocksDB exports targets that want gflags, which the library itself does not.
+find_path(ROCKSDB_INCLUDE_DIR rocksdb/db.h REQUIRED)
+find_library(ROCKSDB_LIBRARY rocksdb REQUIRED)
+add_library(freshet_rocksdb INTERFACE)
+target_include_directories(freshet_rocksdb SYSTEM INTERFACE ${ROCKSDB_INCLUDE_DIR})
+target_link_libraries(freshet_rocksdb INTERFACE ${ROCKSDB_LIBRARY})
 
 # hnswlib 0.8.0: the source archive that deploy/setup fetched, unpacked beneath the build tree.
 set(FRESHET_HNSWLIB_ARCHIVE "${CMAKE_SOURCE_DIR}/build/deps/hnswlib-0.8.0.tar.gz" CACHE FILEPATH "hnswlib source archive")

@@ -1,8 +1,9 @@
 # Compiler settings that hold for every target of ours.
 option(FRESHET_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
-set(FRESHET_COMPONENTS all CACHE STRING "all, or indexer: the index and what it needs, see indexer/README.md")
-if(NOT FRESHET_COMPONENTS MATCHES "^(all|indexer)$")
-  message(FATAL_ERROR "FRESHET_COMPONENTS is `${FRESHET_COMPONENTS}`; it may be all or indexer")
+set(FRESHET_COMPONENTS all CACHE STRING
+    "all; indexer: the index and what it needs, see indexer/README.md; encoder,indexer: the towers too, see encoder/README.md")
+if(NOT FRESHET_COMPONENTS MATCHES "^(all|indexer|encoder,indexer)$")
+  message(FATAL_ERROR "FRESHET_COMPONENTS is `${FRESHET_COMPONENTS}`; it may be all, indexer or encoder,indexer")
 endif()
 set(FRESHET_SANITIZER "" CACHE STRING "address (with undefined) or thread; empty for none")
 
