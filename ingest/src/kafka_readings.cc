@@ -48,7 +48,8 @@ void Readings::Begin(const TopicPartition& partition, const StoredPositions& sto
     if (const auto told = rereading_.find(partition); told != rereading_.end() && !known.rereading) {
       const std::string cause = told->second;
       Reread(partition, &reading, cause, "it changed hands before that was stored", changes);
-    } else if (!known.rereading && TombstonesMayBeGone(partition.topic, known.complete_ms)) {
+    } else if (TombstonesMayBeGone(partition.topic, known.complete_ms)) {
+      // Also where it was being read again, since so long ago: what it had seen by then may have been deleted after.
       Reread(partition, &reading, "tombstones",
              StrCat("nothing was read of it for longer than the topic's delete.retention.ms (",
                     tombstones_ms_.at(partition.topic), "): deletes may have been compacted away"),

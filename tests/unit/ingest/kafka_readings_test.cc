@@ -163,6 +163,24 @@ TEST_F(ReadingsTest, AnInterruptedRereadBeginsOnceMoreForTheSameCause) {
   EXPECT_EQ(changes_.back().kind, PollResult::Kind::kAssigned);
 }
 
+// What it had seen may have been deleted since, and the tombstone be gone: going on would keep it for ever.
+TEST_F(ReadingsTest, ARereadThatWasInterruptedForTooLongBeginsOnceMore) {
+  StoredPositions stored;
+  stored[kFirst].partition = kFirst;
+  stored[kFirst].next_offset = 5;
+  stored[kFirst].rereading = true;
+  stored[kFirst].complete_ms = clock_.WallMs();  // when it began
+  Readings readings([&](const auto&) { return stored; }, /*reread=*/true, &clock_);
+  readings.SetTombstoneRetention({{kFirst.topic, 1'000}});
+  readings.Assign({kFirst}, &changes_);
+  EXPECT_EQ(changes_.back().kind, PollResult::Kind::kAssigned);
+  changes_.clear();
+  clock_.AdvanceMs(1'001);
+  readings.Assign({kFirst}, &changes_);
+  ASSERT_EQ(changes_.back().kind, PollResult::Kind::kReread);
+  EXPECT_EQ(changes_.back().reason, "tombstones");
+}
+
 TEST_F(ReadingsTest, TimeOnlyGoesOn) {
   Record(kFirst, 0, 900);
   Asked(1000, 2, 0);
