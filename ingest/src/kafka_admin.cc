@@ -257,6 +257,7 @@ Result<std::vector<PartitionProgress>> ReadEnds(const KafkaOptions& options, con
     if (last_record) last_record(record);
   }
   std::vector<PartitionProgress> all;
+  all.reserve(ends.size());
   for (auto& [partition, end] : ends) all.push_back(std::move(end));
   return all;
 }

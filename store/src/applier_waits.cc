@@ -126,7 +126,7 @@ Status Applier::ReopenWhenDue() {
 }
 
 Status Applier::TryReopen(const Status& reason) {
-  const Status status = store_->Reopen();
+  Status status = store_->Reopen();
   if (!status.ok()) {
     reopen_failures_.Add();
     SetBlocked(StrCat("nothing can be committed: ", status.message()));

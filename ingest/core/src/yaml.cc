@@ -40,7 +40,7 @@ Status Convert(const YAML::Node& in, const std::string& name, int depth, int* no
         if (!member.first.IsScalar()) return ConfigError(StrCat(name, ":", line, ": keys must be plain text"));
         const std::string key = member.first.Scalar();
         if (!seen.insert(key).second) return ConfigError(StrCat(name, ":", line, ": duplicate key `", key, "`"));
-        out->members.emplace_back(key, YamlNode{});
+        out->members.push_back({key, YamlNode{}});
         out->member_lines.push_back(line);
         FRESHET_TRY(Convert(member.second, name, depth + 1, nodes, &out->members.back().second));
       }

@@ -54,8 +54,8 @@ struct Config {
   std::string group_id = "freshet";
   std::string group_instance_id = "freshet-0";
   bool assign_all = false;
-  std::vector<std::int32_t> assign;
   int session_timeout_ms = 10'000;
+  std::vector<std::int32_t> assign;
 
   TopicConfig items;
   TopicConfig interactions;
@@ -73,11 +73,11 @@ struct Config {
   ApplierOptions applier;
 
   int audit_interval_seconds = 600;  // 0: never
+  int changelog_check_ms = 30'000;   // how often it is asked whether the changelog is this engine's alone; no key
   SnapshotOptions snapshots;
 
   bool changelog = true;
   std::int32_t changelog_partitions = 4;
-  int changelog_check_ms = 30'000;  // how often it is asked whether the changelog is this engine's alone; no key
   PublisherOptions publisher;
 
   bool serve = false;  // a `query:` section is there

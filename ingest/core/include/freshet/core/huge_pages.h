@@ -18,7 +18,7 @@ template <typename T>
 struct HugePageAllocator {
   using value_type = T;
   HugePageAllocator() = default;
-  template <typename Other>
+  template <typename Other>  // NOLINTNEXTLINE(google-explicit-constructor): containers convert it so
   HugePageAllocator(const HugePageAllocator<Other>& /*other*/) {}
 
   T* allocate(std::size_t items) {

@@ -20,14 +20,20 @@ struct YamlNode {
   int line = 0;         // 1-based
   std::string scalar;   // as written, without quotes
   bool quoted = false;  // "5" is text, 5 is a number
+  struct Member;
   std::vector<YamlNode> items;
-  std::vector<std::pair<std::string, YamlNode>> members;  // in file order
-  std::vector<int> member_lines;                          // line of each key
+  std::vector<Member> members;    // in file order
+  std::vector<int> member_lines;  // line of each key
 
   [[nodiscard]] const YamlNode* Find(std::string_view key) const;
   [[nodiscard]] bool IsMapping() const { return kind == Kind::kMapping; }
   [[nodiscard]] bool IsSequence() const { return kind == Kind::kSequence; }
   [[nodiscard]] bool IsScalar() const { return kind == Kind::kScalar; }
+};
+
+struct YamlNode::Member {  // not a std::pair, which must not be of what is incomplete
+  std::string first;
+  YamlNode second;
 };
 
 // `name` is the file's name for messages. Errors: kConfig, "name:line: what".
