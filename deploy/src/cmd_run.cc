@@ -12,6 +12,7 @@
 #include "freshet/deploy/config.h"
 #include "freshet/deploy/engine.h"
 #include "freshet/deploy/sidecar.h"
+#include "freshet/query/http_server.h"
 
 namespace freshet {
 namespace {
@@ -32,6 +33,7 @@ int RunService(const ServiceArguments& arguments, const char* name) {
   ConfigureLog(config->log_format, config->log_level);
   if (const Status armed = ArmFaultsFromEnvironment(); !armed.ok()) return ExitCode(armed);
   InstallStopSignals();
+  RaiseFileLimit();
   auto bar = std::make_unique<ProgressBar>("rebuilding the index");
   auto service = Service::Start(*config, [&](double fraction) { bar->Update(fraction, ""); });
   bar.reset();

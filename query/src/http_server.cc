@@ -3,6 +3,8 @@
 #include "freshet/query/http_server.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
@@ -30,9 +32,12 @@ using ErrorCode = boost::system::error_code;
 
 constexpr milliseconds kAcceptBackoff{100};
 constexpr milliseconds kStopSlack{1'000};
+constexpr std::uint64_t kOtherFiles = 1'024;  // of the store, the log of the broker and the like, about
 
 // A program that the process around us starts would otherwise keep the port, and connections, open.
 void KeepFromChildren(int fd) { (void)::fcntl(fd, F_SETFD, FD_CLOEXEC); }
+
+int OpenSpareFile() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
 class BeastHttpServer final : public HttpServer {
  public:
@@ -42,7 +47,7 @@ class BeastHttpServer final : public HttpServer {
         api_(options, service, metrics, std::move(ready), std::move(report), std::move(snapshot),
              std::move(before_metrics)),
         refused_(metrics->GetCounter("freshet_http_refused_connections_total",
-                                     "Connections refused because max_connections were open")),
+                                     "Connections refused because max_connections were open, or no file was left")),
         sessions_(options, &api_, metrics),
         slots_(static_cast<std::size_t>(options.threads), options.max_queued, &sessions_.clock, metrics),
         waiters_(
@@ -50,11 +55,16 @@ class BeastHttpServer final : public HttpServer {
             [service] { return service == nullptr ? std::int64_t{0} : service->as_of_ms(); }, metrics),
         acceptor_(net::make_strand(context_)),
         backoff_(acceptor_.get_executor()) {
+    metrics->GetGauge("freshet_http_max_connections", "More connections than these are refused")
+        .Set(static_cast<double>(options.max_connections));
     sessions_.slots = &slots_;
     sessions_.waiters = &waiters_;
   }
 
-  ~BeastHttpServer() override { Stop(); }
+  ~BeastHttpServer() override {
+    Stop();
+    if (spare_ >= 0) ::close(spare_);
+  }
 
   Status Start() override {
     FRESHET_TRY(options_.Validate());
@@ -115,17 +125,27 @@ class BeastHttpServer final : public HttpServer {
     if (!error) KeepFromChildren(acceptor_.native_handle());
     if (!error) acceptor_.set_option(net::socket_base::reuse_address(true), error);
     if (!error) acceptor_.bind(endpoint, error);
+    if (!error) acceptor_.non_blocking(true, error);
     if (!error) acceptor_.listen(net::socket_base::max_listen_connections, error);
     if (error) return Unavailable(StrCat("cannot listen on ", options_.listen, ": ", error.message()));
     address_ = EndpointText(acceptor_.local_endpoint());
+    WarnOfFewFiles();
     return Status::Ok();
+  }
+
+  void WarnOfFewFiles() const {
+    rlimit files{};
+    if (::getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= options_.max_connections + kOtherFiles) return;
+    LogWarning("query", "too few open files are allowed for max_connections: raise the hard limit (LimitNOFILE)",
+               {{"max_connections", StrCat(options_.max_connections)}, {"files", StrCat(files.rlim_cur)}});
   }
 
   void Accept() {
     acceptor_.async_accept(net::make_strand(context_), [this](ErrorCode error, tcp::socket socket) {
       if (sessions_.stopping || error == net::error::operation_aborted) return;
       if (error) {
-        // Out of file descriptors, most likely: asking again at once would only burn the processor.
+        if (error == net::error::no_descriptors && RefuseWithSpareFile()) return Accept();
+        // Out of memory, or of files for good: asking again at once would only burn the processor.
         backoff_.expires_after(kAcceptBackoff);
         backoff_.async_wait([this](ErrorCode cancelled) {
           if (!cancelled) Accept();
@@ -140,6 +160,18 @@ class BeastHttpServer final : public HttpServer {
       }
       Accept();
     });
+  }
+
+  // Without a file for it, who connects could not even be told: one is kept for that.
+  bool RefuseWithSpareFile() {
+    if (spare_ < 0) return false;
+    ::close(spare_);
+    ErrorCode error;
+    tcp::socket socket(acceptor_.get_executor());
+    acceptor_.accept(socket, error);
+    if (!error) Refuse(&socket);
+    spare_ = OpenSpareFile();
+    return !error;
   }
 
   // A fresh socket's send buffer is empty: the few bytes go out without waiting.
@@ -182,7 +214,8 @@ class BeastHttpServer final : public HttpServer {
   FreshnessWaiters waiters_;
   tcp::acceptor acceptor_;  // on its own strand
   net::steady_timer backoff_;
-  std::string address_;  // constant after Start()
+  int spare_ = OpenSpareFile();  // on the acceptor's strand
+  std::string address_;          // constant after Start()
   std::vector<std::thread> threads_;
 };
 
@@ -219,6 +252,14 @@ Status HttpOptions::Validate() const {
     return ConfigError("idle_timeout_ms: must be between 1 and 3600000");
   }
   return Status::Ok();
+}
+
+std::uint64_t RaiseFileLimit() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return 0;
+  const rlim_t was = files.rlim_cur;
+  files.rlim_cur = files.rlim_max;
+  return ::setrlimit(RLIMIT_NOFILE, &files) == 0 ? files.rlim_max : was;
 }
 
 std::unique_ptr<HttpServer> MakeHttpServer(const HttpOptions& options, const RecallService* service, Metrics* metrics,

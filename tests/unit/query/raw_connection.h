@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,12 +18,14 @@ namespace freshet::test {
 
 class RawConnection {
  public:
-  // To "127.0.0.1:<port>".
-  explicit RawConnection(const std::string& address) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  // To "127.0.0.1:<port>". `before_connecting` gets the descriptor.
+  explicit RawConnection(const std::string& address, const std::function<void(int)>& before_connecting = {})
+      : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     sockaddr_in to{};
     to.sin_family = AF_INET;
     to.sin_port = htons(static_cast<std::uint16_t>(std::atoi(address.substr(address.rfind(':') + 1).c_str())));
     ::inet_pton(AF_INET, "127.0.0.1", &to.sin_addr);
+    if (before_connecting) before_connecting(fd_);
     connected_ = ::connect(fd_, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0;
   }
   ~RawConnection() { ::close(fd_); }

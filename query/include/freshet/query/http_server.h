@@ -72,6 +72,10 @@ class HttpServer {
                                                          SnapshotRequest snapshot = {},
                                                          BeforeMetrics before_metrics = {});
 
+// Each connection is an open file, and shells and service managers often allow 1,024 where the system allows far more:
+// raises this process's limit to what it may be, and returns that. Once, at the start of a program.
+std::uint64_t RaiseFileLimit();
+
 // The JSON body of POST /v1/recall, both ways; apart from the server so that it can be tested and fuzzed alone.
 // Errors: kInvalidArgument, the message starts with the field's JSON pointer: "/k: must be between 1 and 1000".
 // A mistake of the whole body has the empty pointer: the message then starts without '/'.
