@@ -15,6 +15,7 @@ namespace {
 constexpr std::size_t kMaxWidening = 16;
 constexpr int kMaxAttempts = 4;
 constexpr std::size_t kDeadlineEvery = 256;
+constexpr std::size_t kTieRoom = 64;
 
 // What a search costs, in microseconds, by `freshet_bench filters` (128 dimensions); only their ratios matter, and they
 // decide the path alone, never the answer.
@@ -111,7 +112,12 @@ Status RecallService::Search(const RecallRequest& request, Query* query, std::ve
 Status RecallService::SearchBest(const RecallRequest& request, const Filter* filter, Query* query,
                                  std::vector<RecallHit>* results) const {
   FRESHET_TRY(SearchSimilar(request, filter, query, results));
-  return request.weights ? Blend(request, *query, results) : Status::Ok();
+  if (!request.weights) return Status::Ok();
+  if (results->size() > query->k) {
+    std::sort(results->begin(), results->end(), BetterRecall);
+    results->resize(query->k);
+  }
+  return Blend(request, *query, results);
 }
 
 Status RecallService::SearchSimilar(const RecallRequest& request, const Filter* filter, Query* query,
@@ -232,11 +238,32 @@ Status RecallService::ScoreSet(const Catalog::Selection& selection, const Filter
   return Status::Ok();
 }
 
+// The index orders equal scores by label, answers do by id. Where the cut goes through equal scores, all of those
+// belong to the candidates: one hit more than asked for tells, and a second search brings them. Of more than twice as
+// many those with the lowest labels are candidates.
+Result<std::vector<Hit>> RecallService::SearchIndex(const SearchOptions& options, Query* query) const {
+  SearchOptions more = options;
+  more.k = options.k + 1;
+  FRESHET_ASSIGN(std::vector<Hit> found, replica_->index().Search(query->vector, more));
+  ++query->explanation.searches;
+  query->explanation.candidates += std::min(found.size(), options.k);
+  if (found.size() <= options.k) return found;
+  const float last = found[options.k - 1].score;
+  if (found.back().score == last) {
+    more.k = 2 * options.k + kTieRoom;
+    FRESHET_ASSIGN(found, replica_->index().Search(query->vector, more));
+    ++query->explanation.searches;
+    query->explanation.candidates += found.size() - std::min(found.size(), options.k);
+  }
+  const auto is_below = [last](const Hit& hit) { return hit.score < last; };
+  const auto begin = found.begin() + static_cast<std::ptrdiff_t>(std::min(found.size(), options.k));
+  found.erase(std::find_if(begin, found.end(), is_below), found.end());
+  return found;
+}
+
 Result<std::size_t> RecallService::SearchOnce(const SearchOptions& options, const Filter* filter, Query* query,
                                               std::vector<RecallHit>* hits) const {
-  FRESHET_ASSIGN(const std::vector<Hit> found, replica_->index().Search(query->vector, options));
-  ++query->explanation.searches;
-  query->explanation.candidates += found.size();
+  FRESHET_ASSIGN(const std::vector<Hit> found, SearchIndex(options, query));
   std::vector<Catalog::Resolved> resolved = replica_->catalog().Resolve(found, filter);
   hits->clear();
   hits->reserve(found.size());

@@ -9,12 +9,27 @@
 namespace freshet {
 namespace {
 
+using Ids = std::vector<std::string>;
+
 class RecallAnswerTest : public ::testing::Test {
  protected:
   static RecallRequest ByUser(const std::string& user) {
     RecallRequest request;
     request.user = user;
     return request;
+  }
+  static RecallRequest ByVector(std::vector<float> vector, std::size_t k) {
+    RecallRequest request;
+    request.vector = std::move(vector);
+    request.k = k;
+    return request;
+  }
+  Ids Ask(const RecallRequest& request) {
+    const auto response = service_.Recall(request);
+    if (!response.ok()) return {response.status().ToString()};
+    Ids ids;
+    for (const RecallHit& hit : response->results) ids.push_back(hit.id);
+    return ids;
   }
   double Degraded() { return metrics_.GetCounter("freshet_query_degraded_total", "").Value(); }
   double Stages(const std::string& stage) {
@@ -93,6 +108,78 @@ TEST_F(RecallAnswerTest, AttributesAreReadWithinABound) {
   EXPECT_OK(service.Recall(request));
   request.with_attributes = true;
   EXPECT_OK(service_.Recall(request));
+}
+
+TEST_F(RecallAnswerTest, EqualScoresAtTheCutAreTakenById) {
+  replica_.Put("best", {2, 0});
+  for (int i = 9; i >= 0; --i) replica_.Put(StrCat("i", i), {1, 0}, {{"x", true}});  // the oldest: i9
+  replica_.Put("worst", {0.5F, 0});
+  EXPECT_EQ(Ask(ByVector({1, 0}, 3)), (Ids{"best", "i0", "i1"}));
+  replica_.Put("i0", {1, 0}, {{"x", true}});  // a new label is no other place
+  EXPECT_EQ(Ask(ByVector({1, 0}, 3)), (Ids{"best", "i0", "i1"}));
+  RecallRequest filtered = ByVector({1, 0}, 3);
+  filtered.filter.emplace().condition = AnyCondition("x", {true});
+  for (const bool exact : {false, true}) {
+    filtered.exact = exact;
+    EXPECT_EQ(Ask(filtered), (Ids{"i0", "i1", "i2"}));
+  }
+}
+
+TEST_F(RecallAnswerTest, ShowsOneItem) {
+  replica_.Put("a", {1, 0}, {{"in_stock", true}});
+  auto item = service_.GetItem("a");
+  ASSERT_OK(item);
+  EXPECT_TRUE(item->live);
+  EXPECT_EQ(item->index_version, 7U);
+  ASSERT_EQ(item->attributes.size(), 1U);
+  EXPECT_EQ(item->not_live, "");
+  EXPECT_EQ(item->sequence, 7U);
+  EXPECT_EQ(item->changed_ms, std::nullopt);
+  replica_.changed_ms["a"] = 1'000;
+  EXPECT_EQ(service_.GetItem("a")->changed_ms, 1'000);
+  EXPECT_EQ(service_.GetItem("b").status().code(), Code::kNotFound);
+  EXPECT_EQ(service_.GetItem("").status().code(), Code::kInvalidArgument);
+}
+
+TEST_F(RecallAnswerTest, SaysWhyAnItemIsInNoAnswer) {
+  replica_.Put("a", {1, 0});
+  replica_.Own(false);
+  auto item = service_.GetItem("a");
+  ASSERT_OK(item);
+  EXPECT_FALSE(item->live);
+  EXPECT_EQ(item->not_live, "partition_elsewhere");
+  replica_.Own(true);
+  EXPECT_TRUE(service_.GetItem("a")->live);
+
+  replica_.Publish("a", std::nullopt);  // as between a commit and what makes it visible
+  item = service_.GetItem("a");
+  ASSERT_OK(item);
+  EXPECT_FALSE(item->live);
+  EXPECT_EQ(item->not_live, "not_visible_yet");
+
+  replica_.Delete("a");
+  const Status deleted = service_.GetItem("a").status();
+  EXPECT_EQ(deleted.code(), Code::kNotFound);
+  EXPECT_NE(deleted.message().find("deleted"), std::string::npos) << deleted.message();
+}
+
+TEST_F(RecallAnswerTest, AnItemIsShownAsOneChangeMadeIt) {
+  replica_.Put("a", {1, 0}, {{"price", 1.0}});
+  int reads = 0;
+  replica_.on_sequence = [&] {
+    if (++reads != 2) return;  // what was read so far is of the change before
+    replica_.version = 8;
+    replica_.Put("a", {0, 1}, {{"price", 2.0}});
+  };
+  const auto item = service_.GetItem("a");
+  ASSERT_OK(item);
+  EXPECT_EQ(item->sequence, 8U);
+  EXPECT_EQ(std::get<double>(item->attributes[0].second), 2.0);
+  EXPECT_EQ(*item->vector, (std::vector<float>{0, 1}));
+  EXPECT_EQ(reads, 4);
+
+  replica_.on_sequence = [&] { ++replica_.sequences["a"]; };
+  EXPECT_EQ(service_.GetItem("a").status().code(), Code::kUnavailable);
 }
 
 }  // namespace

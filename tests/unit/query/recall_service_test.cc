@@ -290,7 +290,7 @@ TEST_F(RecallServiceTest, PassesTheSearchParametersOn) {
   replica_.hooked_index().before_search = [&](const SearchOptions& options) { seen.push_back(options); };
   EXPECT_EQ(Ask(request), Ids{"a"});
   ASSERT_EQ(seen.size(), 1U);
-  EXPECT_EQ(seen[0].k, 1U);
+  EXPECT_EQ(seen[0].k, 2U) << "one more, which tells whether the cut goes through equal scores";
   EXPECT_EQ(seen[0].ef, 321U);
   EXPECT_TRUE(seen[0].exact);
 }
@@ -350,63 +350,6 @@ TEST_F(RecallServiceTest, ReturnsAttributesWhereAskedFor) {
   ASSERT_OK(response);
   ASSERT_EQ(response->results.at(0).attributes.size(), 1U);
   EXPECT_EQ(std::get<std::string>(response->results[0].attributes[0].second), "Toy Story");
-}
-
-TEST_F(RecallServiceTest, ShowsOneItem) {
-  replica_.Put("a", {1, 0}, {{"in_stock", true}});
-  auto item = service_.GetItem("a");
-  ASSERT_OK(item);
-  EXPECT_TRUE(item->live);
-  EXPECT_EQ(item->index_version, 7U);
-  ASSERT_EQ(item->attributes.size(), 1U);
-  EXPECT_EQ(item->not_live, "");
-  EXPECT_EQ(item->sequence, 7U);
-  EXPECT_EQ(item->changed_ms, std::nullopt);
-  replica_.changed_ms["a"] = 1'000;
-  EXPECT_EQ(service_.GetItem("a")->changed_ms, 1'000);
-  EXPECT_EQ(service_.GetItem("b").status().code(), Code::kNotFound);
-  EXPECT_EQ(service_.GetItem("").status().code(), Code::kInvalidArgument);
-}
-
-TEST_F(RecallServiceTest, SaysWhyAnItemIsInNoAnswer) {
-  replica_.Put("a", {1, 0});
-  replica_.Own(false);
-  auto item = service_.GetItem("a");
-  ASSERT_OK(item);
-  EXPECT_FALSE(item->live);
-  EXPECT_EQ(item->not_live, "partition_elsewhere");
-  replica_.Own(true);
-  EXPECT_TRUE(service_.GetItem("a")->live);
-
-  replica_.Publish("a", std::nullopt);  // as between a commit and what makes it visible
-  item = service_.GetItem("a");
-  ASSERT_OK(item);
-  EXPECT_FALSE(item->live);
-  EXPECT_EQ(item->not_live, "not_visible_yet");
-
-  replica_.Delete("a");
-  const Status deleted = service_.GetItem("a").status();
-  EXPECT_EQ(deleted.code(), Code::kNotFound);
-  EXPECT_NE(deleted.message().find("deleted"), std::string::npos) << deleted.message();
-}
-
-TEST_F(RecallServiceTest, AnItemIsShownAsOneChangeMadeIt) {
-  replica_.Put("a", {1, 0}, {{"price", 1.0}});
-  int reads = 0;
-  replica_.on_sequence = [&] {
-    if (++reads != 2) return;  // what was read so far is of the change before
-    replica_.version = 8;
-    replica_.Put("a", {0, 1}, {{"price", 2.0}});
-  };
-  const auto item = service_.GetItem("a");
-  ASSERT_OK(item);
-  EXPECT_EQ(item->sequence, 8U);
-  EXPECT_EQ(std::get<double>(item->attributes[0].second), 2.0);
-  EXPECT_EQ(*item->vector, (std::vector<float>{0, 1}));
-  EXPECT_EQ(reads, 4);
-
-  replica_.on_sequence = [&] { ++replica_.sequences["a"]; };
-  EXPECT_EQ(service_.GetItem("a").status().code(), Code::kUnavailable);
 }
 
 // Whatever an apply has half done: min(k, live - excluded) distinct items, the best ones, in order.

@@ -182,6 +182,7 @@ class RecallService {
   Status SearchUnfiltered(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const;
   Status ScoreSet(const Catalog::Selection& selection, const Filter& filter, Query* query,
                   std::vector<RecallHit>* results) const;
+  Result<std::vector<Hit>> SearchIndex(const SearchOptions& options, Query* query) const;
   Result<std::size_t> SearchOnce(const SearchOptions& options, const Filter* filter, Query* query,
                                  std::vector<RecallHit>* hits) const;
   [[nodiscard]] float ScoreOf(const std::vector<float>& query, const std::vector<float>& item) const;
