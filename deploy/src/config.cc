@@ -25,15 +25,18 @@ void ReadPointerMap(ConfigReader* reader, const YamlNode& node, const std::strin
 
 void ReadAttributeTypes(ConfigReader* reader, const YamlNode& node, std::map<std::string, AttributeType>* out) {
   if (!node.IsMapping()) {
-    reader->Error(node.line, "`attribute_types` must map names of attributes to bool, int, double, text or texts");
+    reader->Error(
+        node.line,
+        "`attribute_types` must map names of attributes to bool, int, double, text, texts, bools, ints or doubles");
     return;
   }
   for (const auto& [name, type] : node.members) {
     reader
-        ->Choice(name, {"bool", "int", "double", "text", "texts"},
+        ->Choice(name, {"bool", "int", "double", "text", "texts", "bools", "ints", "doubles"},
                  [&](std::size_t choice) {
-                   (*out)[name] = std::array{AttributeType::kBool, AttributeType::kInt, AttributeType::kDouble,
-                                             AttributeType::kText, AttributeType::kTexts}[choice];
+                   (*out)[name] = std::array{AttributeType::kBool, AttributeType::kInt,    AttributeType::kDouble,
+                                             AttributeType::kText, AttributeType::kTexts,  AttributeType::kBools,
+                                             AttributeType::kInts, AttributeType::kDoubles}[choice];
                  })
         .read(type);
   }

@@ -86,11 +86,24 @@ Result<std::string> ToText(const JsonValue& value, std::string_view where, const
   return std::string(JsonText(value));
 }
 
+namespace {
+
+Status CheckList(const JsonValue& value, std::string_view where, std::string_view wanted, const DecodeLimits& limits) {
+  if (!value.IsArray()) return Mismatch(where, wanted);
+  if (value.Size() <= limits.max_tags) return Status::Ok();
+  return InvalidArgument(StrCat(where, " has more than ", limits.max_tags, " entries"));
+}
+
+template <typename T>
+Result<AttributeValue> ToValue(Result<T> list) {
+  if (!list.ok()) return list.status();
+  return AttributeValue(std::move(*list));
+}
+
+}  // namespace
+
 Result<std::vector<std::string>> ToTexts(const JsonValue& value, std::string_view where, const DecodeLimits& limits) {
-  if (!value.IsArray()) return Mismatch(where, "a list of texts");
-  if (value.Size() > limits.max_tags) {
-    return InvalidArgument(StrCat(where, " has more than ", limits.max_tags, " entries"));
-  }
+  FRESHET_TRY(CheckList(value, where, "a list of texts", limits));
   std::vector<std::string> texts;
   texts.reserve(value.Size());
   for (const JsonValue& entry : value.GetArray()) {
@@ -135,7 +148,60 @@ Result<FeatureValue> ToFeature(const JsonValue& value, std::string_view where, c
   return Mismatch(where, "a number, a boolean, a text or a list of texts");
 }
 
+namespace {
+
+// Of a list: its entries that are not null, all of one kind.
+Result<std::vector<bool>> ToBools(const JsonValue& value, std::string_view where, const DecodeLimits& limits) {
+  FRESHET_TRY(CheckList(value, where, "a list of booleans", limits));
+  std::vector<bool> list;
+  for (const JsonValue& entry : value.GetArray()) {
+    if (entry.IsNull()) continue;
+    if (!entry.IsBool()) return Mismatch(where, "a list of booleans");
+    list.push_back(entry.GetBool());
+  }
+  return list;
+}
+
+Result<std::vector<std::int64_t>> ToIntegers(const JsonValue& value, std::string_view where,
+                                             const DecodeLimits& limits) {
+  FRESHET_TRY(CheckList(value, where, "a list of whole numbers of 64 bits", limits));
+  std::vector<std::int64_t> list;
+  for (const JsonValue& entry : value.GetArray()) {
+    if (entry.IsNull()) continue;
+    if (!entry.IsInt64()) return Mismatch(where, "a list of whole numbers of 64 bits");
+    list.push_back(entry.GetInt64());
+  }
+  return list;
+}
+
+Result<std::vector<double>> ToDoubles(const JsonValue& value, std::string_view where, const DecodeLimits& limits) {
+  FRESHET_TRY(CheckList(value, where, "a list of finite numbers", limits));
+  std::vector<double> list;
+  for (const JsonValue& entry : value.GetArray()) {
+    if (entry.IsNull()) continue;
+    if (!entry.IsNumber() || !std::isfinite(entry.GetDouble())) return Mismatch(where, "a list of finite numbers");
+    list.push_back(entry.GetDouble());
+  }
+  return list;
+}
+
+// By what its entries are; one that is no whole number makes numbers of all. An empty one is of texts.
+Result<AttributeValue> ToListAttribute(const JsonValue& value, std::string_view where, const DecodeLimits& limits) {
+  bool numbers = false;
+  bool whole = true;
+  for (const JsonValue& entry : value.GetArray()) {
+    if (entry.IsBool()) return ToValue(ToBools(value, where, limits));
+    numbers |= entry.IsNumber();
+    whole &= entry.IsNull() || entry.IsInt64();
+  }
+  if (!numbers) return ToValue(ToTexts(value, where, limits));
+  return whole ? ToValue(ToIntegers(value, where, limits)) : ToValue(ToDoubles(value, where, limits));
+}
+
+}  // namespace
+
 Result<AttributeValue> ToAttribute(const JsonValue& value, std::string_view where, const DecodeLimits& limits) {
+  if (value.IsArray()) return ToListAttribute(value, where, limits);
   if (value.IsBool()) return AttributeValue(value.GetBool());
   if (value.IsInt64()) return AttributeValue(static_cast<std::int64_t>(value.GetInt64()));
   FRESHET_ASSIGN(FeatureValue feature, ToFeature(value, where, limits));
@@ -158,10 +224,14 @@ Result<AttributeValue> ToAttribute(const JsonValue& value, AttributeType type, s
       FRESHET_ASSIGN(std::string text, ToText(value, where, limits));
       return AttributeValue(std::move(text));
     }
-    case AttributeType::kTexts: {
-      FRESHET_ASSIGN(std::vector<std::string> texts, ToTexts(value, where, limits));
-      return AttributeValue(std::move(texts));
-    }
+    case AttributeType::kTexts:
+      return ToValue(ToTexts(value, where, limits));
+    case AttributeType::kBools:
+      return ToValue(ToBools(value, where, limits));
+    case AttributeType::kInts:
+      return ToValue(ToIntegers(value, where, limits));
+    case AttributeType::kDoubles:
+      return ToValue(ToDoubles(value, where, limits));
   }
   return Mismatch(where, "of a known type");
 }

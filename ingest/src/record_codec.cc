@@ -11,7 +11,16 @@ namespace {
 
 // Persisted; never renumber.
 enum class FeatureType : std::uint8_t { kNumber = 1, kText = 2, kTexts = 3 };
-enum class AttributeType : std::uint8_t { kBool = 1, kInteger = 2, kNumber = 3, kText = 4, kTexts = 5 };
+enum class AttributeType : std::uint8_t {
+  kBool = 1,
+  kInteger = 2,
+  kNumber = 3,
+  kText = 4,
+  kTexts = 5,
+  kBools = 6,
+  kIntegers = 7,
+  kNumbers = 8
+};
 
 void PutTexts(const std::vector<std::string>& texts, ByteWriter* out) {
   out->Put(static_cast<std::uint32_t>(texts.size()));
@@ -37,6 +46,26 @@ double GetFinite(ByteReader* in) {
   return value;
 }
 
+bool GetBool(ByteReader* in) {
+  const auto value = in->Get<std::uint8_t>();
+  if (value > 1) in->Fail();
+  return value == 1;
+}
+
+// A count, and so many values of `bytes` each.
+template <typename T, typename Get>
+std::vector<T> GetList(ByteReader* in, std::size_t bytes, const Get& get) {
+  const auto count = in->Get<std::uint32_t>();
+  std::vector<T> list;
+  if (count > in->remaining() / bytes) {
+    in->Fail();
+    return list;
+  }
+  list.reserve(count);
+  for (std::uint32_t i = 0; i < count && in->ok(); ++i) list.push_back(get(in));
+  return list;
+}
+
 FeatureValue GetFeatureValue(ByteReader* in) {
   switch (static_cast<FeatureType>(in->Get<std::uint8_t>())) {
     case FeatureType::kNumber:
@@ -52,11 +81,8 @@ FeatureValue GetFeatureValue(ByteReader* in) {
 
 AttributeValue GetAttributeValue(ByteReader* in) {
   switch (static_cast<AttributeType>(in->Get<std::uint8_t>())) {
-    case AttributeType::kBool: {
-      const auto value = in->Get<std::uint8_t>();
-      if (value > 1) in->Fail();
-      return value == 1;
-    }
+    case AttributeType::kBool:
+      return GetBool(in);
     case AttributeType::kInteger:
       return in->Get<std::int64_t>();
     case AttributeType::kNumber:
@@ -65,6 +91,12 @@ AttributeValue GetAttributeValue(ByteReader* in) {
       return std::string(in->GetString());
     case AttributeType::kTexts:
       return GetTexts(in);
+    case AttributeType::kBools:
+      return GetList<bool>(in, 1, GetBool);
+    case AttributeType::kIntegers:
+      return GetList<std::int64_t>(in, 8, [](ByteReader* one) { return one->Get<std::int64_t>(); });
+    case AttributeType::kNumbers:
+      return GetList<double>(in, 8, GetFinite);
   }
   in->Fail();
   return {};
@@ -122,7 +154,19 @@ void PutAttributes(const Attributes& attributes, ByteWriter* out) {
                           [&](std::int64_t v) { type(AttributeType::kInteger), out->Put(v); },
                           [&](double v) { type(AttributeType::kNumber), out->Put(v); },
                           [&](const std::string& v) { type(AttributeType::kText), out->PutString(v); },
-                          [&](const std::vector<std::string>& v) { type(AttributeType::kTexts), PutTexts(v, out); }},
+                          [&](const std::vector<std::string>& v) { type(AttributeType::kTexts), PutTexts(v, out); },
+                          [&](const std::vector<bool>& v) {
+                            type(AttributeType::kBools), out->Put(static_cast<std::uint32_t>(v.size()));
+                            for (const bool one : v) out->Put(static_cast<std::uint8_t>(one ? 1 : 0));
+                          },
+                          [&](const std::vector<std::int64_t>& v) {
+                            type(AttributeType::kIntegers), out->Put(static_cast<std::uint32_t>(v.size()));
+                            for (const std::int64_t one : v) out->Put(one);
+                          },
+                          [&](const std::vector<double>& v) {
+                            type(AttributeType::kNumbers), out->Put(static_cast<std::uint32_t>(v.size()));
+                            for (const double one : v) out->Put(one);
+                          }},
                value);
   }
 }
@@ -160,7 +204,22 @@ std::string AttributesToJson(const Attributes& attributes) {
     json.Key(name);
     std::visit(Overloaded{[&](bool v) { json.Bool(v); }, [&](std::int64_t v) { json.Int(v); },
                           [&](double v) { json.Double(v); }, [&](const std::string& v) { json.String(v); },
-                          [&](const std::vector<std::string>& v) { WriteTexts(v, &json); }},
+                          [&](const std::vector<std::string>& v) { WriteTexts(v, &json); },
+                          [&](const std::vector<bool>& v) {
+                            json.BeginArray();
+                            for (const bool one : v) json.Bool(one);
+                            json.EndArray();
+                          },
+                          [&](const std::vector<std::int64_t>& v) {
+                            json.BeginArray();
+                            for (const std::int64_t one : v) json.Int(one);
+                            json.EndArray();
+                          },
+                          [&](const std::vector<double>& v) {
+                            json.BeginArray();
+                            for (const double one : v) json.Double(one);
+                            json.EndArray();
+                          }},
                value);
   }
   json.EndObject();

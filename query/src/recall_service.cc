@@ -57,6 +57,9 @@ std::size_t BytesOf(const Attributes& attributes) {
     if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
       for (const std::string& text : *texts) bytes += sizeof(std::string) + text.size();
     }
+    if (const auto* whole = std::get_if<std::vector<std::int64_t>>(&value))
+      bytes += whole->size() * sizeof(std::int64_t);
+    if (const auto* numbers = std::get_if<std::vector<double>>(&value)) bytes += numbers->size() * sizeof(double);
   }
   return bytes;
 }

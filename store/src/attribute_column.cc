@@ -61,6 +61,29 @@ void TextDictionary::RemoveFromList(std::uint32_t code, AttributeIndex::Slot slo
   bytes_ -= kListBytes;
 }
 
+namespace {
+
+template <typename T>
+std::size_t SetList(AttributeIndex::Slot slot, std::vector<T> list, Cells<std::vector<T>>* cells) {
+  std::sort(list.begin(), list.end());
+  list.erase(std::unique(list.begin(), list.end()), list.end());
+  list.shrink_to_fit();
+  const std::size_t bytes = list.size() * sizeof(T);
+  return bytes + cells->Set(slot, std::move(list));
+}
+
+// Returns the bytes that come back.
+template <typename T>
+std::size_t ClearList(AttributeIndex::Slot slot, Cells<std::vector<T>>* cells) {
+  const std::vector<T>* list = cells->Get(slot);
+  if (list == nullptr) return 0;
+  const std::size_t bytes = list->size() * sizeof(T);
+  cells->Clear(slot);
+  return bytes;
+}
+
+}  // namespace
+
 void AttributeIndex::Column::Set(Slot slot, const AttributeValue& value) {
   if (const auto* boolean = std::get_if<bool>(&value)) {
     cell_bytes += booleans.Set(slot, *boolean ? 1 : 0);
@@ -71,9 +94,19 @@ void AttributeIndex::Column::Set(Slot slot, const AttributeValue& value) {
   } else if (const auto* text = std::get_if<std::string>(&value)) {
     cell_bytes += texts.Set(slot, dictionary.Take(IndexedText(*text)));
     if (const auto us = ParseTimestampUs(*text)) cell_bytes += times.Set(slot, *us);
+  } else if (const auto* whole = std::get_if<std::vector<std::int64_t>>(&value)) {
+    cell_bytes += SetList(slot, *whole, &integer_lists);
+  } else if (const auto* numbers = std::get_if<std::vector<double>>(&value)) {
+    cell_bytes += SetList(slot, *numbers, &double_lists);
+  } else if (const auto* flags = std::get_if<std::vector<bool>>(&value)) {
+    std::uint8_t has = 0;
+    for (const bool flag : *flags) has |= flag ? kHasTrue : kHasFalse;
+    cell_bytes += boolean_lists.Set(slot, has);
   } else {
     std::vector<std::uint32_t> codes;
+    std::vector<std::int64_t> instants;
     for (const std::string& one : std::get<std::vector<std::string>>(value)) {
+      if (const auto us = ParseTimestampUs(one)) instants.push_back(*us);
       const std::uint32_t code = dictionary.Take(IndexedText(one));
       if (std::find(codes.begin(), codes.end(), code) != codes.end()) {
         dictionary.Release(code);
@@ -84,6 +117,7 @@ void AttributeIndex::Column::Set(Slot slot, const AttributeValue& value) {
     }
     cell_bytes += codes.size() * sizeof(std::uint32_t);
     cell_bytes += lists.Set(slot, std::move(codes));
+    if (!instants.empty()) cell_bytes += SetList(slot, std::move(instants), &time_lists);
   }
 }
 
@@ -92,6 +126,8 @@ void AttributeIndex::Column::Remove(Slot slot) {
   if (integers.Get(slot) != nullptr) integers.Clear(slot);
   if (doubles.Get(slot) != nullptr) doubles.Clear(slot);
   if (times.Get(slot) != nullptr) times.Clear(slot);
+  if (boolean_lists.Get(slot) != nullptr) boolean_lists.Clear(slot);
+  cell_bytes -= ClearList(slot, &integer_lists) + ClearList(slot, &double_lists) + ClearList(slot, &time_lists);
   if (const std::uint32_t* code = texts.Get(slot)) {
     dictionary.Release(*code);
     texts.Clear(slot);

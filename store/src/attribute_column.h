@@ -88,10 +88,14 @@ class TextDictionary {
 };
 
 struct AttributeIndex::Column {
+  static constexpr std::uint8_t kHasFalse = 1;
+  static constexpr std::uint8_t kHasTrue = 2;
+
   void Set(Slot slot, const AttributeValue& value);
   void Remove(Slot slot);
   [[nodiscard]] bool Has(Slot slot) const {
-    return integers.Get(slot) || doubles.Get(slot) || booleans.Get(slot) || texts.Get(slot) || lists.Get(slot);
+    return integers.Get(slot) || doubles.Get(slot) || booleans.Get(slot) || texts.Get(slot) || lists.Get(slot) ||
+           integer_lists.Get(slot) || double_lists.Get(slot) || boolean_lists.Get(slot);
   }
   [[nodiscard]] std::size_t bytes() const { return cell_bytes + dictionary.bytes(); }
 
@@ -99,8 +103,12 @@ struct AttributeIndex::Column {
   Cells<double> doubles;
   Cells<std::uint8_t> booleans;
   Cells<std::uint32_t> texts;
-  Cells<std::int64_t> times;  // beside `texts`, of those that are timestamps
-  Cells<std::vector<std::uint32_t>> lists;
+  Cells<std::int64_t> times;                       // beside `texts`, of those that are timestamps
+  Cells<std::vector<std::uint32_t>> lists;         // of texts
+  Cells<std::vector<std::int64_t>> time_lists;     // beside `lists`, of those that are timestamps
+  Cells<std::vector<std::int64_t>> integer_lists;  // each sorted, without repetition
+  Cells<std::vector<double>> double_lists;         // the same
+  Cells<std::uint8_t> boolean_lists;               // kHasFalse, kHasTrue
   TextDictionary dictionary;
   std::size_t cell_bytes = 0;
   bool dropped = false;

@@ -48,6 +48,18 @@ bool Contains(const Interval<T>& range, T value) {
   return value >= range.low && value <= range.high;
 }
 
+// Whether any of a list is in the range, or among those that are wanted. All are sorted.
+template <typename T>
+bool ContainsAny(const Interval<T>& range, const std::vector<T>& list) {
+  const auto at = std::lower_bound(list.begin(), list.end(), range.low);
+  return at != list.end() && *at <= range.high;
+}
+
+template <typename T>
+bool ContainsAny(const std::vector<T>& wanted, const std::vector<T>& list) {
+  return std::any_of(list.begin(), list.end(), [&](const T& value) { return Contains(wanted, value); });
+}
+
 bool MatchesText(const Condition& condition, const std::string& text) {
   return condition.kind == Condition::Kind::kPrefix ? text.starts_with(condition.prefix)
                                                     : Contains(condition.texts, text);
@@ -208,6 +220,9 @@ void AttributeIndex::EvaluateCondition(const Node& node, std::size_t chunk, Word
       Scan(column.booleans, chunk, *matching, all, &found);
       Scan(column.texts, chunk, *matching, all, &found);
       Scan(column.lists, chunk, *matching, all, &found);
+      Scan(column.integer_lists, chunk, *matching, all, &found);
+      Scan(column.double_lists, chunk, *matching, all, &found);
+      Scan(column.boolean_lists, chunk, *matching, all, &found);
       if (!condition.exists) {
         for (std::size_t w = 0; w < kChunkWords; ++w) found[w] = (*matching)[w] & ~found[w];
       }
@@ -219,27 +234,41 @@ void AttributeIndex::EvaluateCondition(const Node& node, std::size_t chunk, Word
           column.integers, chunk, *matching, [&](std::int64_t v) { return Contains(integers, v); }, &found);
       Scan(
           column.doubles, chunk, *matching, [&](double v) { return Contains(doubles, v); }, &found);
+      Scan(
+          column.integer_lists, chunk, *matching, [&](const auto& v) { return ContainsAny(integers, v); }, &found);
+      Scan(
+          column.double_lists, chunk, *matching, [&](const auto& v) { return ContainsAny(doubles, v); }, &found);
       break;
     }
     case Condition::Kind::kTimes: {
       const Interval<std::int64_t> times = condition.integer_range;
       Scan(
           column.times, chunk, *matching, [&](std::int64_t v) { return Contains(times, v); }, &found);
+      Scan(
+          column.time_lists, chunk, *matching, [&](const auto& v) { return ContainsAny(times, v); }, &found);
       break;
     }
     case Condition::Kind::kAny:
       if (!condition.integers.empty()) {
         Scan(
             column.integers, chunk, *matching, [&](std::int64_t v) { return Contains(condition.integers, v); }, &found);
+        Scan(
+            column.integer_lists, chunk, *matching, [&](const auto& v) { return ContainsAny(condition.integers, v); },
+            &found);
       }
       if (!condition.doubles.empty()) {
         Scan(
             column.doubles, chunk, *matching, [&](double v) { return Contains(condition.doubles, v); }, &found);
+        Scan(
+            column.double_lists, chunk, *matching, [&](const auto& v) { return ContainsAny(condition.doubles, v); },
+            &found);
       }
       if (condition.match_true || condition.match_false) {
         Scan(
             column.booleans, chunk, *matching,
             [&](std::uint8_t v) { return v != 0 ? condition.match_true : condition.match_false; }, &found);
+        Scan(
+            column.boolean_lists, chunk, *matching, [&](std::uint8_t v) { return MatchesAnyOf(v, condition); }, &found);
       }
       [[fallthrough]];
     case Condition::Kind::kPrefix:
@@ -261,6 +290,20 @@ void AttributeIndex::EvaluateCondition(const Node& node, std::size_t chunk, Word
   for (std::size_t w = 0; w < kChunkWords; ++w) (*matching)[w] &= found[w];
 }
 
+// A slot's value, or one of its list.
+template <typename Wanted, typename T>
+bool AttributeIndex::HasIn(const Wanted& wanted, Slot slot, const Cells<T>& values,
+                           const Cells<std::vector<T>>& lists) {
+  if (const T* value = values.Get(slot)) return Contains(wanted, *value);
+  const std::vector<T>* list = lists.Get(slot);
+  return list != nullptr && ContainsAny(wanted, *list);
+}
+
+bool AttributeIndex::MatchesAnyOf(std::uint8_t has, const Condition& condition) {
+  return (condition.match_true && (has & Column::kHasTrue) != 0) ||
+         (condition.match_false && (has & Column::kHasFalse) != 0);
+}
+
 bool AttributeIndex::Matches(const Filter& filter, Slot slot) const {
   if (filter.condition) return MatchesCondition(*filter.condition, slot);
   const auto matches = [&](const Filter& child) { return Matches(child, slot); };
@@ -272,24 +315,26 @@ bool AttributeIndex::Matches(const Filter& filter, Slot slot) const {
 bool AttributeIndex::MatchesCondition(const Condition& condition, Slot slot) const {
   const Column* column = Find(condition.key);
   if (column == nullptr) return condition.kind == Condition::Kind::kExists && !condition.exists;
-  if (condition.kind == Condition::Kind::kExists) return column->Has(slot) == condition.exists;
-  if (condition.kind == Condition::Kind::kTimes) {
-    const std::int64_t* time = column->times.Get(slot);
-    return time != nullptr && Contains(condition.integer_range, *time);
-  }
-  if (const std::int64_t* integer = column->integers.Get(slot)) {
-    return condition.kind == Condition::Kind::kNumbers
-               ? Contains(condition.integer_range, *integer)
-               : condition.kind == Condition::Kind::kAny && Contains(condition.integers, *integer);
-  }
-  if (const double* number = column->doubles.Get(slot)) {
-    return condition.kind == Condition::Kind::kNumbers
-               ? Contains(condition.double_range, *number)
-               : condition.kind == Condition::Kind::kAny && Contains(condition.doubles, *number);
-  }
-  if (condition.kind == Condition::Kind::kNumbers) return false;
-  if (const std::uint8_t* boolean = column->booleans.Get(slot)) {
-    return condition.kind == Condition::Kind::kAny && (*boolean != 0 ? condition.match_true : condition.match_false);
+  switch (condition.kind) {
+    case Condition::Kind::kExists:
+      return column->Has(slot) == condition.exists;
+    case Condition::Kind::kTimes:
+      return HasIn(condition.integer_range, slot, column->times, column->time_lists);
+    case Condition::Kind::kNumbers:
+      return HasIn(condition.integer_range, slot, column->integers, column->integer_lists) ||
+             HasIn(condition.double_range, slot, column->doubles, column->double_lists);
+    case Condition::Kind::kAny:
+      if (HasIn(condition.integers, slot, column->integers, column->integer_lists) ||
+          HasIn(condition.doubles, slot, column->doubles, column->double_lists)) {
+        return true;
+      }
+      if (const std::uint8_t* boolean = column->booleans.Get(slot)) {
+        return *boolean != 0 ? condition.match_true : condition.match_false;
+      }
+      if (const std::uint8_t* has = column->boolean_lists.Get(slot)) return MatchesAnyOf(*has, condition);
+      [[fallthrough]];
+    case Condition::Kind::kPrefix:
+      break;
   }
   const auto matches = [&](std::uint32_t code) { return MatchesText(condition, column->dictionary.Text(code)); };
   if (const std::uint32_t* code = column->texts.Get(slot)) return matches(*code);
@@ -307,6 +352,16 @@ std::vector<FilterValue> AttributeIndex::Values(std::string_view key, Slot slot)
   if (const std::uint32_t* code = column->texts.Get(slot)) values.emplace_back(column->dictionary.Text(*code));
   if (const std::vector<std::uint32_t>* codes = column->lists.Get(slot)) {
     for (const std::uint32_t code : *codes) values.emplace_back(column->dictionary.Text(code));
+  }
+  if (const std::vector<std::int64_t>* list = column->integer_lists.Get(slot)) {
+    for (const std::int64_t one : *list) values.emplace_back(one);
+  }
+  if (const std::vector<double>* list = column->double_lists.Get(slot)) {
+    for (const double one : *list) values.emplace_back(one);
+  }
+  if (const std::uint8_t* has = column->boolean_lists.Get(slot)) {
+    if ((*has & Column::kHasFalse) != 0) values.emplace_back(false);
+    if ((*has & Column::kHasTrue) != 0) values.emplace_back(true);
   }
   return values;
 }

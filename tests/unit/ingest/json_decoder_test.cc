@@ -96,7 +96,7 @@ TEST_F(JsonDecoderTest, MismatchesNameThePointerAndNotTheValue) {
                                                        {R"({"features": {"a": {}}})", "/features/a"},
                                                        {R"({"features": {"a": [1]}})", "/features/a"},
                                                        {R"({"attributes": 3})", "/attributes"},
-                                                       {R"({"attributes": {"a": [true]}})", "/attributes/a"},
+                                                       {R"({"attributes": {"a": [true, 1]}})", "/attributes/a"},
                                                        {R"({"vector": "secret"})", "/vector"},
                                                        {R"({"vector": [1, "secret"]})", "/vector"},
                                                        {R"({"vector": [1e39]})", "/vector"},

@@ -12,8 +12,14 @@ namespace {
 using Texts = std::vector<std::string>;
 
 const Features kFeatures = {{"category", "film"}, {"price", 3.25}, {"tags", Texts{"a", ""}}};
-const Attributes kAttributes = {
-    {"bool", true}, {"int", std::int64_t{-7}}, {"number", 0.5}, {"text", "x\"y"}, {"texts", Texts{"p", "q"}}};
+const Attributes kAttributes = {{"bool", true},
+                                {"bools", std::vector<bool>{true, false}},
+                                {"int", std::int64_t{-7}},
+                                {"ints", std::vector<std::int64_t>{-7, 9'007'199'254'740'993}},
+                                {"number", 0.5},
+                                {"numbers", std::vector<double>{0.5, -1.0}},
+                                {"text", "x\"y"},
+                                {"texts", Texts{"p", "q"}}};
 
 std::string Bytes(const Features& features) {
   ByteWriter out;
@@ -71,13 +77,19 @@ TEST(RecordCodecTest, RefusesUnknownTypesUnsortedNamesBadBoolsAndNonFiniteNumber
     return empty && !in.ok();
   };
   ByteWriter type;
-  type.Put(std::uint32_t{1}).PutString("a").Put(std::uint8_t{6}).Put(std::uint64_t{0});
+  type.Put(std::uint32_t{1}).PutString("a").Put(std::uint8_t{9}).Put(std::uint64_t{0});
   EXPECT_TRUE(refused(type.Take()));
   EXPECT_TRUE(refused(Bytes(Attributes{{"b", true}, {"a", true}})));
   EXPECT_TRUE(refused(Bytes(Attributes{{"a", true}, {"a", true}})));
   ByteWriter boolean;
   boolean.Put(std::uint32_t{1}).PutString("a").Put(std::uint8_t{1}).Put(std::uint8_t{2});
   EXPECT_TRUE(refused(boolean.Take()));
+  for (const std::uint8_t list : std::initializer_list<std::uint8_t>{6, 7, 8}) {
+    ByteWriter endless;  // a count beyond what follows must not take its memory
+    endless.Put(std::uint32_t{1}).PutString("a").Put(list).Put(std::uint32_t{4'000'000'000}).Put(std::uint64_t{0});
+    EXPECT_TRUE(refused(endless.Take()));
+  }
+  EXPECT_TRUE(refused(Bytes(Attributes{{"a", std::vector<double>{1, std::numeric_limits<double>::infinity()}}})));
   EXPECT_TRUE(refused(Bytes(Attributes{{"a", std::numeric_limits<double>::infinity()}})));
   ByteWriter count;  // a count that no input could hold must not allocate for it
   count.Put(std::uint32_t{1}).PutString("a").Put(std::uint8_t{5}).Put(std::uint32_t{0xffffffff});
@@ -88,7 +100,10 @@ TEST(RecordCodecTest, RefusesUnknownTypesUnsortedNamesBadBoolsAndNonFiniteNumber
 }
 
 TEST(RecordCodecTest, AttributesBecomeJson) {
-  EXPECT_EQ(AttributesToJson(kAttributes), R"({"bool":true,"int":-7,"number":0.5,"text":"x\"y","texts":["p","q"]})");
+  EXPECT_EQ(
+      AttributesToJson(kAttributes),
+      R"({"bool":true,"bools":[true,false],"int":-7,"ints":[-7,9007199254740993],"number":0.5,"numbers":[0.5,-1.0],)"
+      R"("text":"x\"y","texts":["p","q"]})");
   EXPECT_EQ(AttributesToJson({}), "{}");
 }
 

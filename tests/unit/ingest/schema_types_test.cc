@@ -1,6 +1,7 @@
 // Declared types and times: checked once, a mismatch names the pointer.
 #include <gtest/gtest.h>
 
+#include "freshet/core/strings.h"
 #include "freshet/ingest/decoder.h"
 #include "freshet_test/test_support.h"
 
@@ -128,6 +129,42 @@ TEST(AttributeTypesTest, HoldWhereverAnAttributeComesFrom) {
     ASSERT_FALSE(poison.ok()) << value;
     EXPECT_EQ(poison.status().code(), Code::kInvalidArgument);
     EXPECT_NE(poison.status().message().find(reason), std::string::npos) << poison.status().message();
+  }
+}
+
+TEST(AttributeTypesTest, ListsAreOfWhatTheirEntriesAre) {
+  const SchemaMap schema = DefaultSchema(TopicRole::kItems);
+  const auto event = Decode(TopicRole::kItems, schema, R"({"attributes": {"bools": [true, null, false], "empty": [],
+      "ints": [3, 9007199254740993], "numbers": [3, 2.5], "texts": ["2024-05-01T12:00:00Z", null]}})");
+  ASSERT_OK(event);
+  EXPECT_EQ(std::get<ItemUpdate>(event->body).attributes,
+            (Attributes{{"bools", std::vector<bool>{true, false}},
+                        {"empty", std::vector<std::string>{}},
+                        {"ints", std::vector<std::int64_t>{3, 9'007'199'254'740'993}},
+                        {"numbers", std::vector<double>{3, 2.5}},
+                        {"texts", std::vector<std::string>{"2024-05-01T12:00:00Z"}}}));
+  const std::pair<const char*, const char*> mixed[] = {
+      {R"([1, "a"])", "is not a list of"}, {R"(["a", 1])", "is not a list of"}, {"[true, 1]", "a list of booleans"},
+      {"[1, true]", "a list of booleans"}, {"[[1]]", "a list of texts"},        {"[{}]", "a list of texts"}};
+  for (const auto& [list, reason] : mixed) {
+    const auto poison = Decode(TopicRole::kItems, schema, StrCat(R"({"attributes": {"x": )", list, "}}"));
+    ASSERT_FALSE(poison.ok()) << list;
+    EXPECT_NE(poison.status().message().find(reason), std::string::npos) << poison.status().message();
+  }
+}
+
+TEST(AttributeTypesTest, ListsAreHeldAgainstTheirDeclaredType) {
+  SchemaMap schema = DefaultSchema(TopicRole::kItems);
+  schema.attribute_types = {
+      {"flags", AttributeType::kBools}, {"sizes", AttributeType::kInts}, {"prices", AttributeType::kDoubles}};
+  const auto event =
+      Decode(TopicRole::kItems, schema, R"({"attributes": {"flags": [], "sizes": [42], "prices": [3, 4]}})");
+  ASSERT_OK(event);
+  EXPECT_EQ(std::get<ItemUpdate>(event->body).attributes, (Attributes{{"flags", std::vector<bool>{}},
+                                                                      {"prices", std::vector<double>{3, 4}},
+                                                                      {"sizes", std::vector<std::int64_t>{42}}}));
+  for (const char* wrong : {R"({"flags": [1]})", R"({"sizes": [1.5]})", R"({"sizes": 1})", R"({"prices": ["3"]})"}) {
+    EXPECT_FALSE(Decode(TopicRole::kItems, schema, StrCat(R"({"attributes": )", wrong, "}")).ok()) << wrong;
   }
 }
 

@@ -25,6 +25,14 @@ struct Oracle {
     if (const auto* list = std::get_if<std::vector<std::string>>(&b)) {
       return std::any_of(list->begin(), list->end(), [&](const std::string& s) { return a == FilterValue(s); });
     }
+    const auto one_of = [&](const auto& values) {
+      return std::any_of(values.begin(), values.end(), [&](const auto& v) { return Equal(a, AttributeValue(v)); });
+    };
+    if (const auto* list = std::get_if<std::vector<std::int64_t>>(&b)) return one_of(*list);
+    if (const auto* list = std::get_if<std::vector<double>>(&b)) return one_of(*list);
+    if (const auto* list = std::get_if<std::vector<bool>>(&b)) {
+      return std::any_of(list->begin(), list->end(), [&](bool v) { return Equal(a, AttributeValue(v)); });
+    }
     if (std::holds_alternative<std::string>(b)) return a == FilterValue(std::get<std::string>(b));
     if (std::holds_alternative<bool>(b)) return a == FilterValue(std::get<bool>(b));
     const auto wide = [](const auto& v) -> std::optional<long double> {
@@ -77,6 +85,33 @@ TEST_F(AttributeFilterTest, ComparesEachTypeWithItself) {
   EXPECT_EQ(Matching(ExistsCondition("never", false)).size(), 6U);
   EXPECT_EQ(Matching(NumberCondition("v", {.gt = FilterNumber(1989.5), .gte = {}, .lt = {}, .lte = {}})),
             (Ids{"double", "int"}));
+}
+
+TEST_F(AttributeFilterTest, OfAListOneValueIsEnough) {
+  constexpr std::int64_t kBig = (std::int64_t{1} << 53) + 1;  // has no double
+  Put("ints", {{"v", std::vector<std::int64_t>{40, 3, kBig, 3}}});
+  Put("doubles", {{"v", std::vector<double>{2.5, 40.0}}});
+  Put("bools", {{"v", std::vector<bool>{false, false}}});
+  Put("both", {{"v", std::vector<bool>{true, false}}});
+  Put("times", {{"v", std::vector<std::string>{"2024-05-01T12:00:00Z", "soon", "2025-05-01T12:00:00Z"}}});
+  Put("empty", {{"v", std::vector<double>{}}});
+  EXPECT_EQ(Matching(AnyCondition("v", {std::int64_t{40}})), (Ids{"doubles", "ints"}));
+  EXPECT_EQ(Matching(AnyCondition("v", {kBig})), Ids{"ints"});
+  EXPECT_EQ(Matching(AnyCondition("v", {kBig - 1})), Ids{});
+  EXPECT_EQ(Matching(AnyCondition("v", {2.5, true})), (Ids{"both", "doubles"}));
+  EXPECT_EQ(Matching(AnyCondition("v", {false})), (Ids{"bools", "both"}));
+  EXPECT_EQ(Matching(ExistsCondition("v", true)).size(), 6U);
+  EXPECT_EQ(Matching(NumberCondition("v", {.gt = FilterNumber(2.5), .gte = {}, .lt = 4.0, .lte = {}})), Ids{"ints"});
+  EXPECT_EQ(Matching(NumberCondition("v", {.gt = FilterNumber(4.0), .gte = {}, .lt = 40.0, .lte = {}})), Ids{})
+      << "3 is not above, 40 is not below";
+  const auto us = *ParseTimestampUs("2024-06-01T00:00:00Z");
+  EXPECT_EQ(Matching(TimeCondition("v", {.gt = us, .gte = {}, .lt = {}, .lte = {}})), Ids{"times"});
+  EXPECT_EQ(Matching(TimeCondition("v", {.gt = us, .gte = {}, .lt = us + 1'000'000, .lte = {}})), Ids{});
+  const auto values = catalog_.ValuesOf({"ints", "both"}, "v");
+  EXPECT_EQ(values[0], (std::vector<FilterValue>{std::int64_t{3}, std::int64_t{40}, kBig}));
+  EXPECT_EQ(values[1], (std::vector<FilterValue>{false, true}));
+  Put("ints", {});
+  EXPECT_EQ(Matching(AnyCondition("v", {kBig})), Ids{});
 }
 
 TEST_F(AttributeFilterTest, RangesAreExactAtTheirEdges) {
@@ -167,7 +202,12 @@ TEST(AttributeIndexTest, MemoryComesBackWithTheItems) {
   AttributeIndex index;
   const auto fill = [&] {
     for (std::uint32_t slot = 0; slot < 5'000; ++slot) {
-      index.Set(slot, {{"id", StrCat("text ", slot)}, {"tags", std::vector<std::string>{StrCat(slot), "all"}}});
+      index.Set(slot, {{"at", std::vector<std::string>{"2024-05-01T12:00:00Z"}},
+                       {"flags", std::vector<bool>{true}},
+                       {"id", StrCat("text ", slot)},
+                       {"prices", std::vector<double>{1.5, 2}},
+                       {"sizes", std::vector<std::int64_t>{slot, 7}},
+                       {"tags", std::vector<std::string>{StrCat(slot), "all"}}});
     }
   };
   fill();
@@ -185,7 +225,22 @@ TEST(AttributeIndexTest, EqualsTheOracleThroughAddsUpdatesAndDeletes) {
   std::mt19937_64 random(test::TestSeed());
   const auto uniform = [&](int n) { return static_cast<int>(random() % static_cast<std::uint64_t>(n)); };
   const auto value = [&]() -> AttributeValue {
-    switch (uniform(5)) {
+    switch (uniform(8)) {
+      case 5: {
+        std::vector<std::int64_t> list;
+        for (int i = uniform(4); i > 0; --i) list.push_back(uniform(20));
+        return list;
+      }
+      case 6: {
+        std::vector<double> list;
+        for (int i = uniform(4); i > 0; --i) list.push_back(uniform(40) / 2.0);
+        return list;
+      }
+      case 7: {
+        std::vector<bool> list;
+        for (int i = uniform(3); i > 0; --i) list.push_back(uniform(2) == 0);
+        return list;
+      }
       case 0:
         return uniform(2) == 0;
       case 1:
@@ -232,15 +287,15 @@ TEST(AttributeIndexTest, EqualsTheOracleThroughAddsUpdatesAndDeletes) {
                 [=](const Attributes& attributes) {
                   const AttributeValue* found = FindAttribute(attributes, key);
                   if (found == nullptr) return false;
-                  double v = 0;
-                  if (const auto* i = std::get_if<std::int64_t>(found)) {
-                    v = static_cast<double>(*i);
-                  } else if (const auto* d = std::get_if<double>(found)) {
-                    v = *d;
-                  } else {
-                    return false;
-                  }
-                  return v > low && v <= static_cast<double>(high);
+                  const auto within = [&](auto v) {
+                    return static_cast<double>(v) > low && static_cast<double>(v) <= static_cast<double>(high);
+                  };
+                  const auto any = [&](const auto& list) { return std::any_of(list.begin(), list.end(), within); };
+                  if (const auto* i = std::get_if<std::int64_t>(found)) return within(*i);
+                  if (const auto* d = std::get_if<double>(found)) return within(*d);
+                  if (const auto* list = std::get_if<std::vector<std::int64_t>>(found)) return any(*list);
+                  const auto* list = std::get_if<std::vector<double>>(found);
+                  return list != nullptr && any(*list);
                 }};
       }
       case 2: {

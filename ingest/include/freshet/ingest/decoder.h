@@ -45,7 +45,7 @@ struct FormatOptions {
 };
 
 enum class TimestampFormat { kMilliseconds, kSeconds, kMicroseconds, kRfc3339 };
-enum class AttributeType { kBool, kInt, kDouble, kText, kTexts };
+enum class AttributeType { kBool, kInt, kDouble, kText, kTexts, kBools, kInts, kDoubles };
 
 // Where things are in a producer's value: RFC 6901 pointers into the decoded value ("" is the whole value). The
 // defaults fit the plain form of design.md; beneath an envelope the pointers start at the row or at the event's data.

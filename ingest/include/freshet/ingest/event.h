@@ -21,7 +21,8 @@ using FeatureValue = std::variant<double, std::string, std::vector<std::string>>
 using Features = std::vector<std::pair<std::string, FeatureValue>>;
 
 // An attribute is stored, typed, filterable and returned; it does not feed the towers.
-using AttributeValue = std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>>;
+using AttributeValue = std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>,
+                                    std::vector<bool>, std::vector<std::int64_t>, std::vector<double>>;
 // Sorted by name, names unique.
 using Attributes = std::vector<std::pair<std::string, AttributeValue>>;
 

@@ -3,10 +3,10 @@
 // Place in the flow: a part of the Catalog, which numbers items by slots, guards it by its lock and changes both in one
 // visible step; rebuilt from the store at start, nothing of it is on disk. One column per attribute name, in chunks of
 // 4,096 slots that are allocated where there is a value: numbers as they are, texts as codes of a dictionary, arrays of
-// texts as codes with a list of slots per text. A condition is a scan over a column (about a nanosecond a slot), so an
-// update costs a few writes and no lists of millions are kept.
-// Bounded: a column that cannot grow any more is dropped whole, and filters that name it are refused from then on
-// rather than answered wrongly. Thread-compatible.
+// texts as codes with a list of slots per text, arrays of numbers sorted. A condition is a scan over a column (about a
+// nanosecond a slot), so an update costs a few writes and no lists of millions are kept. Bounded: a column that cannot
+// grow any more is dropped whole, and filters that name it are refused from then on rather than answered wrongly.
+// Thread-compatible.
 #pragma once
 
 #include <array>
@@ -35,6 +35,9 @@ struct AttributeIndexStats {
   std::size_t texts = 0;  // different ones
   std::size_t bytes = 0;  // estimated
 };
+
+template <typename T>
+class Cells;  // attribute_column.h
 
 class AttributeIndex {
  public:
@@ -73,6 +76,9 @@ class AttributeIndex {
   void EvaluateNode(const Node& node, std::size_t chunk, Words* matching) const;
   void EvaluateCondition(const Node& node, std::size_t chunk, Words* matching) const;
   [[nodiscard]] bool MatchesCondition(const Condition& condition, Slot slot) const;
+  template <typename Wanted, typename T>
+  static bool HasIn(const Wanted& wanted, Slot slot, const Cells<T>& values, const Cells<std::vector<T>>& lists);
+  static bool MatchesAnyOf(std::uint8_t has, const Condition& condition);  // of a list of booleans
   [[nodiscard]] const Column* Find(std::string_view key) const;
   Column* FindOrAdd(const std::string& key);
   void Drop(Column* column);

@@ -39,7 +39,7 @@ struct Condition {
   enum class Kind { kAny, kNumbers, kTimes, kPrefix, kExists };
   Kind kind = Kind::kExists;
   std::string key;
-  // kAny: equal to one of them; of an array, one of its texts. Each sorted.
+  // kAny: equal to one of them; of an array, one of its values. Each sorted.
   std::vector<std::string> texts;
   std::vector<std::int64_t> integers;
   std::vector<double> doubles;
