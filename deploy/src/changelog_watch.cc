@@ -1,7 +1,5 @@
 #include "changelog_watch.h"
 
-#include <vector>
-
 #include "freshet/core/strings.h"
 #include "freshet/ingest/kafka.h"
 #include "freshet/store/changelog.h"
@@ -28,9 +26,9 @@ Status CheckChangelogIsOurs(const Config& config, std::uint64_t epoch, const Clo
           "other, stop that one and delete the two topics"));
     }
   };
-  FRESHET_TRY(
-      ReadEnds(config.kafka, {config.publisher.vectors_topic, config.publisher.user_events_topic}, clock, timeout, look)
-          .status());
+  // Whatever else there is, a broker that is away or a topic that is made anew this moment: it is asked again.
+  (void)ReadEnds(config.kafka, {config.publisher.vectors_topic, config.publisher.user_events_topic}, clock, timeout,
+                 look);
   return newer;
 }
 
@@ -56,10 +54,10 @@ void ChangelogWatch::Run() {
   std::unique_lock lock(mu_);
   while (!wake_.wait_for(lock, std::chrono::milliseconds(config_.changelog_check_ms), [this] { return stopping_; })) {
     lock.unlock();
-    const Status checked = CheckChangelogIsOurs(config_, epoch_, clock_, kTimeout);
+    Status checked = CheckChangelogIsOurs(config_, epoch_, clock_, kTimeout);
     lock.lock();
-    if (checked.code() != Code::kFailedPrecondition) continue;
-    status_ = checked;
+    if (checked.ok()) continue;
+    status_ = std::move(checked);
     return;
   }
 }

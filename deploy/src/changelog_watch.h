@@ -19,9 +19,9 @@
 
 namespace freshet {
 
-// Errors: kFailedPrecondition where a newer store than that of `epoch` publishes; those of ReadEnds().
-Status CheckChangelogIsOurs(const Config& config, std::uint64_t epoch, const Clock* clock,
-                            std::chrono::milliseconds timeout);
+// Errors: kFailedPrecondition where a newer store than that of `epoch` publishes. That it cannot be asked is no error.
+[[nodiscard]] Status CheckChangelogIsOurs(const Config& config, std::uint64_t epoch, const Clock* clock,
+                                          std::chrono::milliseconds timeout);
 
 class ChangelogWatch {
  public:
@@ -34,7 +34,7 @@ class ChangelogWatch {
 
   void Start();
   void Stop();
-  // kFailedPrecondition once a newer store publishes. That the broker cannot be asked is no error: it is asked again.
+  // kFailedPrecondition once a newer store publishes.
   [[nodiscard]] Status status() const;
 
  private:

@@ -153,8 +153,7 @@ Status EngineImpl::Open(const std::function<void(double)>& rebuild_progress) {
   const auto stored = [this](const std::vector<TopicPartition>& wanted) { return node_->applier->Stored(wanted); };
   FRESHET_ASSIGN(source_, OpenKafkaConsumer(Consumer(), stored, &node_->clock, kConnectTimeout));
   if (config_.changelog) {
-    const Status ours = CheckChangelogIsOurs(config_, node_->store->epoch(), &node_->clock, kAskTimeout);
-    if (ours.code() == Code::kFailedPrecondition) return ours;  // what else there is, the watch will ask again
+    FRESHET_TRY(CheckChangelogIsOurs(config_, node_->store->epoch(), &node_->clock, kAskTimeout));
     watch_ = std::make_unique<ChangelogWatch>(config_, node_->store->epoch(), &node_->clock);
     publisher_ = std::make_unique<Publisher>(config_.publisher, node_->store.get(), node_->applier.get(),
                                              producer_.get(), &node_->clock, &node_->metrics);
