@@ -124,8 +124,7 @@ Result<EncodedBatch> EncodeStage::Encode(EventBatch batch) {
     Event& event = *kept_event;
     const auto* item = std::get_if<ItemUpdate>(&event.body);
     if (item->deleted) continue;
-    const bool same = SameFeatures(*item);
-    if (same) {
+    if (SameFeatures(*item)) {
       unchanged.insert(&event);
     } else {
       items.push_back(&event);

@@ -22,22 +22,33 @@ enum class AttributeType : std::uint8_t {
   kNumbers = 8
 };
 
+// A count, and what `put` writes of each entry.
+template <typename List, typename Put>
+void PutList(const List& list, ByteWriter* out, const Put& put) {
+  out->Put(static_cast<std::uint32_t>(list.size()));
+  for (const auto& entry : list) put(entry);
+}
+
 void PutTexts(const std::vector<std::string>& texts, ByteWriter* out) {
-  out->Put(static_cast<std::uint32_t>(texts.size()));
-  for (const std::string& text : texts) out->PutString(text);
+  PutList(texts, out, [out](const std::string& text) { out->PutString(text); });
+}
+
+// Each entry takes at least `bytes`: a count beyond that is a lie, and must not reserve memory.
+template <typename T, typename Get>
+std::vector<T> GetList(ByteReader* in, std::size_t bytes, const Get& get) {
+  const auto count = in->Get<std::uint32_t>();
+  std::vector<T> list;
+  if (count > in->remaining() / bytes) {
+    in->Fail();
+    return list;
+  }
+  list.reserve(count);
+  for (std::uint32_t i = 0; i < count && in->ok(); ++i) list.push_back(get(in));
+  return list;
 }
 
 std::vector<std::string> GetTexts(ByteReader* in) {
-  const auto count = in->Get<std::uint32_t>();
-  std::vector<std::string> texts;
-  // Each text takes at least its length: a count beyond that is a lie, and must not reserve memory.
-  if (count > in->remaining() / sizeof(std::uint32_t)) {
-    in->Fail();
-    return texts;
-  }
-  texts.reserve(count);
-  for (std::uint32_t i = 0; i < count && in->ok(); ++i) texts.emplace_back(in->GetString());
-  return texts;
+  return GetList<std::string>(in, sizeof(std::uint32_t), [](ByteReader* one) { return std::string(one->GetString()); });
 }
 
 double GetFinite(ByteReader* in) {
@@ -50,20 +61,6 @@ bool GetBool(ByteReader* in) {
   const auto value = in->Get<std::uint8_t>();
   if (value > 1) in->Fail();
   return value == 1;
-}
-
-// A count, and so many values of `bytes` each.
-template <typename T, typename Get>
-std::vector<T> GetList(ByteReader* in, std::size_t bytes, const Get& get) {
-  const auto count = in->Get<std::uint32_t>();
-  std::vector<T> list;
-  if (count > in->remaining() / bytes) {
-    in->Fail();
-    return list;
-  }
-  list.reserve(count);
-  for (std::uint32_t i = 0; i < count && in->ok(); ++i) list.push_back(get(in));
-  return list;
 }
 
 FeatureValue GetFeatureValue(ByteReader* in) {
@@ -156,16 +153,16 @@ void PutAttributes(const Attributes& attributes, ByteWriter* out) {
                           [&](const std::string& v) { type(AttributeType::kText), out->PutString(v); },
                           [&](const std::vector<std::string>& v) { type(AttributeType::kTexts), PutTexts(v, out); },
                           [&](const std::vector<bool>& v) {
-                            type(AttributeType::kBools), out->Put(static_cast<std::uint32_t>(v.size()));
-                            for (const bool one : v) out->Put(static_cast<std::uint8_t>(one ? 1 : 0));
+                            type(AttributeType::kBools);
+                            PutList(v, out, [out](bool one) { out->Put(static_cast<std::uint8_t>(one ? 1 : 0)); });
                           },
                           [&](const std::vector<std::int64_t>& v) {
-                            type(AttributeType::kIntegers), out->Put(static_cast<std::uint32_t>(v.size()));
-                            for (const std::int64_t one : v) out->Put(one);
+                            type(AttributeType::kIntegers);
+                            PutList(v, out, [out](std::int64_t one) { out->Put(one); });
                           },
                           [&](const std::vector<double>& v) {
-                            type(AttributeType::kNumbers), out->Put(static_cast<std::uint32_t>(v.size()));
-                            for (const double one : v) out->Put(one);
+                            type(AttributeType::kNumbers);
+                            PutList(v, out, [out](double one) { out->Put(one); });
                           }},
                value);
   }
@@ -199,28 +196,22 @@ std::string FeaturesToJson(const Features& features) {
 
 std::string AttributesToJson(const Attributes& attributes) {
   JsonWriter json;
+  const auto list = [&json](const auto& entries, const auto& write) {
+    json.BeginArray();
+    for (const auto& entry : entries) write(entry);
+    json.EndArray();
+  };
   json.BeginObject();
   for (const auto& [name, value] : attributes) {
     json.Key(name);
-    std::visit(Overloaded{[&](bool v) { json.Bool(v); }, [&](std::int64_t v) { json.Int(v); },
-                          [&](double v) { json.Double(v); }, [&](const std::string& v) { json.String(v); },
-                          [&](const std::vector<std::string>& v) { WriteTexts(v, &json); },
-                          [&](const std::vector<bool>& v) {
-                            json.BeginArray();
-                            for (const bool one : v) json.Bool(one);
-                            json.EndArray();
-                          },
-                          [&](const std::vector<std::int64_t>& v) {
-                            json.BeginArray();
-                            for (const std::int64_t one : v) json.Int(one);
-                            json.EndArray();
-                          },
-                          [&](const std::vector<double>& v) {
-                            json.BeginArray();
-                            for (const double one : v) json.Double(one);
-                            json.EndArray();
-                          }},
-               value);
+    std::visit(
+        Overloaded{[&](bool v) { json.Bool(v); }, [&](std::int64_t v) { json.Int(v); },
+                   [&](double v) { json.Double(v); }, [&](const std::string& v) { json.String(v); },
+                   [&](const std::vector<std::string>& v) { WriteTexts(v, &json); },
+                   [&](const std::vector<bool>& v) { list(v, [&](bool one) { json.Bool(one); }); },
+                   [&](const std::vector<std::int64_t>& v) { list(v, [&](std::int64_t one) { json.Int(one); }); },
+                   [&](const std::vector<double>& v) { list(v, [&](double one) { json.Double(one); }); }},
+        value);
   }
   json.EndObject();
   return json.Take();

@@ -213,6 +213,12 @@ void AttributeIndex::EvaluateCondition(const Node& node, std::size_t chunk, Word
   }
   const Column& column = *node.column;
   const auto all = [](const auto&) { return true; };
+  const auto scan_both = [&](const auto& values, const auto& lists, const auto& wanted) {
+    Scan(
+        values, chunk, *matching, [&](auto value) { return Contains(wanted, value); }, &found);
+    Scan(
+        lists, chunk, *matching, [&](const auto& list) { return ContainsAny(wanted, list); }, &found);
+  };
   switch (condition.kind) {
     case Condition::Kind::kExists:
       Scan(column.integers, chunk, *matching, all, &found);
@@ -227,42 +233,16 @@ void AttributeIndex::EvaluateCondition(const Node& node, std::size_t chunk, Word
         for (std::size_t w = 0; w < kChunkWords; ++w) found[w] = (*matching)[w] & ~found[w];
       }
       break;
-    case Condition::Kind::kNumbers: {
-      const Interval<std::int64_t> integers = condition.integer_range;
-      const Interval<double> doubles = condition.double_range;
-      Scan(
-          column.integers, chunk, *matching, [&](std::int64_t v) { return Contains(integers, v); }, &found);
-      Scan(
-          column.doubles, chunk, *matching, [&](double v) { return Contains(doubles, v); }, &found);
-      Scan(
-          column.integer_lists, chunk, *matching, [&](const auto& v) { return ContainsAny(integers, v); }, &found);
-      Scan(
-          column.double_lists, chunk, *matching, [&](const auto& v) { return ContainsAny(doubles, v); }, &found);
+    case Condition::Kind::kNumbers:
+      scan_both(column.integers, column.integer_lists, Interval<std::int64_t>(condition.integer_range));
+      scan_both(column.doubles, column.double_lists, Interval<double>(condition.double_range));
       break;
-    }
-    case Condition::Kind::kTimes: {
-      const Interval<std::int64_t> times = condition.integer_range;
-      Scan(
-          column.times, chunk, *matching, [&](std::int64_t v) { return Contains(times, v); }, &found);
-      Scan(
-          column.time_lists, chunk, *matching, [&](const auto& v) { return ContainsAny(times, v); }, &found);
+    case Condition::Kind::kTimes:
+      scan_both(column.times, column.time_lists, Interval<std::int64_t>(condition.integer_range));
       break;
-    }
     case Condition::Kind::kAny:
-      if (!condition.integers.empty()) {
-        Scan(
-            column.integers, chunk, *matching, [&](std::int64_t v) { return Contains(condition.integers, v); }, &found);
-        Scan(
-            column.integer_lists, chunk, *matching, [&](const auto& v) { return ContainsAny(condition.integers, v); },
-            &found);
-      }
-      if (!condition.doubles.empty()) {
-        Scan(
-            column.doubles, chunk, *matching, [&](double v) { return Contains(condition.doubles, v); }, &found);
-        Scan(
-            column.double_lists, chunk, *matching, [&](const auto& v) { return ContainsAny(condition.doubles, v); },
-            &found);
-      }
+      if (!condition.integers.empty()) scan_both(column.integers, column.integer_lists, condition.integers);
+      if (!condition.doubles.empty()) scan_both(column.doubles, column.double_lists, condition.doubles);
       if (condition.match_true || condition.match_false) {
         Scan(
             column.booleans, chunk, *matching,
