@@ -9,7 +9,6 @@
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/ingest/kafka.h"
-#include "freshet/query/http_client.h"
 #include "freshet_test/configs.h"
 #include "freshet_test/kafka_broker.h"
 #include "freshet_test/oracle.h"
@@ -30,8 +29,7 @@ class Place {
   Place(std::string name, const std::string& directory, const std::string& broker, const std::string& yaml = "")
       : name_(std::move(name)),
         service_("run", directory,
-                 EngineYaml(broker, directory + "/data", "group") + "changelog: {enabled: false}\n" + yaml),
-        address_file_(directory + "/address") {}
+                 EngineYaml(broker, directory + "/data", "group") + "changelog: {enabled: false}\n" + yaml) {}
   // Under a new name each time: the group is arranged anew at every start, and again when the old name's session ends.
   void Start(const std::string& faults = "") {
     service_.Start(faults, {"--set", "kafka.session_timeout_ms=6000", "--set",
@@ -50,22 +48,11 @@ class Place {
   [[nodiscard]] bool up() const { return up_; }
   [[nodiscard]] std::string data() const { return service_.data(); }
   [[nodiscard]] std::int64_t StatusOf(const char* key) const { return service_.StatusOf(key); }
-  // A counter without labels; -1 while it does not answer.
-  [[nodiscard]] std::int64_t MetricOf(const std::string& name) const {
-    const auto address = ReadFile(address_file_);
-    if (!address.ok()) return -1;
-    const auto reply = HttpCall(std::string(Trim(*address)), "GET", "/metrics", "", 2'000);
-    if (!reply.ok() || reply->status != 200) return -1;
-    for (const std::string& line : Split(reply->body, '\n')) {
-      if (line.starts_with(name + " ")) return ParseInt(line.substr(name.size() + 1)).value_or(-1);
-    }
-    return -1;
-  }
+  [[nodiscard]] std::int64_t MetricOf(const std::string& name) const { return service_.MetricOf(name); }
 
  private:
   const std::string name_;
   Service service_;
-  const std::string address_file_;
   int starts_ = 0;
   bool up_ = false;
 };

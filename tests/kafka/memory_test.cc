@@ -2,10 +2,8 @@
 #include <algorithm>
 #include <iostream>
 
-#include "freshet/core/file.h"
 #include "freshet/core/strings.h"
 #include "freshet/ingest/kafka.h"
-#include "freshet/query/http_client.h"
 #include "freshet_test/configs.h"
 #include "freshet_test/kafka_broker.h"
 #include "freshet_test/registry_server.h"
@@ -55,17 +53,6 @@ class MemoryTest : public ::testing::Test {
       ASSERT_OK(producer_->Send(batch, kSendTimeout));
     }
   }
-  // A counter without labels; -1 while the engine does not answer.
-  [[nodiscard]] std::int64_t Counter(const std::string& name) const {
-    const auto address = ReadFile(dir_ / "engine/address");
-    if (!address.ok()) return -1;
-    const auto reply = HttpCall(std::string(Trim(*address)), "GET", "/metrics", "", 2'000);
-    if (!reply.ok() || reply->status != 200) return -1;
-    for (const std::string& line : Split(reply->body, '\n')) {
-      if (line.starts_with(name + " ")) return ParseInt(line.substr(name.size() + 1)).value_or(-1);
-    }
-    return -1;
-  }
   std::int64_t Resident() {
     const std::int64_t bytes = service_.StatusOf("resident_bytes");
     most_ = std::max(most_, bytes);
@@ -73,20 +60,20 @@ class MemoryTest : public ::testing::Test {
   }
   bool AllIsRead() {
     (void)Resident();
-    return service_.StatusOf("dead_letters") == poison_ && Counter("freshet_ingest_records_total") == sent_;
+    return service_.StatusOf("dead_letters") == poison_ && service_.MetricOf("freshet_ingest_records_total") == sent_;
   }
   // Everything waits for a schema that nobody has fetched yet, and that the registry does not give away.
   void Stall(int schema_id) {
     registry_.Set(StrCat("/schemas/ids/", schema_id), {503, ""});
-    const std::int64_t retries = Counter("freshet_ingest_retries_total");
+    const std::int64_t retries = service_.MetricOf("freshet_ingest_retries_total");
     Send(schema_id, kStalled);
     ASSERT_TRUE(WaitFor(
         [&] {
           (void)Resident();
-          return Counter("freshet_ingest_retries_total") >= retries + 4;
+          return service_.MetricOf("freshet_ingest_retries_total") >= retries + 4;
         },
         kWaitMs));
-    EXPECT_LE(Counter("freshet_ingest_records_total"), sent_ - kStalled);
+    EXPECT_LE(service_.MetricOf("freshet_ingest_records_total"), sent_ - kStalled);
     Know(schema_id);
     ASSERT_TRUE(WaitFor([&] { return AllIsRead(); }, kWaitMs));
   }

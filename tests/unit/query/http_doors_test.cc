@@ -2,12 +2,12 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
-#include "fake_replica.h"
 #include "freshet/core/file.h"
 #include "freshet/core/strings.h"
 #include "freshet/query/http_client.h"
 #include "freshet/query/http_server.h"
 #include "freshet_test/test_support.h"
+#include "http_fixture.h"
 #include "raw_connection.h"
 
 namespace freshet {
@@ -15,7 +15,7 @@ namespace {
 
 using test::RawConnection;
 
-class HttpDoorsTest : public ::testing::Test {
+class HttpDoorsTest : public test::HttpTest {
  protected:
   void SetUp() override { replica_.Put("a", {1, 0}); }
   void StartServer() {
@@ -29,12 +29,6 @@ class HttpDoorsTest : public ::testing::Test {
     return reply.ok() ? *reply : HttpReply{};
   }
 
-  test::FakeReplica replica_;
-  test::FakeUserEncoder encoder_;
-  SystemClock clock_;
-  Metrics metrics_;
-  RecallService service_{&replica_, &encoder_, &clock_, &metrics_};
-  HttpOptions options_;
   std::vector<std::string> reasons_;
   std::unique_ptr<HttpServer> server_;
 };

@@ -7,10 +7,10 @@
 #include <memory>
 #include <vector>
 
-#include "fake_replica.h"
 #include "freshet/query/http_client.h"
 #include "freshet/query/http_server.h"
 #include "freshet_test/test_support.h"
+#include "http_fixture.h"
 #include "raw_connection.h"
 
 namespace freshet {
@@ -27,7 +27,7 @@ rlimit FileLimit() {
   return files;
 }
 
-class HttpManyTest : public ::testing::Test {
+class HttpManyTest : public test::HttpTest {
  protected:
   void StartServer() {
     server_ = MakeHttpServer(options_, &service_, &metrics_, {}, {});
@@ -36,12 +36,6 @@ class HttpManyTest : public ::testing::Test {
   double Open() { return metrics_.GetGauge("freshet_http_connections", "").Value(); }
   double Refused() { return metrics_.GetCounter("freshet_http_refused_connections_total", "").Value(); }
 
-  test::FakeReplica replica_;
-  test::FakeUserEncoder encoder_;
-  SystemClock clock_;
-  Metrics metrics_;
-  RecallService service_{&replica_, &encoder_, &clock_, &metrics_};
-  HttpOptions options_;
   std::unique_ptr<HttpServer> server_;
 };
 

@@ -4,11 +4,11 @@
 #include <memory>
 
 #include "certificates.h"
-#include "fake_replica.h"
 #include "freshet/core/strings.h"
 #include "freshet/query/http_client.h"
 #include "freshet/query/http_server.h"
 #include "freshet_test/test_support.h"
+#include "http_fixture.h"
 #include "raw_connection.h"
 
 namespace freshet {
@@ -17,7 +17,7 @@ namespace {
 using test::RawConnection;
 using test::WaitFor;
 
-class HttpTlsTest : public ::testing::Test {
+class HttpTlsTest : public test::HttpTest {
  protected:
   static void SetUpTestSuite() {
     files_ = std::make_unique<test::Certificates>();
@@ -57,12 +57,6 @@ class HttpTlsTest : public ::testing::Test {
   }
 
   static std::unique_ptr<test::Certificates> files_;
-  test::FakeReplica replica_;
-  test::FakeUserEncoder encoder_;
-  SystemClock clock_;
-  Metrics metrics_;
-  RecallService service_{&replica_, &encoder_, &clock_, &metrics_};
-  HttpOptions options_;
   std::unique_ptr<HttpServer> server_;
 };
 std::unique_ptr<test::Certificates> HttpTlsTest::files_;

@@ -4,12 +4,12 @@
 #include <future>
 #include <memory>
 
-#include "fake_replica.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/query/http_client.h"
 #include "freshet/query/http_server.h"
 #include "freshet_test/test_support.h"
+#include "http_fixture.h"
 #include "json_at.h"
 #include "raw_connection.h"
 
@@ -20,7 +20,7 @@ using test::At;
 using test::RawConnection;
 using test::WaitFor;
 
-class HttpWaitTest : public ::testing::Test {
+class HttpWaitTest : public test::HttpTest {
  protected:
   void SetUp() override {
     replica_.Put("a", {1, 0});
@@ -48,12 +48,6 @@ class HttpWaitTest : public ::testing::Test {
     return WaitFor([&] { return metrics_.GetGauge("freshet_http_waiting_requests", "").Value() == count; });
   }
 
-  test::FakeReplica replica_;
-  test::FakeUserEncoder encoder_;
-  SystemClock clock_;
-  Metrics metrics_;
-  RecallService service_{&replica_, &encoder_, &clock_, &metrics_};
-  HttpOptions options_;
   std::int64_t soon_ = 0;
   std::unique_ptr<HttpServer> server_;
 };

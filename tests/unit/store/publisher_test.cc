@@ -140,15 +140,20 @@ TEST_F(PublisherTest, ABrokerThatIsAwayForLongHoldsTheStreamBack) {
   EXPECT_EQ(sink_.keys, ids);
 }
 
-// With `wal` a power loss takes commits back. None that followers know: their numbers would go to other records, which
-// followers would drop.
-TEST(PowerLoss, TakesBackNothingThatWasPublished) {
+// A publisher on a store whose disk forgets, or fails to sync.
+class PowerLoss : public ::testing::Test {
+ protected:
+  PowerLoss() { options.env = fault.env.get(); }
   const test::TempDir dir;
   test::FaultEnv fault;
   StoreOptions options = test::OptionsAt(dir / "data");
-  options.env = fault.env.get();
   FakeSink sink;
   const SystemClock clock;
+};
+
+// With `wal` a power loss takes commits back. None that followers know: their numbers would go to other records, which
+// followers would drop.
+TEST_F(PowerLoss, TakesBackNothingThatWasPublished) {
   const auto published = [&](const std::string& id) {
     const std::lock_guard lock(sink.mu);
     return std::count(sink.keys.begin(), sink.keys.end(), id) > 0;
@@ -177,13 +182,7 @@ TEST(PowerLoss, TakesBackNothingThatWasPublished) {
 }
 
 // A log that cannot be synced is not published.
-TEST(PowerLoss, WhatCannotBeSyncedIsNotPublished) {
-  const test::TempDir dir;
-  test::FaultEnv fault;
-  StoreOptions options = test::OptionsAt(dir / "data");
-  options.env = fault.env.get();
-  FakeSink sink;
-  const SystemClock clock;
+TEST_F(PowerLoss, WhatCannotBeSyncedIsNotPublished) {
   test::OpenNode node(options);
   Publisher publisher({}, node.store.get(), node.applier.get(), &sink, &clock, &node.metrics);
   fault.files->FailSyncs(true);

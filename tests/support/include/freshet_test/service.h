@@ -65,6 +65,17 @@ class Service {
     const JsonValue* value = json.ok() ? JsonFind(**json, key) : nullptr;
     return value != nullptr && value->IsNumber() ? static_cast<std::int64_t>(value->GetDouble()) : -1;
   }
+  // A counter or gauge without labels; -1 while it does not answer.
+  [[nodiscard]] std::int64_t MetricOf(const std::string& name) const {
+    const auto address = ReadFile(AddressFile());
+    if (!address.ok()) return -1;
+    const auto reply = HttpCall(std::string(Trim(*address)), "GET", "/metrics", "", 2'000);
+    if (!reply.ok() || reply->status != 200) return -1;
+    for (const std::string& line : Split(reply->body, '\n')) {
+      if (line.starts_with(name + " ")) return ParseInt(line.substr(name.size() + 1)).value_or(-1);
+    }
+    return -1;
+  }
 
  private:
   [[nodiscard]] std::string AddressFile() const { return directory_ + "/address"; }
