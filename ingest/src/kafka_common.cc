@@ -210,6 +210,13 @@ void DestroyBounded(rd_kafka_t* rk, int flags, std::chrono::milliseconds timeout
   }
 }
 
+std::chrono::milliseconds MilliOption(rd_kafka_t* rk, const char* name) {
+  char value[32] = "";
+  std::size_t size = sizeof(value);
+  const bool known = rd_kafka_conf_get(rd_kafka_conf(rk), name, value, &size) == RD_KAFKA_CONF_OK;
+  return std::chrono::milliseconds(known ? ParseInt(value).value_or(0) : 0);
+}
+
 bool IsTransport(rd_kafka_resp_err_t error) {
   switch (error) {
     case RD_KAFKA_RESP_ERR__TRANSPORT:
@@ -233,9 +240,15 @@ bool IsRefusal(rd_kafka_resp_err_t error) {
          error == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED;
 }
 
+bool IsUnknownTopic(rd_kafka_resp_err_t error) {
+  return error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || error == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC ||
+         error == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
+}
+
 Status ToStatus(rd_kafka_resp_err_t error, std::string_view what) {
   if (error == RD_KAFKA_RESP_ERR_NO_ERROR) return Status::Ok();
   const std::string text = StrCat(what, ": ", rd_kafka_err2str(error));
+  if (IsUnknownTopic(error)) return InvalidArgument(text);
   switch (error) {
     case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
     case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
@@ -245,9 +258,6 @@ Status ToStatus(rd_kafka_resp_err_t error, std::string_view what) {
     case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
     case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
     case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-    case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-    case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
-    case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
       return InvalidArgument(text);
     case RD_KAFKA_RESP_ERR__MSG_TIMED_OUT:
     case RD_KAFKA_RESP_ERR__TIMED_OUT:
@@ -272,7 +282,7 @@ Result<std::int32_t> CountPartitions(rd_kafka_t* rk, const std::string& topic, s
   for (int i = 0; i < metadata->topic_cnt; ++i) {
     const rd_kafka_metadata_topic_t& found = metadata->topics[i];
     if (topic != found.topic) continue;
-    if (found.err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || found.err == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC) break;
+    if (IsUnknownTopic(found.err)) break;
     if (found.err != RD_KAFKA_RESP_ERR_NO_ERROR) {
       return Unavailable(StrCat("metadata of topic ", topic, ": ", rd_kafka_err2str(found.err)));
     }

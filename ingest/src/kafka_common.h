@@ -53,8 +53,14 @@ void DestroyBounded(rd_kafka_t* rk, int flags, std::chrono::milliseconds timeout
 // Whether the network or the broker's availability is to blame, so that waiting may help.
 [[nodiscard]] bool IsTransport(rd_kafka_resp_err_t error);
 
+// An option of librdkafka as it stands; 0 where it is no number.
+[[nodiscard]] std::chrono::milliseconds MilliOption(rd_kafka_t* rk, const char* name);
+
 // Whether the broker, or its certificate, turns us away: asking again does not help.
 [[nodiscard]] bool IsRefusal(rd_kafka_resp_err_t error);
+
+// Whether the broker, or librdkafka by what a broker said, knows no such topic or partition.
+[[nodiscard]] bool IsUnknownTopic(rd_kafka_resp_err_t error);
 
 // input for what a record can never pass, transient for all else.
 [[nodiscard]] Status ToStatus(rd_kafka_resp_err_t error, std::string_view what);

@@ -1,6 +1,7 @@
 #include "kafka_consumer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
@@ -27,26 +28,31 @@ constexpr std::int64_t kEndsEveryUs = 10'000;  // at most so often
 }  // namespace
 
 Status Consumer::Open(milliseconds timeout) {
+  FRESHET_TRY(Connect());
+  FRESHET_ASSIGN(const std::vector<TopicPartition> partitions, AwaitTopics(timeout));
+  if (options_.reread_lost || options_.ask_ends) {
+    readings_.SetTombstoneRetention(TombstoneRetentionMs(options_.kafka, options_.topics, timeout));
+  }
+  look_every_us_ =
+      std::min<std::int64_t>(kLookEveryUs, MilliOption(rk_, "topic.metadata.refresh.interval.ms").count() * 1000);
+  next_look_us_ = clock_->MonotonicUs() + look_every_us_;
+  return Join(partitions);
+}
+
+Status Consumer::Connect() {
   FRESHET_ASSIGN(ConfPtr conf, MakeConsumerConf(options_));
   rd_kafka_conf_set_opaque(conf.get(), this);
   rd_kafka_conf_set_rebalance_cb(conf.get(), OnRebalance);
   rd_kafka_conf_set_error_cb(conf.get(), OnError);
   FRESHET_ASSIGN(rk_, NewHandle(RD_KAFKA_CONSUMER, std::move(conf)));
-  FRESHET_ASSIGN(const std::vector<TopicPartition> partitions, AwaitTopics(timeout));
+  return Status::Ok();
+}
+
+// Pins `partitions`, or joins the group.
+Status Consumer::Join(const std::vector<TopicPartition>& partitions) {
   FRESHET_TRY(ToStatus(rd_kafka_poll_set_consumer(rk_), "consumer queue"));
   queue_.reset(rd_kafka_queue_get_consumer(rk_));
   if (options_.ask_ends) ends_ = std::make_unique<EndsAsker>(rk_, clock_);
-
-  if (options_.reread_lost || options_.ask_ends) {
-    readings_.SetTombstoneRetention(TombstoneRetentionMs(options_.kafka, options_.topics, timeout));
-  }
-  char refresh_ms[32] = "";
-  std::size_t size = sizeof(refresh_ms);
-  if (rd_kafka_conf_get(rd_kafka_conf(rk_), "topic.metadata.refresh.interval.ms", refresh_ms, &size) ==
-      RD_KAFKA_CONF_OK) {
-    look_every_us_ = std::min<std::int64_t>(kLookEveryUs, ParseInt(refresh_ms).value_or(0) * 1000);
-    next_look_us_ = clock_->MonotonicUs() + look_every_us_;
-  }
   if (pinned()) return Assign(partitions);
   const PartitionListPtr list(rd_kafka_topic_partition_list_new(static_cast<int>(options_.topics.size())));
   for (const std::string& topic : options_.topics) {
@@ -87,7 +93,9 @@ Result<std::vector<TopicPartition>> Consumer::AwaitTopics(milliseconds timeout) 
   return partitions;
 }
 
-Consumer::~Consumer() {
+Consumer::~Consumer() { Close(); }
+
+void Consumer::Close() {
   if (rk_ == nullptr) return;
   closing_ = true;
   ends_.reset();
@@ -96,31 +104,34 @@ Consumer::~Consumer() {
   // As rd_kafka_consumer_close(), which may hang in this version, but with a deadline.
   const QueuePtr queue = std::move(queue_);
   const auto deadline = steady_clock::now() + kCloseTimeout;
-  if (queue != nullptr) {
-    const ErrorPtr error(rd_kafka_consumer_close_queue(rk_, queue.get()));
-    while (error == nullptr && rd_kafka_consumer_closed(rk_) == 0 && steady_clock::now() < deadline) {
+  const ErrorPtr refused(queue != nullptr ? rd_kafka_consumer_close_queue(rk_, queue.get()) : nullptr);
+  if (queue != nullptr && refused == nullptr) {  // refused: the group has put this member out already
+    while (rd_kafka_consumer_closed(rk_) == 0 && steady_clock::now() < deadline) {
       const MessagePtr dropped(rd_kafka_consumer_poll(rk_, 50));
     }
     if (rd_kafka_consumer_closed(rk_) == 0) LogWarning("kafka", "the consumer did not leave its group in time");
   }
-  DestroyBounded(rk_, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE, kCloseTimeout);
+  DestroyBounded(std::exchange(rk_, nullptr), RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE, kCloseTimeout);
+  closing_ = false;
 }
 
-void Consumer::OnError(rd_kafka_t* rk, int code, const char* reason, void* self) {
+void Consumer::OnError(rd_kafka_t*, int code, const char* reason, void* self) {
   auto& consumer = *static_cast<Consumer*>(self);
   const auto error = static_cast<rd_kafka_resp_err_t>(code);
-  if (error == RD_KAFKA_RESP_ERR__FATAL) {
-    char text[512] = "";
-    const rd_kafka_resp_err_t cause = rd_kafka_fatal_error(rk, text, sizeof(text));
-    (void)consumer.Fail(FailedPrecondition(StrCat("Kafka ended this consumer: ", rd_kafka_err2str(cause), ": ", text)));
-    return;
-  }
+  if (error == RD_KAFKA_RESP_ERR__FATAL) return consumer.OnFatal();
   if (error != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || consumer.last_error_.empty()) {
     consumer.last_error_ = reason != nullptr ? reason : rd_kafka_err2str(error);
   }
   consumer.turned_away_ = consumer.turned_away_ || IsRefusal(error);
   // A single broker's trouble is librdkafka's to mend; it logs it. All of them gone is a state of ours.
   if (error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) consumer.SetAway(true, consumer.last_error_);
+}
+
+void Consumer::OnFatal() {
+  char text[512] = "";
+  const rd_kafka_resp_err_t cause = rd_kafka_fatal_error(rk_, text, sizeof(text));
+  if (cause == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID) return OnFenced();
+  (void)Fail(FailedPrecondition(StrCat("Kafka ended this consumer: ", rd_kafka_err2str(cause), ": ", text)));
 }
 
 Status Consumer::Fail(Status status) {
@@ -158,6 +169,7 @@ Result<PollResult> Consumer::Poll(milliseconds timeout) {
   if (!failed_.ok()) return failed_;
   if (!undelivered_ && changes_.empty()) {
     message_.reset();
+    if (fenced_) FRESHET_TRY(JoinAnew());
     FRESHET_TRY(Pause(false));
     CommitForDashboards();
     LookForPartitions();
@@ -184,6 +196,7 @@ Result<PollResult> Consumer::Poll(milliseconds timeout) {
 
 Status Consumer::KeepAlive() {
   if (!failed_.ok()) return failed_;
+  if (fenced_) return Status::Ok();
   FRESHET_TRY(Pause(true));
   // What comes although reading is paused is little: an end of each partition. Errors may be many, and come again.
   MessagePtr message(rd_kafka_consumer_poll(rk_, 0));
@@ -268,15 +281,12 @@ Result<PollResult> Consumer::HandleError(const rd_kafka_message_t& message) {
     case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
       return HandleLost(partition);
     case RD_KAFKA_RESP_ERR__FATAL:
-      return Fail(FailedPrecondition(StrCat("Kafka ended this consumer: ", rd_kafka_message_errstr(&message))));
-    case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-    case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
-    case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
-      readings_.Doubt(topic);
-      break;
+      OnFatal();
+      return failed_.ok() ? Result<PollResult>(PollResult{}) : failed_;
     default:
       break;
   }
+  if (IsUnknownTopic(message.err)) readings_.Doubt(topic);
   if (IsTransport(message.err)) {
     SetAway(true, rd_kafka_message_errstr(&message));
     return PollResult{};

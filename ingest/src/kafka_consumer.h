@@ -39,6 +39,12 @@ class Consumer final : public RecordSource {
 
  private:
   [[nodiscard]] bool pinned() const { return options_.assign_all || !options_.assign.empty(); }
+  Status Connect();
+  Status Join(const std::vector<TopicPartition>& partitions);
+  void Close();
+  void OnFatal();
+  void OnFenced();
+  Status JoinAnew();
   Result<std::vector<TopicPartition>> AwaitTopics(std::chrono::milliseconds timeout);
   Status Assign(const std::vector<TopicPartition>& partitions);
   Status Restart();
@@ -64,10 +70,10 @@ class Consumer final : public RecordSource {
   // Constant after Open():
   const ConsumerOptions options_;
   const Clock* const clock_;
-  rd_kafka_t* rk_ = nullptr;
   std::int64_t look_every_us_ = 0;  // for new partitions, where all are pinned
 
   // Polling thread only (librdkafka calls back on it):
+  rd_kafka_t* rk_ = nullptr;
   Readings readings_;
   std::deque<PollResult> changes_;  // changes of partitions not yet returned
   bool paused_ = false;
@@ -89,6 +95,8 @@ class Consumer final : public RecordSource {
   std::string last_error_;
   bool turned_away_ = false;  // by a broker, while opening
   bool closing_ = false;
+  bool fenced_ = false;                    // out of the group; the next poll joins it anew
+  std::deque<std::int64_t> fenced_at_us_;  // lately
 
   std::mutex mu_;
   std::map<TopicPartition, std::int64_t> stored_;  // guarded by mu_: reported, not yet committed

@@ -4,6 +4,12 @@
 #include "kafka_consumer.h"
 
 namespace freshet::kafka {
+namespace {
+
+constexpr std::size_t kMaxFenced = 3;
+constexpr std::int64_t kFencedWindowUs = 300'000'000;
+
+}  // namespace
 
 Status Consumer::Assign(const std::vector<TopicPartition>& partitions) {
   revoked_.clear();
@@ -93,6 +99,35 @@ std::vector<TopicPartition> Consumer::Owned() const {
   std::vector<TopicPartition> owned;
   for (const auto& [partition, reading] : readings_.all()) owned.push_back(partition);
   return owned;
+}
+
+// Somebody with our instance id joined the group. That may be ourselves: a join that a broker which was killed had
+// taken, and whose answer never came (Apache Kafka's issue KAFKA-20985). So the group is joined anew, which fences the
+// other one if there is one; of two that do this for long one gives up.
+void Consumer::OnFenced() {
+  if (fenced_) return;
+  const std::int64_t now_us = clock_->MonotonicUs();
+  fenced_at_us_.push_back(now_us);
+  while (now_us - fenced_at_us_.front() > kFencedWindowUs) fenced_at_us_.pop_front();
+  if (fenced_at_us_.size() > kMaxFenced) {
+    (void)Fail(
+        FailedPrecondition(StrCat("the consumer group ", options_.group_id, " has another member that is called `",
+                                  options_.group_instance_id, "`: each needs a kafka.group_instance_id of its own")));
+    return;
+  }
+  fenced_ = true;
+  LogWarning("kafka", "a member with the same instance id took this one's place in the group; joining anew",
+             {{"group", options_.group_id}, {"instance", options_.group_instance_id}});
+}
+
+Status Consumer::JoinAnew() {
+  if (rk_ != nullptr) Unassign();
+  if (!revoked_.empty()) revoked_since_us_ = 1;  // the other one may own them by now
+  Close();
+  FRESHET_TRY(Connect());
+  FRESHET_TRY(Join({}));
+  fenced_ = false;
+  return Status::Ok();
 }
 
 // A group is told of new partitions, and arranged anew when a topic vanishes; who pins his has to look.

@@ -37,6 +37,11 @@ class Mock final : public MockBroker {
     return Status::Ok();
   }
 
+  void Forget(const std::string& topic, bool forgotten) override {
+    rd_kafka_mock_topic_set_error(cluster_, topic.c_str(),
+                                  forgotten ? RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART : RD_KAFKA_RESP_ERR_NO_ERROR);
+  }
+
   Status MoveLeader(const TopicPartition& partition, std::int32_t broker) override {
     return kafka::ToStatus(
         rd_kafka_mock_partition_set_leader(cluster_, partition.topic.c_str(), partition.partition, broker),

@@ -1,6 +1,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -72,16 +73,14 @@ class Handle {
   [[nodiscard]] bool Fatal() const { return rd_kafka_fatal_error(rk_, nullptr, 0) != RD_KAFKA_RESP_ERR_NO_ERROR; }
 
   // Hands one record to librdkafka; waits for room until `deadline`.
-  Status Enqueue(const OutRecord& record, std::unique_ptr<Delivery> delivery, SteadyTime deadline) {
+  rd_kafka_resp_err_t Enqueue(const OutRecord& record, std::unique_ptr<Delivery> delivery, SteadyTime deadline) {
     for (;;) {
       const rd_kafka_resp_err_t error = Produce(record, delivery.get());
       if (error == RD_KAFKA_RESP_ERR_NO_ERROR) {
         (void)delivery.release();  // OnDelivery deletes it
-        return Status::Ok();
+        return error;
       }
-      const std::string what = StrCat("record for topic ", record.topic);
-      if (error != RD_KAFKA_RESP_ERR__QUEUE_FULL) return kafka::ToStatus(error, what);
-      if (std::chrono::steady_clock::now() >= deadline) return DeadlineExceeded(what + ": the local queue is full");
+      if (error != RD_KAFKA_RESP_ERR__QUEUE_FULL || std::chrono::steady_clock::now() >= deadline) return error;
       (void)rd_kafka_poll(rk_, 10);  // serves reports, which makes room
     }
   }
@@ -159,10 +158,50 @@ class Handle {
   std::thread poller_;
 };
 
+// Whether a topic that the broker does not know is missing. A broker that starts knows none for a moment, and
+// librdkafka then fails what is queued for it (its issue 4401): so it is believed only when it has been said for
+// `patience`. Thread-safe.
+class UnknownTopics {
+ public:
+  explicit UnknownTopics(milliseconds patience) : patience_(patience) {}
+
+  // `error`, of a record for `topic`: transient until the topic is believed to be missing.
+  Status Judge(rd_kafka_resp_err_t error, const std::string& topic) {
+    const Status status = kafka::ToStatus(error, StrCat("record for topic ", topic));
+    return kafka::IsUnknownTopic(error) && !IsMissing(topic) ? Unavailable(status.message()) : status;
+  }
+
+  // True when `topic`, unknown once more, has been for long.
+  bool IsMissing(const std::string& topic) {
+    const auto now = std::chrono::steady_clock::now();
+    const std::lock_guard lock(mu_);
+    const auto [it, fresh] = since_.try_emplace(topic, Said{now, now});
+    if (now - it->second.last > patience_) it->second.first = now;  // another time
+    it->second.last = now;
+    return now - it->second.first >= patience_;
+  }
+
+  void Forget(const std::vector<OutRecord>& sent) {
+    const std::lock_guard lock(mu_);
+    if (since_.empty()) return;
+    for (const OutRecord& record : sent) since_.erase(record.topic);
+  }
+
+ private:
+  struct Said {
+    SteadyTime first, last;
+  };
+  const milliseconds patience_;
+  std::mutex mu_;
+  std::map<std::string, Said> since_;  // guarded by mu_
+};
+
 class Producer final : public KafkaProducer {
  public:
   Producer(KafkaOptions options, std::shared_ptr<Handle> handle)
-      : options_(std::move(options)), handle_(std::move(handle)) {}
+      : options_(std::move(options)),
+        unknown_(kafka::MilliOption(handle->rk(), "topic.metadata.propagation.max.ms")),
+        handle_(std::move(handle)) {}
 
   Status Send(const std::vector<OutRecord>& records, milliseconds timeout) override {
     if (records.empty()) return Status::Ok();
@@ -175,10 +214,12 @@ class Producer final : public KafkaProducer {
       delivery->pending = pending;
       {
         const std::lock_guard lock(pending->mu);
+        if (pending->worst != RD_KAFKA_RESP_ERR_NO_ERROR) break;  // what follows must not overtake what failed
         ++pending->outstanding;
       }
-      queued = handle->Enqueue(record, std::move(delivery), deadline);
-      if (!queued.ok()) {  // what follows must not overtake it
+      const rd_kafka_resp_err_t error = handle->Enqueue(record, std::move(delivery), deadline);
+      if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {  // nor this one
+        queued = unknown_.Judge(error, record.topic);
         const std::lock_guard lock(pending->mu);
         --pending->outstanding;
         break;
@@ -187,13 +228,12 @@ class Producer final : public KafkaProducer {
     std::unique_lock lock(pending->mu);
     const bool answered = pending->changed.wait_until(lock, deadline, [&] { return pending->outstanding == 0; });
     if (!queued.ok()) return queued;
-    if (pending->worst != RD_KAFKA_RESP_ERR_NO_ERROR) {
-      return kafka::ToStatus(pending->worst, StrCat("record for topic ", pending->topic));
-    }
+    if (pending->worst != RD_KAFKA_RESP_ERR_NO_ERROR) return unknown_.Judge(pending->worst, pending->topic);
     if (!answered) {
       return DeadlineExceeded(StrCat("the broker did not acknowledge ", pending->outstanding, " of ", records.size(),
                                      " records within ", timeout.count(), " ms"));
     }
+    unknown_.Forget(records);
     return Status::Ok();
   }
 
@@ -203,7 +243,8 @@ class Producer final : public KafkaProducer {
     delivery->failed = &failed_;
     // A full queue empties within message.timeout.ms, by delivery or by failure; twice the default is a bound that
     // holds.
-    return handle->Enqueue(record, std::move(delivery), std::chrono::steady_clock::now() + milliseconds(60'000));
+    const auto deadline = std::chrono::steady_clock::now() + milliseconds(60'000);
+    return unknown_.Judge(handle->Enqueue(record, std::move(delivery), deadline), record.topic);
   }
 
   Status Flush(milliseconds timeout) override {
@@ -220,7 +261,11 @@ class Producer final : public KafkaProducer {
 
   Result<std::int32_t> PartitionCount(const std::string& topic) override {
     FRESHET_ASSIGN(const std::shared_ptr<Handle> handle, Current());
-    return kafka::CountPartitions(handle->rk(), topic, milliseconds(5000));
+    auto count = kafka::CountPartitions(handle->rk(), topic, milliseconds(5000));
+    if (count.status().code() == Code::kNotFound && !unknown_.IsMissing(topic)) {
+      return Unavailable(count.status().message());
+    }
+    return count;
   }
 
  private:
@@ -235,6 +280,7 @@ class Producer final : public KafkaProducer {
   }
 
   const KafkaOptions options_;
+  UnknownTopics unknown_;
   std::atomic<std::uint64_t> failed_{0};  // outlives the handle, whose reports count into it
   std::mutex mu_;
   std::shared_ptr<Handle> handle_;  // guarded by mu_

@@ -65,8 +65,35 @@ TEST_F(KafkaTest, FlushReportsWhatWasNotDelivered) {
   EXPECT_OK((*producer)->Flush(kTimeout));  // a failure is reported once
 }
 
+// A broker that has just started knows no topics for a moment: that is no reason to give up.
+TEST_F(KafkaTest, ATopicIsMissingWhenThatWasSaidForLong) {
+  KafkaOptions options = Options();
+  options.librdkafka_options["topic.metadata.propagation.max.ms"] = "400";
+  options.librdkafka_options["topic.metadata.refresh.interval.ms"] = "100";
+  auto producer = OpenKafkaProducer(options);
+  ASSERT_OK(producer);
+  ASSERT_OK((*producer)->Send({Record("k", "v")}, kTimeout));
+  const auto unknown = [&] {  // the first answers: what has been said for less than the patience
+    broker_->Forget("items", true);
+    Status sent;
+    EXPECT_TRUE(test::WaitFor([&] { return !(sent = (*producer)->Send({Record("k", "v")}, kTimeout)).ok(); }));
+    return sent;
+  };
+  EXPECT_EQ(unknown().code(), Code::kUnavailable);
+  EXPECT_EQ((*producer)->PartitionCount("items").status().code(), Code::kUnavailable);
+  broker_->Forget("items", false);
+  EXPECT_TRUE(test::WaitFor([&] { return (*producer)->Send({Record("k", "v")}, kTimeout).ok(); }));
+  EXPECT_OK((*producer)->PartitionCount("items"));
+  EXPECT_EQ(unknown().code(), Code::kUnavailable) << "what was said before it was known again counts no more";
+  EXPECT_TRUE(
+      test::WaitFor([&] { return (*producer)->Send({Record("k", "v")}, kTimeout).code() == Code::kInvalidArgument; }));
+  EXPECT_EQ((*producer)->PartitionCount("items").status().code(), Code::kNotFound);
+}
+
 TEST_F(KafkaTest, ARecordForAPartitionThatDoesNotExistIsAnInputError) {
-  auto producer = OpenKafkaProducer(Options());
+  KafkaOptions options = Options();
+  options.librdkafka_options["topic.metadata.propagation.max.ms"] = "0";
+  auto producer = OpenKafkaProducer(options);
   ASSERT_OK(producer);
   OutRecord record = Record("k", "v");
   record.partition = 9;
