@@ -3,7 +3,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
+#include <iostream>
 #include <map>
 #include <memory>
 #include <string>
@@ -49,9 +51,12 @@ class Service {
     process_->Signal(SIGKILL);
     EXPECT_EQ(process_->Wait(kServiceUpMs), 128 + SIGKILL);
   }
+  // Its exit code. What it last said is printed when that is not 0.
   [[nodiscard]] int StopGracefully() {
     process_->Signal(SIGTERM);
-    return process_->Wait(kServiceUpMs);
+    const int code = process_->Wait(kServiceUpMs);
+    if (code != 0) std::cout << "exited with " << code << ", its log ends with:\n" << EndOfLog() << "\n";
+    return code;
   }
   [[nodiscard]] Process& process() { return *process_; }
   [[nodiscard]] std::string data() const { return directory_ + "/data"; }
@@ -79,6 +84,12 @@ class Service {
 
  private:
   [[nodiscard]] std::string AddressFile() const { return directory_ + "/address"; }
+  [[nodiscard]] std::string EndOfLog() const {
+    constexpr std::size_t kShownBytes = 6'000;
+    const auto log = ReadFile(directory_ + "/log");
+    if (!log.ok()) return log.status().ToString();
+    return log->substr(log->size() - std::min(log->size(), kShownBytes));
+  }
   const std::string command_;
   const std::string directory_;
   std::unique_ptr<Process> process_;
