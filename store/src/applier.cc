@@ -14,6 +14,9 @@ namespace freshet {
 namespace {
 
 constexpr std::int64_t kForgetLabelsEveryUs = 60'000'000;  // far above any request's deadline
+// As Kafka keeps events by default: what is read later than that, and is older than the forgetting, is not foreseen.
+constexpr std::int64_t kForgottenForMs = std::int64_t{7} * 24 * 3600 * 1000;
+constexpr std::int64_t kTrimForgottenEveryUs = std::int64_t{24} * 3600 * 1'000'000;
 constexpr auto kRestEvery = std::chrono::milliseconds(10);
 
 }  // namespace
@@ -90,6 +93,7 @@ Status Applier::Rebuild(const IndexSource& open_index, const std::function<void(
     return Status::Ok();
   }));
   users_ = users;
+  TrimForgotten();
   FRESHET_ASSIGN(index_, opening.get());
   // In order of labels, that is of arrival: the same graph for the same store.
   std::sort(labels.begin(), labels.end());
@@ -203,8 +207,19 @@ Status Applier::MakeVisible(const Plan& plan) {
     catalog_.ForgetDeadLabels();
     labels_forgotten_us_ = now_us;
   }
+  any_forgotten_ = any_forgotten_ || !plan.commit.forgotten.empty();
+  if (any_forgotten_ && now_us - forgotten_trimmed_us_ > kTrimForgottenEveryUs) TrimForgotten();
   ReportWhenDue();
   return Status::Ok();
+}
+
+void Applier::TrimForgotten() {
+  forgotten_trimmed_us_ = clock_->MonotonicUs();
+  const Result<std::uint64_t> left = store_->TrimForgotten(clock_->WallMs() - kForgottenForMs);
+  any_forgotten_ = !left.ok() || *left > 0;
+  if (!left.ok()) {
+    LogWarning("store", "notes of forgotten users were not trimmed", {{"reason", left.status().ToString()}});
+  }
 }
 
 void Applier::Start(BoundedQueue<EncodedBatch>* in,

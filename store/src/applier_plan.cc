@@ -203,6 +203,13 @@ Status Applier::PlanUser(const PartitionProgress& source, const UserChange& chan
     }
     return Status::Ok();
   }
+  if (is_engine()) {
+    FRESHET_ASSIGN(const bool gone, WasForgotten(id, change, plan));
+    if (gone) {
+      ++plan->stale;
+      return Status::Ok();
+    }
+  }
   ++plan->user_changes;
   const bool existed = user.has_value();
   ApplyUserChange(change, {options_.history, options_.seen}, &user, &plan->history);
@@ -223,6 +230,28 @@ Status Applier::PlanUser(const PartitionProgress& source, const UserChange& chan
         {sequence, /*is_user_event=*/true, id, EncodeUserValue(change, source.partition.topic)});
   }
   return Status::Ok();
+}
+
+// Whether this is something that `id` did before he was forgotten. Notes when that is what the change says. A follower
+// gets these in the engine's order, without what was dropped.
+Result<bool> Applier::WasForgotten(const std::string& id, const UserChange& change, Plan* plan) {
+  const auto* profile = std::get_if<UserUpdate>(&change.body);
+  if (profile != nullptr) {
+    if (!profile->forgotten) return false;
+    const std::int64_t now_ms = clock_->WallMs();
+    // What is said to be of the future is of now: it may not silence him.
+    const std::int64_t at_ms = change.record_timestamp_ms > 0 ? std::min(change.record_timestamp_ms, now_ms) : now_ms;
+    plan->forgotten_ms[id] = at_ms;
+    plan->commit.forgotten.emplace_back(id, ForgottenRow{at_ms, now_ms});
+    return false;
+  }
+  auto it = plan->forgotten_ms.find(id);
+  if (it == plan->forgotten_ms.end()) {
+    if (!any_forgotten_) return false;
+    FRESHET_ASSIGN(const std::optional<ForgottenRow> row, store_->GetForgotten(id));
+    it = plan->forgotten_ms.emplace(id, row ? row->at_ms : 0).first;
+  }
+  return it->second > 0 && TimeOf(std::get<Interaction>(change.body), change.record_timestamp_ms) <= it->second;
 }
 
 // A follower meets a new epoch in a partition: the engine began again with an empty store and publishes everything

@@ -17,6 +17,7 @@ struct Applier::Plan {
   Commit commit;
   std::uint64_t newest = 0;                               // follower: sequence after it
   std::map<std::string, std::optional<UserState>> users;  // as they will be
+  std::map<std::string, std::int64_t> forgotten_ms;       // engine: when the users above were forgotten; 0: never
   std::vector<Catalog::Change> visible;
   std::vector<Label> tombstones;
   std::vector<Label> inserts;

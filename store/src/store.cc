@@ -67,6 +67,9 @@ Status RocksStore::Write(const Commit& commit) {
       batch.Delete(handle->Of(kUsers), id);
     }
   }
+  for (const auto& [id, row] : commit.forgotten) {
+    batch.Put(handle->Of(kMeta), StrCat(kForgottenPrefix, id), EncodeForgottenRow(row));
+  }
   for (const PartitionProgress& progress : commit.progress) {
     batch.Put(handle->Of(kOffsets), OffsetKey(progress.partition), EncodeOffsetRow(progress));
   }
@@ -156,6 +159,29 @@ Result<std::optional<std::vector<float>>> RocksStore::GetVector(Label label) con
   return GetRow<std::vector<float>>(kVectors, OrderedKey(label), [this](std::string_view bytes) {
     return DecodeVector(bytes, identity_.dim, identity_.vectors);
   });
+}
+
+Result<std::uint64_t> RocksStore::TrimForgotten(std::int64_t before_ms) {
+  FRESHET_TRY(CheckWritable());
+  const std::string_view prefix = kForgottenPrefix;
+  const std::shared_ptr<RocksHandle> handle = Current();
+  rocksdb::WriteBatch batch;
+  std::uint64_t left = 0;
+  FRESHET_TRY(Scan(kMeta, std::string(prefix), [&](std::string_view key, std::string_view value) -> Result<bool> {
+    if (!key.starts_with(prefix)) return false;
+    const auto row = DecodeForgottenRow(value);
+    if (!row.ok()) return Named(row.status(), kMeta, key);
+    if (std::max(row->at_ms, row->noted_ms) >= before_ms) {
+      ++left;
+    } else {
+      batch.Delete(handle->Of(kMeta), ToSlice(key));
+    }
+    return true;
+  }));
+  if (batch.Count() == 0) return left;
+  const rocksdb::Status status = handle->db()->Write(rocksdb::WriteOptions(), &batch);
+  if (!status.ok()) return Broken(status, "forgotten users");
+  return left;
 }
 
 Status RocksStore::Scan(Family family, const std::string& from,

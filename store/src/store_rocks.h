@@ -49,6 +49,7 @@ inline constexpr char kStateKey[] = "state";
 inline constexpr char kRestoredKey[] = "restored";
 inline constexpr char kRenumberedKey[] = "renumbered";
 inline constexpr char kIndexFileKey[] = "index_file";
+inline constexpr char kForgottenPrefix[] = "forgotten:";  // before a user id
 
 inline rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
 inline std::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
@@ -135,6 +136,10 @@ class RocksStore final : public Store {
     return GetRow<UserState>(kUsers, user_id, &DecodeUserRow);
   }
   [[nodiscard]] Result<std::optional<std::vector<float>>> GetVector(Label label) const override;
+  [[nodiscard]] Result<std::optional<ForgottenRow>> GetForgotten(std::string_view user_id) const override {
+    return GetRow<ForgottenRow>(kMeta, StrCat(kForgottenPrefix, user_id), &DecodeForgottenRow);
+  }
+  Result<std::uint64_t> TrimForgotten(std::int64_t before_ms) override;
 
   [[nodiscard]] std::uint32_t format() const override { return identity_.format; }
   [[nodiscard]] std::uint64_t epoch() const override { return identity_.epoch; }

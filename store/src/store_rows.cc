@@ -98,6 +98,20 @@ Result<Attributes> DecodeAttributeRow(std::string_view bytes) {
   return attributes;
 }
 
+std::string EncodeForgottenRow(const ForgottenRow& row) {
+  ByteWriter out = Begin();
+  return out.Put(row.at_ms).Put(row.noted_ms).Take();
+}
+
+Result<ForgottenRow> DecodeForgottenRow(std::string_view bytes) {
+  ByteReader in = Open(bytes);
+  ForgottenRow row;
+  row.at_ms = in.Get<std::int64_t>();
+  row.noted_ms = in.Get<std::int64_t>();
+  FRESHET_TRY(Check(in, "forgotten"));
+  return row;
+}
+
 std::string EncodeUserRow(const UserState& user) {
   ByteWriter out = Begin2();
   out.Put(user.epoch).Put(user.partition);

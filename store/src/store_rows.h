@@ -21,6 +21,8 @@ namespace freshet {
 [[nodiscard]] std::string EncodeAttributeRow(const Attributes& attributes);
 [[nodiscard]] Result<Attributes> DecodeAttributeRow(std::string_view bytes);
 
+[[nodiscard]] std::string EncodeForgottenRow(const ForgottenRow& row);
+[[nodiscard]] Result<ForgottenRow> DecodeForgottenRow(std::string_view bytes);
 [[nodiscard]] std::string EncodeUserRow(const UserState& user);
 [[nodiscard]] Result<UserState> DecodeUserRow(std::string_view bytes);
 

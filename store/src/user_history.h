@@ -21,6 +21,11 @@ struct HistoryChange {
   std::vector<HistoryEntry> removed;
 };
 
+// When it happened. What is said to be of the future is of when it was written.
+[[nodiscard]] inline std::int64_t TimeOf(const Interaction& interaction, std::int64_t record_timestamp_ms) {
+  return record_timestamp_ms > 0 ? std::min(interaction.timestamp_ms, record_timestamp_ms) : interaction.timestamp_ms;
+}
+
 // `user` is nothing where unknown, and becomes nothing when forgotten. An interaction that the history holds already,
 // or that is older than all of a full one, changes nothing but, maybe, that its item was seen: so reading a log again
 // changes nothing.
@@ -40,11 +45,8 @@ inline void ApplyUserChange(const UserChange& change, const HistoryBounds& bound
   if (!*user) user->emplace();
   auto& history = (*user)->history;
   auto& seen = (*user)->seen;
-  // What is said to be of the future is of now.
-  const std::int64_t at_ms = change.record_timestamp_ms > 0
-                                 ? std::min(interaction.timestamp_ms, change.record_timestamp_ms)
-                                 : interaction.timestamp_ms;
-  HistoryEntry entry{interaction.item_id, interaction.event, interaction.value, at_ms};
+  HistoryEntry entry{interaction.item_id, interaction.event, interaction.value,
+                     TimeOf(interaction, change.record_timestamp_ms)};
   // In event-time order; a late event goes where it belongs, ties keep log order.
   const auto [first, last] = std::equal_range(history.begin(), history.end(), entry, [](const auto& a, const auto& b) {
     return a.timestamp_ms < b.timestamp_ms;

@@ -1,4 +1,6 @@
 // Partitions that come, go, and are read again; and what changes nothing.
+#include <optional>
+
 #include "freshet/core/fault.h"
 #include "node.h"
 
@@ -176,6 +178,48 @@ TEST(Partitions, AProfileThatIsInTheTopicNoMoreForgetsItsUser) {
   EXPECT_TRUE(*node.applier->GetUser("nameless")) << "of whom the topic never said anything";
   EXPECT_EQ(node.applier->user_count(), 2U);
   EXPECT_EQ(node.applier->Popular()->size(), 2U) << "what the forgotten user did is not counted any more";
+}
+
+// The topic with the users is read to its end long before that with the events: from the beginning, all of them are
+// older than the forgetting.
+TEST(Partitions, WhatAForgottenUserDidBeforeIsDroppedWhenItIsReadLater) {
+  const test::TempDir dir;
+  std::optional<Node> node;
+  node.emplace(dir / "data", Engine());
+  constexpr std::int64_t kForgottenMs = 100;
+  UserChange forget;
+  forget.body = UserUpdate{"u", true, {}};
+  forget.position = {0, 0};
+  forget.record_timestamp_ms = kForgottenMs;
+  EncodedBatch batch = BatchBuilder(0, "users").Take();
+  batch.users.push_back(forget);
+  batch.progress[0].next_offset = 1;
+  ASSERT_OK(node->applier->Apply(std::move(batch)));
+  // An event's time is its offset here.
+  ASSERT_OK(node->applier->Apply(BatchBuilder(0, "interactions")
+                                     .Buy("u", "before", 7)
+                                     .Buy("other", "before", 8)
+                                     .Buy("u", "at", kForgottenMs)
+                                     .Take()));
+  EXPECT_FALSE(*node->applier->GetUser("u"));
+  EXPECT_TRUE(*node->applier->GetUser("other"));
+  EXPECT_EQ(node->applier->user_count(), 1U);
+  EXPECT_EQ(node->applier->Popular()->size(), 1U);
+  // Started again it still knows; who comes back is known by what is new.
+  node.reset();
+  node.emplace(dir / "data", Engine());
+  ASSERT_OK(node->applier->Apply(BatchBuilder(0, "interactions").Buy("u", "after", kForgottenMs + 1).Take()));
+  ASSERT_OK(node->applier->Apply(BatchBuilder(1, "interactions").Buy("u", "late", 9).Take()));
+  const auto user = *node->applier->GetUser("u");
+  ASSERT_TRUE(user);
+  ASSERT_EQ(user->history.size(), 1U);
+  EXPECT_EQ(user->history[0].item_id, "after");
+  EXPECT_EQ(user->seen, std::vector<std::string>{"after"});
+  // The note stays for as long as it may be needed.
+  const std::int64_t noted_ms = node->clock.WallMs();
+  EXPECT_EQ(*node->store->TrimForgotten(noted_ms), 1U);
+  EXPECT_EQ(*node->store->TrimForgotten(noted_ms + 1), 0U);
+  EXPECT_FALSE(*node->store->GetForgotten("u"));
 }
 
 TEST(Unchanged, ARecordThatSaysWhatIsStoredCostsOnlyItsOffset) {

@@ -153,6 +153,8 @@ class Applier final : public Replica, public KnownItems {
                                      std::map<TopicPartition, PartitionProgress>* sources) const;
   Status PlanEpochs(EncodedBatch* batch, Plan* plan);
   Status PlanUser(const PartitionProgress& source, const UserChange& change, Plan* plan);
+  Result<bool> WasForgotten(const std::string& id, const UserChange& change, Plan* plan);
+  void TrimForgotten();
   void PlanProgress(const EncodedBatch& batch, Plan* plan) const;
   void PlanSeen(const ItemRow& old, Commit::Item item, bool seen_before, Plan* plan) const;
   static void PlanRemoval(const std::string& item_id, Label label, Plan* plan);
@@ -209,6 +211,8 @@ class Applier final : public Replica, public KnownItems {
   std::map<TopicPartition, PartitionProgress> progress_;
   std::uint64_t next_label_ = 1;
   std::uint64_t next_sequence_ = 1;
+  bool any_forgotten_ = false;  // users, as far as it is noted
+  std::int64_t forgotten_trimmed_us_ = 0;
   std::int64_t labels_forgotten_us_ = 0;
   std::int64_t reported_us_ = 0;
   // Of opening the store again; applying thread only:

@@ -119,6 +119,13 @@ struct StoreSizes {
   std::uint64_t user_bytes = 0;     // since open: keys and values of commits
 };
 
+// That a user was forgotten: what he did before that and is read only later is dropped. Without it he would come back,
+// at the latest when all topics are read from their beginning, of which the one with the users is soon done.
+struct ForgottenRow {
+  std::int64_t at_ms = 0;     // log time
+  std::int64_t noted_ms = 0;  // on this machine's clock
+};
+
 // Everything one micro-batch changes. Built by the Applier.
 struct Commit {
   struct Item {
@@ -131,6 +138,7 @@ struct Commit {
   };
   std::vector<Item> items;
   std::vector<std::pair<std::string, std::optional<UserState>>> users;  // nothing: forgotten
+  std::vector<std::pair<std::string, ForgottenRow>> forgotten;          // engine: user ids
   std::vector<PartitionProgress> progress;
   std::vector<OutboxEntry> outbox;
   std::uint64_t next_label = 0;
@@ -168,6 +176,9 @@ class Store {
   [[nodiscard]] virtual Result<std::optional<Attributes>> GetAttributes(std::string_view item_id) const = 0;
   [[nodiscard]] virtual Result<std::optional<std::vector<float>>> GetVector(Label label) const = 0;
   [[nodiscard]] virtual Result<std::optional<UserState>> GetUser(std::string_view user_id) const = 0;
+  [[nodiscard]] virtual Result<std::optional<ForgottenRow>> GetForgotten(std::string_view user_id) const = 0;
+  // Removes what was noted, and happened, before `before_ms`; says how many such rows are left.
+  virtual Result<std::uint64_t> TrimForgotten(std::int64_t before_ms) = 0;
 
   // In id order, over one consistent snapshot. Stops at the first status that is not ok.
   virtual Status ForEachItem(const std::function<Status(std::string_view item_id, const ItemRow& row)>& item) const = 0;
