@@ -18,7 +18,8 @@
 namespace freshet {
 namespace {
 
-// Of each item its last write, in log order. Counts the writes of items.
+// Of each item its last write, in log order. Counts the writes of items. Between partitions, where a key may move when
+// there are more of them, no order is kept: there the later time counts.
 std::vector<Event*> LastWrites(std::vector<Event>* events, std::size_t* writes) {
   std::vector<Event*> last;
   last.reserve(events->size());
@@ -33,7 +34,13 @@ std::vector<Event*> LastWrites(std::vector<Event>* events, std::size_t* writes) 
     if (item == nullptr) continue;
     ++*writes;
     const std::uint64_t hash = Xxh3(item->item_id);
-    if (seen.Find(hash, [&](std::uint32_t at) { return id_of(at) == item->item_id; }) != SlotTable::kNone) continue;
+    const std::uint32_t known = seen.Find(hash, [&](std::uint32_t at) { return id_of(at) == item->item_id; });
+    if (known != SlotTable::kNone) {
+      Event*& kept = last[known];
+      const bool elsewhere = kept->position.partition != event->position.partition;
+      if (elsewhere && kept->record_timestamp_ms < event->record_timestamp_ms) kept = &*event;
+      continue;
+    }
     seen.Add(hash, static_cast<std::uint32_t>(last.size()), hash_of);
     last.push_back(&*event);
   }

@@ -65,6 +65,10 @@ Status Applier::PlanItem(const PartitionProgress& source, ItemChange* change, Pl
   const std::string& id = change->update.item_id;
   FRESHET_ASSIGN(const std::optional<ItemRow> old, store_->GetItem(id));
   const auto known = progress_.find(source.partition);
+  if (is_engine() && old && IsOlderElsewhere(source, *change, *old)) {
+    ++plan->stale;
+    return Status::Ok();
+  }
   const bool seen_again = is_engine() && known != progress_.end() && change->position.offset < known->second.seen_below;
   Commit::Item item;
   item.item_id = id;
@@ -138,6 +142,18 @@ Status Applier::PlanItem(const PartitionProgress& source, ItemChange* change, Pl
   }
   plan->commit.items.push_back(std::move(item));
   return Status::Ok();
+}
+
+// Whether the item is stored as a record of another partition says, and that one is newer: the topic was given more
+// partitions, which moves keys, and is read from its beginning. Where either partition is being read again the row says
+// nothing: the topic may be another one, with other places for its keys.
+bool Applier::IsOlderElsewhere(const PartitionProgress& source, const ItemChange& change, const ItemRow& old) const {
+  if (old.position.partition == change.position.partition) return false;
+  if (change.record_timestamp_ms >= old.record_timestamp_ms) return false;
+  const auto here = progress_.find(source.partition);
+  const auto there = progress_.find({source.partition.topic, old.position.partition});
+  if (here != progress_.end() && here->second.rereading) return false;
+  return there != progress_.end() && !there->second.rereading && there->second.generation == old.generation;
 }
 
 // The item is in the log as it is stored. Only where its partition is being read again, or it moved to another one, has

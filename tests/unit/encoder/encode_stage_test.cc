@@ -105,6 +105,20 @@ TEST_F(EncodeStageTest, EncodesOnlyTheLastWriteOfAnItem) {
             2);
 }
 
+// A key moves to another partition when there are more of them, and a batch has them in any order.
+TEST_F(EncodeStageTest, BetweenPartitionsTheLaterTimeIsTheLastWrite) {
+  Event newer = Item("a", 1, 0);
+  newer.position.partition = 3;
+  newer.record_timestamp_ms = 5'000;
+  const auto results = Run({Batch({newer, Item("a", 2, 1)}), Batch({Item("a", 2, 2), newer})});
+  ASSERT_EQ(results.size(), 2U);
+  for (const EncodedBatch& batch : results) {
+    ASSERT_EQ(batch.items.size(), 1U);
+    EXPECT_EQ(batch.items[0].position.partition, 3);
+    EXPECT_EQ(batch.items[0].update.vector[0], 1);
+  }
+}
+
 TEST_F(EncodeStageTest, ADeletePassesWithoutTheModel) {
   const auto results = Run({Batch({Item("a", 1, 0), Deleted("a", 1), Deleted("b", 2), Item("b", 4, 3)})});
   ASSERT_EQ(results.size(), 1U);

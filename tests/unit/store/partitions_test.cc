@@ -180,6 +180,30 @@ TEST(Partitions, AProfileThatIsInTheTopicNoMoreForgetsItsUser) {
   EXPECT_EQ(node.applier->Popular()->size(), 2U) << "what the forgotten user did is not counted any more";
 }
 
+// More partitions move keys: what is left of them in the old ones is older, whichever is read first.
+TEST(Partitions, AnOlderRecordOfAnItemThatMovedToAnotherPartitionIsDropped) {
+  const test::TempDir dir;
+  Node node(dir / "data", Engine());
+  const auto apply = [&](EncodedBatch batch, std::int64_t at_ms) {
+    batch.items[0].record_timestamp_ms = at_ms;
+    EXPECT_OK(node.applier->Apply(std::move(batch)));
+  };
+  const auto x = [&] { return (**node.applier->GetVector("a"))[0]; };
+  apply(BatchBuilder(3).Put("a", 0, 5).Take(), 200);
+  apply(BatchBuilder(0).Put("a", 0, 2).Take(), 100);
+  EXPECT_EQ(x(), 5) << "the older one was read later";
+  apply(BatchBuilder(0).Delete("a", 1).Take(), 150);
+  EXPECT_EQ(node.Ids(), Ids{"a"});
+  apply(BatchBuilder(0).Put("a", 2, 6).Take(), 300);
+  EXPECT_EQ(x(), 6);
+  apply(BatchBuilder(0).Put("a", 3, 7).Take(), 250);
+  EXPECT_EQ(x(), 7) << "within a partition its order counts, whatever the clocks say";
+  // The topic was made anew, and all of it is older: what a partition that is read again says is what there is.
+  ASSERT_OK(node.applier->Apply(Reread(/*same_log=*/false)));
+  apply(BatchBuilder(3).Put("a", 5, 8).Take(), 240);
+  EXPECT_EQ(x(), 8);
+}
+
 // The topic with the users is read to its end long before that with the events: from the beginning, all of them are
 // older than the forgetting.
 TEST(Partitions, WhatAForgottenUserDidBeforeIsDroppedWhenItIsReadLater) {

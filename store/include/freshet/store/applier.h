@@ -152,6 +152,8 @@ class Applier final : public Replica, public KnownItems {
   [[nodiscard]] bool IsNewToFollower(const UserChange& change, const PartitionProgress& from,
                                      std::map<TopicPartition, PartitionProgress>* sources) const;
   Status PlanEpochs(EncodedBatch* batch, Plan* plan);
+  [[nodiscard]] bool IsOlderElsewhere(const PartitionProgress& source, const ItemChange& change,
+                                      const ItemRow& old) const;
   Status PlanUser(const PartitionProgress& source, const UserChange& change, Plan* plan);
   Result<bool> WasForgotten(const std::string& id, const UserChange& change, Plan* plan);
   void TrimForgotten();
