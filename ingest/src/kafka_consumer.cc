@@ -213,7 +213,8 @@ std::vector<PartitionProgress> Consumer::Positions() const {
     PartitionProgress& position = positions.emplace_back();
     position.partition = partition;
     position.next_offset = reading.next_offset;
-    position.complete_ms = std::max(reading.complete_ms, reading.AsOf());
+    // Who starts again after it was late has to see that.
+    position.complete_ms = reading.late ? reading.complete_ms : std::max(reading.complete_ms, reading.AsOf());
   }
   return positions;
 }

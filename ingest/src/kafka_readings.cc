@@ -18,6 +18,12 @@ std::uint64_t Fingerprint(const RawRecord& record) {
 }
 
 namespace kafka {
+namespace {
+
+// Who keeps tombstones for less than this tries something out, and would have everything read again at each hitch.
+constexpr std::int64_t kLeastLateMs = 60'000;
+
+}  // namespace
 
 void Readings::Assign(const std::vector<TopicPartition>& partitions, std::deque<PollResult>* changes) {
   Clear();
@@ -108,14 +114,18 @@ Readings::Verdict Readings::OnEnd(const TopicPartition& partition, std::int64_t 
   if (found == all_.end()) return Verdict::kDrop;
   Reading& reading = found->second;
   if (Compare(&reading)) return Verdict::kRestart;
-  if (!reading.rereading && !reading.at_end && reading.next_offset > 0 &&
-      TombstonesMayBeGone(partition.topic, std::max(reading.complete_ms, reading.AsOf()))) {
-    Reread(partition, &reading, "tombstones",
-           StrCat("reading it took longer than the topic's delete.retention.ms (", tombstones_ms_.at(partition.topic),
-                  "): deletes may have been compacted away meanwhile"),
-           changes);
+  const bool late =
+      reading.late || (!reading.rereading && !reading.at_end &&
+                       TombstonesMayBeGone(partition.topic, std::max(reading.complete_ms, reading.AsOf())));
+  if (late && reading.next_offset > 0) {
+    Reread(
+        partition, &reading, "tombstones",
+        StrCat("reading was behind by more than the topic's delete.retention.ms (", tombstones_ms_.at(partition.topic),
+               "): deletes may have been compacted away meanwhile. It should be longer than all of it takes to read"),
+        changes);
     return Verdict::kRestart;
   }
+  reading.late = false;
   reading.answered = true;
   reading.at_end = true;
   reading.next_offset = std::max(reading.next_offset, offset);
@@ -170,6 +180,9 @@ void Readings::OnEnds(const Ends& ends) {
     if (found == all_.end()) continue;
     Reading& reading = found->second;
     reading.as_of_ms = reading.AsOf();
+    const std::int64_t kept_up_ms = std::max(reading.complete_ms, reading.as_of_ms);
+    reading.late = reading.late || (end > reading.next_offset && clock_->WallMs() - kept_up_ms > kLeastLateMs &&
+                                    TombstonesMayBeGone(partition.topic, kept_up_ms));
     if (reading.next_offset < reading.end) continue;
     reading.end = end;
     reading.asked_ms = ends.asked_ms;

@@ -30,6 +30,7 @@ struct Reading {
   bool rereading = false;                 // until the end is reached
   bool answered = false;                  // a record or the end came
   bool at_end = false;
+  bool late = false;          // tombstones may have gone before they were read: to be read again from its beginning
   std::int64_t end = -1;      // where the broker said that it ends, not settled yet; -1: nothing was asked
   std::int64_t asked_ms = 0;  // when it was asked for that
   std::int64_t as_of_ms = 0;  // what was settled before: see AsOf()
@@ -74,7 +75,8 @@ class Readings {
   Verdict OnEnd(const TopicPartition& partition, std::int64_t offset, std::deque<PollResult>* changes);
   // The broker does not have the offset that was asked for. `low`, `high`: what it has.
   void OnLost(const TopicPartition& partition, std::int64_t low, std::int64_t high, std::deque<PollResult>* changes);
-  // A partition that is still on its way to an end that was asked for earlier keeps that one.
+  // Also where reading is more than delete.retention.ms behind: while it goes on, tombstones go that it has not come
+  // to. A partition that is still on its way to an end that was asked for earlier keeps that one.
   void OnEnds(const Ends& ends);
   // The oldest of the partitions' AsOf(); 0: of one of them it is unknown, or there is none.
   [[nodiscard]] std::int64_t AsOfMs() const;

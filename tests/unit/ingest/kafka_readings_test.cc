@@ -181,6 +181,36 @@ TEST_F(ReadingsTest, ARereadThatWasInterruptedForTooLongBeginsOnceMore) {
   EXPECT_EQ(changes_.back().reason, "tombstones");
 }
 
+// A tombstone that is written behind what is being read may be gone before it is come to, also in a log that is read
+// again: then once more.
+TEST_F(ReadingsTest, ReadingThatIsBehindForLongerThanTombstonesAreKeptBeginsOnceMore) {
+  constexpr std::int64_t kKeptMs = 100'000;
+  readings_.SetTombstoneRetention({{kFirst.topic, kKeptMs}});
+  const auto end_of = [&](std::int64_t offset) {
+    changes_.clear();
+    return readings_.OnEnd(kFirst, offset, &changes_);
+  };
+  Record(kFirst, 0, clock_.WallMs());
+  Asked(clock_.WallMs(), 9, 0);
+  clock_.AdvanceMs(kKeptMs);  // behind, but by no more than that
+  Asked(clock_.WallMs(), 9, 0);
+  Record(kFirst, 1, clock_.WallMs() - 1);
+  EXPECT_EQ(end_of(2), Readings::Verdict::kDrop);
+  for (int again = 0; again < 2; ++again) {
+    Record(kFirst, 2, clock_.WallMs());
+    clock_.AdvanceMs(kKeptMs + 2);
+    Asked(clock_.WallMs(), 9, 0);
+    // It has caught up since: that says nothing of what went meanwhile.
+    Record(kFirst, 3, clock_.WallMs());
+    ASSERT_EQ(end_of(9), Readings::Verdict::kRestart);
+    ASSERT_EQ(changes_.back().kind, PollResult::Kind::kReread);
+    EXPECT_EQ(changes_.back().reason, "tombstones");
+  }
+  Record(kFirst, 2, clock_.WallMs());
+  EXPECT_EQ(end_of(9), Readings::Verdict::kDrop);
+  EXPECT_EQ(changes_.back().kind, PollResult::Kind::kCaughtUp);
+}
+
 TEST_F(ReadingsTest, TimeOnlyGoesOn) {
   Record(kFirst, 0, 900);
   Asked(1000, 2, 0);
