@@ -54,6 +54,7 @@ class Filling {
       batch_.items[it->second] = std::move(change);
     }
   }
+  void Own(OwnedItems owned) { batch_.owned = std::move(owned); }
   void Add(UserChange change) { batch_.users.push_back(std::move(change)); }
 
   EncodedBatch Take() {
@@ -225,6 +226,8 @@ Status FollowStage::Add(const RawRecord& record, State* state) {
     }
   } else if (decoded->progress) {
     state->as_of[{std::string(record.topic), record.partition}] = decoded->progress->as_of_ms;
+    // It is said in every partition; in one of them there is an order.
+    if (vectors && record.partition == 0) state->filling.Own(std::move(decoded->progress->owned));
   }
   state->filling.Cover(record, *decoded, source);
   return Status::Ok();

@@ -94,6 +94,10 @@ Status Applier::Rebuild(const IndexSource& open_index, const std::function<void(
   }));
   users_ = users;
   TrimForgotten();
+  if (!is_engine()) {
+    FRESHET_ASSIGN(OwnedItems owned, store_->Owned());
+    if (owned.partitions) Show(std::move(owned));
+  }
   FRESHET_ASSIGN(index_, opening.get());
   // In order of labels, that is of arrival: the same graph for the same store.
   std::sort(labels.begin(), labels.end());
@@ -149,6 +153,7 @@ Status Applier::Apply(EncodedBatch batch) {
     return planned;
   }));
   PlanProgress(batch, &plan);
+  if (batch.owned && *batch.owned != owned_items()) plan.commit.owned = std::move(batch.owned);
   if (!plan.commit.progress.empty() || !plan.commit.items.empty() || !plan.commit.users.empty()) {
     FRESHET_TRY(Write(&plan, batch.as_of_ms));
   }
@@ -167,6 +172,7 @@ Status Applier::Write(Plan* plan, std::int64_t as_of_ms) {
   commit_seconds_.Observe(static_cast<double>(clock_->MonotonicUs() - begin_us) * 1e-6);
   commits_.Add();
   FRESHET_TRY(MakeVisible(*plan));
+  if (plan->commit.owned) Show(*plan->commit.owned);
   sequence_ = newest;
   // Last: whoever sees these offsets finds what they cover in the answers. Who is assigned a partition a moment
   // earlier reads a little again, which is dropped as stale.
@@ -279,11 +285,21 @@ Status Applier::status() const {
 }
 
 void Applier::Own(const std::vector<TopicPartition>& partitions) {
-  std::set<std::int32_t> items;
+  OwnedItems items{std::vector<std::int32_t>()};
   for (const TopicPartition& partition : partitions) {
-    if (partition.topic == options_.items_topic) items.insert(partition.partition);
+    if (partition.topic == options_.items_topic) items.partitions->push_back(partition.partition);
   }
-  catalog_.ShowOnly(std::move(items));
+  Show(std::move(items));
+}
+
+void Applier::Show(OwnedItems owned) {
+  {
+    const std::lock_guard lock(mu_);
+    owned_ = owned;
+  }
+  std::optional<std::set<std::int32_t>> shown;
+  if (owned.partitions) shown.emplace(owned.partitions->begin(), owned.partitions->end());
+  catalog_.ShowOnly(std::move(shown));
   live_items_.Set(static_cast<double>(catalog_.live()));
   hidden_items_.Set(static_cast<double>(catalog_.hidden()));
 }

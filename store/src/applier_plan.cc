@@ -75,6 +75,7 @@ Status Applier::PlanItem(const PartitionProgress& source, ItemChange* change, Pl
   item.update = &change->update;
   item.row.epoch = is_engine() ? store_->epoch() : source.epoch;
   item.row.position = change->position;
+  item.row.source_partition = is_engine() ? change->position.partition : change->source_partition;
   item.row.record_timestamp_ms = change->record_timestamp_ms;
   if (is_engine()) {
     item.row.generation = known == progress_.end() ? 0 : known->second.generation;
@@ -94,7 +95,9 @@ Status Applier::PlanItem(const PartitionProgress& source, ItemChange* change, Pl
     FRESHET_ASSIGN(same_vector, SameVector(*change, *old, item.row.features_hash));
     // A store that was restored may be behind what it published: what it has from before is told once more.
     const bool as_published = old->sequence > store_->renumbered();
-    if (same_vector && as_published && item.row.attributes_hash == old->attributes_hash) {
+    // What has moved is told once more, since followers show and hide by partition.
+    const bool moved = old->position.partition != change->position.partition;
+    if (same_vector && as_published && !moved && item.row.attributes_hash == old->attributes_hash) {
       ++plan->unchanged;
       PlanSeen(*old, std::move(item), seen_again, plan);
       return Status::Ok();
@@ -167,6 +170,7 @@ void Applier::PlanSeen(const ItemRow& old, Commit::Item item, bool seen_before, 
   item.row.generation = generation;
   // What was applied before has its newest position already; in a log that is another one only this record's counts.
   if (moved || !seen_before) item.row.position = position;
+  item.row.source_partition = item.row.position.partition;
   item.rows = Commit::Item::Rows::kRow;
   plan->commit.items.push_back(std::move(item));
 }

@@ -90,7 +90,7 @@ void Catalog::ApplyOne(const Change& change, std::uint64_t id_hash) {
   attributes_.Set(slot, change.attributes);
 }
 
-void Catalog::ShowOnly(std::set<std::int32_t> partitions) {
+void Catalog::ShowOnly(std::optional<std::set<std::int32_t>> partitions) {
   const std::lock_guard gate(gate_);
   const std::unique_lock lock(mu_);
   shown_ = std::move(partitions);

@@ -11,7 +11,8 @@
 namespace freshet {
 namespace {
 
-constexpr std::uint8_t kVersion = 2;  // 1 had neither vector types nor the source of user events
+constexpr std::uint8_t kVersion = 2;         // 1 had neither vector types nor the source of user events
+constexpr std::uint8_t kVersionOfOwned = 3;  // progress that says which partitions are owned, where it is not all
 enum RecordType : std::uint8_t { kItem = 1, kUser = 2, kProgress = 3 };
 enum UserKind : std::uint8_t { kInteraction = 1, kProfile = 2, kForgotten = 3 };
 constexpr std::uint32_t kMaxDim = 4096;
@@ -40,8 +41,8 @@ Result<std::uint64_t> HeaderNumber(const RawRecord& record, std::string_view nam
 Status ReadItem(ByteReader* in, std::uint8_t version, ChangelogRecord* out, ItemChange* item) {
   out->space_id = in->GetString();
   item->record_timestamp_ms = in->Get<std::int64_t>();
-  in->Get<std::int32_t>();  // source partition and offset: for people who look at the topic
-  in->Get<std::int64_t>();
+  item->source_partition = in->Get<std::int32_t>();
+  in->Get<std::int64_t>();  // its offset: for people who look at the topic
   const auto dim = in->Get<std::uint32_t>();
   if (dim == 0 || dim > kMaxDim) return InvalidArgument("item record: dimension out of range");
   const std::uint8_t type = version == 1 ? std::uint8_t{0} : in->Get<std::uint8_t>();
@@ -116,8 +117,14 @@ std::string EncodeUserValue(const UserChange& change, std::string_view source_to
 }
 
 std::string EncodeProgressValue(const ChangelogProgress& progress) {
-  ByteWriter out = Begin(kProgress);
+  const auto& owned = progress.owned.partitions;
+  ByteWriter out;
+  out.Put(owned ? kVersionOfOwned : kVersion).Put(static_cast<std::uint8_t>(kProgress));
   out.PutString(progress.space_id).Put(progress.as_of_ms);
+  if (owned) {
+    out.Put(static_cast<std::uint32_t>(owned->size()));
+    for (const std::int32_t partition : *owned) out.Put(partition);
+  }
   return Seal(std::move(out));
 }
 
@@ -144,16 +151,23 @@ Result<ChangelogRecord> DecodeChangelogRecord(const RawRecord& record, bool is_v
   if (checksum.Get<std::uint64_t>() != Xxh3(body)) return InvalidArgument("checksum differs");
   ByteReader in(body);
   const auto version = in.Get<std::uint8_t>();
-  if (version < 1 || version > kVersion) {
-    const std::string text = StrCat("record version ", int{version}, ", this freshet reads 1 to ", int{kVersion});
+  if (version < 1 || version > kVersionOfOwned) {
+    const std::string text =
+        StrCat("record version ", int{version}, ", this freshet reads 1 to ", int{kVersionOfOwned});
     return version > kVersion ? FailedPrecondition(text + ": it is older than the engine") : InvalidArgument(text);
   }
   const auto type = in.Get<std::uint8_t>();
+  if (version == kVersionOfOwned && type != kProgress) return InvalidArgument("only progress records have version 3");
   if (is_progress && type == kProgress) {
     out.progress.emplace();
     out.progress->space_id = in.GetString();
     out.space_id = out.progress->space_id;
     out.progress->as_of_ms = in.Get<std::int64_t>();
+    if (version == kVersionOfOwned) {
+      auto& owned = out.progress->owned.partitions.emplace();
+      const auto count = in.Get<std::uint32_t>();
+      for (std::uint32_t i = 0; i < count && in.ok(); ++i) owned.push_back(in.Get<std::int32_t>());
+    }
   } else if (is_vectors_topic && type == kItem && !is_progress) {
     out.item.emplace();
     FRESHET_TRY(ReadItem(&in, version, &out, &*out.item));

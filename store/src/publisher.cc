@@ -161,7 +161,7 @@ Status Publisher::PublishProgress() {
   // outbox.
   const std::int64_t as_of_ms = replica_->as_of_ms();
   if (store_->outbox_records() > 0 || as_of_ms == 0) return Status::Ok();
-  const std::string value = EncodeProgressValue({as_of_ms, replica_->space_id()});
+  const std::string value = EncodeProgressValue({as_of_ms, replica_->space_id(), replica_->owned_items()});
   std::vector<OutRecord> records;
   for (const std::string& topic : {options_.vectors_topic, options_.user_events_topic}) {
     FRESHET_ASSIGN(const std::int32_t partitions, sink_->PartitionCount(topic));

@@ -67,6 +67,7 @@ Status RocksStore::Write(const Commit& commit) {
       batch.Delete(handle->Of(kUsers), id);
     }
   }
+  if (commit.owned) batch.Put(handle->Of(kMeta), kOwnedKey, EncodeOwnedRow(*commit.owned));
   for (const auto& [id, row] : commit.forgotten) {
     batch.Put(handle->Of(kMeta), StrCat(kForgottenPrefix, id), EncodeForgottenRow(row));
   }

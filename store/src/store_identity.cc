@@ -47,7 +47,7 @@ Status RocksStore::LoadIdentity() {
   FRESHET_ASSIGN(renumbered_, GetNumber(kRenumberedKey));
   if (identity_.format < StoreIdentity{}.format && mode_ != Mode::kReadOnly) {
     const std::uint32_t was = std::exchange(identity_.format, StoreIdentity{}.format);
-    FRESHET_TRY(WriteIdentity());
+    FRESHET_TRY(WriteIdentity(/*begin_chain=*/was < kFirstFormatWithChain));
     LogInfo("store", StrCat("migrated from format ", was, " to ", identity_.format),
             {{"directory", options_.directory}});
   }
@@ -61,7 +61,7 @@ Status RocksStore::MakeIdentity() {
   identity_.metric = MetricName(options_.metric);
   identity_.space_id = options_.space_id;
   identity_.vectors = options_.vectors;
-  return WriteIdentity();
+  return WriteIdentity(/*begin_chain=*/true);
 }
 
 Result<std::uint64_t> RocksStore::GetNumber(const char* key) const {
@@ -76,11 +76,10 @@ Result<std::uint64_t> RocksStore::GetNumber(const char* key) const {
   return number;
 }
 
-// With the beginning of the chain of commits, which formats 1 and 2 had not.
-Status RocksStore::WriteIdentity() {
+Status RocksStore::WriteIdentity(bool begin_chain) {
   rocksdb::WriteBatch batch;
   batch.Put(current_->Of(kMeta), kIdentityKey, EncodeIdentity(identity_));
-  for (std::size_t family = kMeta; family < kFamilies; ++family) {
+  for (std::size_t family = kMeta; begin_chain && family < kFamilies; ++family) {
     batch.Put(current_->families()[family], kChainKey, EncodeLink(0));
   }
   rocksdb::WriteOptions write;

@@ -49,6 +49,7 @@ inline constexpr char kStateKey[] = "state";
 inline constexpr char kRestoredKey[] = "restored";
 inline constexpr char kRenumberedKey[] = "renumbered";
 inline constexpr char kIndexFileKey[] = "index_file";
+inline constexpr char kOwnedKey[] = "owned";
 inline constexpr char kForgottenPrefix[] = "forgotten:";  // before a user id
 
 inline rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
@@ -140,6 +141,10 @@ class RocksStore final : public Store {
     return GetRow<ForgottenRow>(kMeta, StrCat(kForgottenPrefix, user_id), &DecodeForgottenRow);
   }
   Result<std::uint64_t> TrimForgotten(std::int64_t before_ms) override;
+  [[nodiscard]] Result<OwnedItems> Owned() const override {
+    FRESHET_ASSIGN(std::optional<OwnedItems> row, GetRow<OwnedItems>(kMeta, kOwnedKey, &DecodeOwnedRow));
+    return row ? std::move(*row) : OwnedItems();
+  }
 
   [[nodiscard]] std::uint32_t format() const override { return identity_.format; }
   [[nodiscard]] std::uint64_t epoch() const override { return identity_.epoch; }
@@ -179,7 +184,7 @@ class RocksStore final : public Store {
               const std::function<Result<bool>(std::string_view key, std::string_view value)>& row) const;
   Status LoadIdentity();
   Status MakeIdentity();
-  Status WriteIdentity();
+  Status WriteIdentity(bool begin_chain);  // of commits, which formats 1 and 2 had not
   // A number of the family `meta` that has no version byte; 0: it is not there.
   [[nodiscard]] Result<std::uint64_t> GetNumber(const char* key) const;
   // kUnavailable until a broken store is open again; kFailedPrecondition where it is only looked at.

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::uint8_t kVersion = 1;
 constexpr std::uint8_t kVersion2 = 2;  // rows that got fields at their end; those of version 1 are still read
+constexpr std::uint8_t kVersion3 = 3;  // once more: items
 
 ByteWriter Begin() {
   ByteWriter out;
@@ -26,10 +27,10 @@ ByteWriter Begin2() {
 }
 
 // Version 1 or 2 into *version.
-ByteReader OpenAny(std::string_view bytes, std::uint8_t* version) {
+ByteReader OpenAny(std::string_view bytes, std::uint8_t* version, std::uint8_t newest = kVersion2) {
   ByteReader in(bytes);
   *version = in.Get<std::uint8_t>();
-  if (*version != kVersion && *version != kVersion2) in.Fail();
+  if (*version < kVersion || *version > newest) in.Fail();
   return in;
 }
 
@@ -47,15 +48,17 @@ Status Check(const ByteReader& in, const char* what) {
 }  // namespace
 
 std::string EncodeItemRow(const ItemRow& row) {
-  ByteWriter out = Begin2();
+  ByteWriter out;
+  out.Put(kVersion3);
   out.Put(row.label).Put(row.epoch).Put(row.sequence).Put(row.position.partition).Put(row.position.offset);
   out.Put(row.record_timestamp_ms).Put(row.generation).Put(row.features_hash).Put(row.attributes_hash);
+  out.Put(row.source_partition);
   return out.Take();
 }
 
 Result<ItemRow> DecodeItemRow(std::string_view bytes) {
   std::uint8_t version = 0;
-  ByteReader in = OpenAny(bytes, &version);
+  ByteReader in = OpenAny(bytes, &version, kVersion3);
   ItemRow row;
   row.label = in.Get<std::uint64_t>();
   row.epoch = in.Get<std::uint64_t>();
@@ -63,11 +66,12 @@ Result<ItemRow> DecodeItemRow(std::string_view bytes) {
   row.position.partition = in.Get<std::int32_t>();
   row.position.offset = in.Get<std::int64_t>();
   row.record_timestamp_ms = in.Get<std::int64_t>();
-  if (version == kVersion2) {
+  if (version >= kVersion2) {
     row.generation = in.Get<std::uint32_t>();
     row.features_hash = in.Get<std::uint64_t>();
     row.attributes_hash = in.Get<std::uint64_t>();
   }
+  if (version >= kVersion3) row.source_partition = in.Get<std::int32_t>();
   FRESHET_TRY(Check(in, "item"));
   return row;
 }
@@ -110,6 +114,27 @@ Result<ForgottenRow> DecodeForgottenRow(std::string_view bytes) {
   row.noted_ms = in.Get<std::int64_t>();
   FRESHET_TRY(Check(in, "forgotten"));
   return row;
+}
+
+std::string EncodeOwnedRow(const OwnedItems& owned) {
+  ByteWriter out = Begin();
+  out.Put(static_cast<std::uint8_t>(owned.partitions ? 1 : 0));
+  if (!owned.partitions) return out.Take();
+  out.Put(static_cast<std::uint32_t>(owned.partitions->size()));
+  for (const std::int32_t partition : *owned.partitions) out.Put(partition);
+  return out.Take();
+}
+
+Result<OwnedItems> DecodeOwnedRow(std::string_view bytes) {
+  ByteReader in = Open(bytes);
+  OwnedItems owned;
+  if (in.Get<std::uint8_t>() != 0) {
+    owned.partitions.emplace();
+    const auto count = in.Get<std::uint32_t>();
+    for (std::uint32_t i = 0; i < count && in.ok(); ++i) owned.partitions->push_back(in.Get<std::int32_t>());
+  }
+  FRESHET_TRY(Check(in, "owned"));
+  return owned;
 }
 
 std::string EncodeUserRow(const UserState& user) {

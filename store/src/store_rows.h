@@ -23,6 +23,8 @@ namespace freshet {
 
 [[nodiscard]] std::string EncodeForgottenRow(const ForgottenRow& row);
 [[nodiscard]] Result<ForgottenRow> DecodeForgottenRow(std::string_view bytes);
+[[nodiscard]] std::string EncodeOwnedRow(const OwnedItems& owned);
+[[nodiscard]] Result<OwnedItems> DecodeOwnedRow(std::string_view bytes);
 [[nodiscard]] std::string EncodeUserRow(const UserState& user);
 [[nodiscard]] Result<UserState> DecodeUserRow(std::string_view bytes);
 
@@ -39,7 +41,7 @@ namespace freshet {
 // Format 2 adds how vectors are kept (format 1: fp32), format 3 the chain of commits (store_chain.h). A store of an
 // older format becomes one of today's when it is opened.
 struct StoreIdentity {
-  std::uint32_t format = 3;
+  std::uint32_t format = 4;
   std::uint64_t epoch = 0;
   std::uint32_t dim = 0;
   std::string metric;

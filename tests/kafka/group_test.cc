@@ -8,6 +8,7 @@
 #include "freshet/core/strings.h"
 #include "freshet/deploy/config.h"
 #include "freshet/deploy/engine.h"
+#include "freshet/deploy/sidecar.h"
 #include "freshet/ingest/kafka.h"
 #include "freshet/query/http_client.h"
 #include "freshet_test/checks.h"
@@ -185,6 +186,17 @@ TEST_F(GroupTest, EnginesAnswerWithTheItemsOfTheirOwnPartitions) {
   Send(&stream, 500);
   ASSERT_TRUE(WaitUntilApplied(**first));
   EXPECT_EQ(ids(**first), all());
+  // Its follower answers with the same.
+  auto follower_config = ParseConfig(SidecarYaml(broker_.bootstrap_servers(), dir_ / "sidecar"), "sidecar.yaml", {});
+  ASSERT_OK(follower_config);
+  follower_config->publisher = config("first").publisher;
+  auto follower = Sidecar::Start(*follower_config);
+  ASSERT_OK(follower);
+  const auto followed = [&] {
+    const auto live = (*follower)->applier().catalog().LiveIds();
+    return std::set<std::string>(live.begin(), live.end()) == ids(**first);
+  };
+  EXPECT_TRUE(WaitFor(followed, 60'000));
   {
     auto second = Engine::Start(config("second"));
     ASSERT_OK(second);
@@ -201,6 +213,8 @@ TEST_F(GroupTest, EnginesAnswerWithTheItemsOfTheirOwnPartitions) {
     answers_with(**first, ids(**first));
     answers_with(**second, ids(**second));
     EXPECT_GT((*first)->applier().catalog().hidden(), 0U);
+    EXPECT_TRUE(WaitFor(followed, 60'000));
+    EXPECT_EQ((*follower)->applier().catalog().hidden(), (*first)->applier().catalog().hidden());
     EXPECT_OK((*first)->applier().Audit());
     ASSERT_OK((*second)->Stop());
   }
@@ -209,6 +223,8 @@ TEST_F(GroupTest, EnginesAnswerWithTheItemsOfTheirOwnPartitions) {
   EXPECT_TRUE(WaitFor([&] { return ids(**first) == all(); }, 60'000));
   ASSERT_TRUE(WaitUntilApplied(**first));
   EXPECT_EQ((*first)->applier().catalog().hidden(), 0U);
+  EXPECT_TRUE(WaitFor(followed, 60'000));
+  EXPECT_EQ((*follower)->applier().catalog().hidden(), 0U);
   EXPECT_EQ(Differs(oracle_, (*first)->applier(), (*first)->store(), (*first)->recall()), "");
   // Back again, with the store it had.
   auto second = Engine::Start(config("second"));

@@ -197,6 +197,37 @@ ApplierOptions Follower() {
   return options;
 }
 
+// What its engine gave up is another engine's to say: it may be deleted by now.
+TEST(Follower, HidesWhatItsEngineDoesNotOwn) {
+  const test::TempDir dir;
+  const auto tell = [](std::int64_t offset, std::optional<std::vector<std::int32_t>> partitions) {
+    EncodedBatch batch = BatchBuilder(0, "vectors").Epoch(5).Take();
+    batch.progress[0].next_offset = offset + 1;
+    batch.owned = OwnedItems{std::move(partitions)};
+    return batch;
+  };
+  std::optional<Node> node;
+  node.emplace(dir / "data", Follower());
+  EncodedBatch items =
+      BatchBuilder(1, "vectors").Epoch(5).Put("a", 0, 1, 10).Put("b", 1, 2, 11).Put("old", 2, 3, 12).Take();
+  items.items[0].source_partition = 3;
+  items.items[1].source_partition = 4;  // and of the last it is not known
+  ASSERT_OK(node->applier->Apply(std::move(items)));
+  EXPECT_EQ(node->Ids(), (Ids{"a", "b", "old"}));
+  ASSERT_OK(node->applier->Apply(tell(0, std::vector<std::int32_t>{4})));
+  EXPECT_EQ(node->Ids(), (Ids{"b", "old"}));
+  node.reset();  // also where the engine says nothing for long
+  node.emplace(dir / "data", Follower());
+  EXPECT_EQ(node->Ids(), (Ids{"b", "old"}));
+  ASSERT_OK(node->applier->Apply(tell(1, std::vector<std::int32_t>())));
+  EXPECT_EQ(node->Ids(), (Ids{"old"}));
+  ASSERT_OK(node->applier->Apply(tell(2, std::nullopt)));
+  EXPECT_EQ(node->Ids(), (Ids{"a", "b", "old"}));
+  node.reset();
+  node.emplace(dir / "data", Follower());
+  EXPECT_EQ(node->Ids(), (Ids{"a", "b", "old"}));
+}
+
 TEST(Follower, DropsWhatThePublisherSendsAgain) {
   const test::TempDir dir;
   Node node(dir / "data", Follower());

@@ -112,6 +112,24 @@ TEST(Changelog, UserEventsAndProgressRoundTrip) {
   ASSERT_OK(decoded);
   ASSERT_TRUE(decoded->progress);
   EXPECT_EQ(decoded->progress->as_of_ms, 4711);
+  EXPECT_FALSE(decoded->progress->owned.partitions);
+  EXPECT_EQ((*value)[0], 2) << "so that an older sidecar reads it";
+  for (const std::vector<std::int32_t>& owned : {std::vector<std::int32_t>(), {0, 7}}) {
+    value = EncodeProgressValue({4711, "space", {owned}});
+    decoded = DecodeChangelogRecord(RecordOf(progress_key, value), true);
+    ASSERT_OK(decoded);
+    EXPECT_EQ(decoded->progress->owned.partitions, owned);
+  }
+}
+
+TEST(Changelog, AnItemSaysWhichPartitionItIsOf) {
+  ItemChange item = SomeItem();
+  item.position = {5, 8};
+  const std::string key = "a";
+  const std::string value = EncodeItemValue(item, "space");
+  const auto decoded = DecodeChangelogRecord(RecordOf(key, value), true);
+  ASSERT_OK(decoded);
+  EXPECT_EQ(decoded->item->source_partition, 5);
 }
 
 TEST(Changelog, EveryFlippedBitAndEveryTruncationIsRefused) {

@@ -160,7 +160,7 @@ TEST(StoreFormats, AFamilyThatNoFormatHasIsDamage) {
 }
 
 TEST(StoreFormats, ANewerChangelogRecordIsRefusedByNumber) {
-  std::optional<std::string> value = EncodeProgressValue({4711, "space"});
+  std::optional<std::string> value = EncodeProgressValue({4711, "space", {std::vector<std::int32_t>()}});
   value->resize(value->size() - sizeof(std::uint64_t));
   const int version = (*value)[0]++;
   const std::uint64_t checksum = Xxh3(*value);

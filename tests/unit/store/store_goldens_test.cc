@@ -29,7 +29,9 @@ void WriteItems(const Store& store, std::string* out) {
     json.Key("sequence").Uint(row.sequence).Key("partition").Int(row.position.partition);
     json.Key("offset").Int(row.position.offset).Key("timestamp").Int(row.record_timestamp_ms);
     json.Key("generation").Uint(row.generation).Key("features_hash").Uint(row.features_hash);
-    json.Key("attributes_hash").Uint(row.attributes_hash).Key("features").Raw(FeaturesToJson(*features));
+    json.Key("attributes_hash").Uint(row.attributes_hash);
+    if (row.source_partition >= 0) json.Key("source_partition").Int(row.source_partition);
+    json.Key("features").Raw(FeaturesToJson(*features));
     json.Key("attributes").Raw(AttributesToJson(*attributes)).Key("vector").BeginArray();
     for (const float value : *vector) json.Double(static_cast<double>(value));
     json.EndArray().EndObject();
@@ -168,7 +170,8 @@ TEST_P(GoldenStore, IsLookedAtWithoutBeingChanged) {
   EXPECT_TRUE(Files() == before) << "a file was written, added or removed";
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GoldenStore, ::testing::Values("format-1", "format-2", "format-3", "format-3-fp16"),
+INSTANTIATE_TEST_SUITE_P(All, GoldenStore, ::testing::Values("format-1", "format-2", "format-3", "format-3-fp16", "format-4",
+                                              "format-4-fp16"),
                          [](const auto& name) {
                            std::string text = name.param;
                            std::replace(text.begin(), text.end(), '-', '_');

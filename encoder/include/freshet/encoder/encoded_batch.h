@@ -20,7 +20,14 @@ struct ItemChange {
   LogPosition position;            // in the log this process reads: the items topic, or a follower's changelog
   std::size_t progress_index = 0;  // which entry of the batch's `progress` that partition is
   std::int64_t record_timestamp_ms = 0;
-  std::uint64_t sequence = 0;  // followers: as published; 0 on the engine's side, where the store numbers it
+  std::uint64_t sequence = 0;          // followers: as published; 0 on the engine's side, where the store numbers it
+  std::int32_t source_partition = -1;  // followers: of the engine's items topic; -1: not known
+};
+
+// Followers: whose items the engine answers with, by partition of its items topic; nothing: all.
+struct OwnedItems {
+  std::optional<std::vector<std::int32_t>> partitions;
+  friend bool operator==(const OwnedItems&, const OwnedItems&) = default;
 };
 
 struct UserChange {
@@ -40,6 +47,7 @@ struct EncodedBatch {
   std::vector<UserChange> users;  // in log order
   std::vector<PartitionProgress> progress;
   std::vector<PartitionMark> marks;  // a batch with marks has nothing else
+  std::optional<OwnedItems> owned;   // followers: what the log said last; nothing: nothing new
   std::int64_t as_of_ms = 0;
   std::size_t bytes = 0;  // of keys, values and vectors
   // Monotonic microseconds, for freshness by stage.

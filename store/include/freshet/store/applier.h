@@ -130,6 +130,10 @@ class Applier final : public Replica, public KnownItems {
   [[nodiscard]] std::int64_t as_of_ms() const override { return as_of_ms_.load(); }
   [[nodiscard]] std::uint64_t sequence() const override { return sequence_.load(); }
   [[nodiscard]] std::uint64_t user_count() const override { return users_.load(); }
+  [[nodiscard]] OwnedItems owned_items() const override {
+    const std::lock_guard lock(mu_);
+    return owned_;
+  }
   [[nodiscard]] std::shared_ptr<const PopularItems> Popular() const override {
     return popularity_.Top(clock_->MonotonicUs() / 1000);
   }
@@ -145,7 +149,10 @@ class Applier final : public Replica, public KnownItems {
   struct Plan;
   [[nodiscard]] bool is_engine() const { return options_.role == ApplierOptions::Role::kEngine; }
   // For the catalog: a follower's partitions are those of the changelog, all of which it reads.
-  [[nodiscard]] std::int32_t PartitionOf(const ItemRow& row) const { return is_engine() ? row.position.partition : -1; }
+  [[nodiscard]] std::int32_t PartitionOf(const ItemRow& row) const {
+    return is_engine() ? row.position.partition : row.source_partition;
+  }
+  void Show(OwnedItems owned);
   Status PlanItems(EncodedBatch* batch, Plan* plan);
   Status PlanItem(const PartitionProgress& source, ItemChange* change, Plan* plan);
   Status PlanUsers(EncodedBatch* batch, Plan* plan);
@@ -233,6 +240,7 @@ class Applier final : public Replica, public KnownItems {
   std::thread thread_;
   mutable std::mutex mu_;
   Status status_;        // guarded by mu_
+  OwnedItems owned_;     // guarded by mu_
   std::string blocked_;  // guarded by mu_
 
   std::mutex rest_mu_;

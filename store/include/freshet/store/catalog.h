@@ -40,8 +40,9 @@ class Catalog {
   void Reserve(std::size_t items);
   // Makes all changes visible at once. An item may come with the label that it has: only its attributes change.
   void Apply(const std::vector<Change>& changes);
-  // Items of other partitions are in no answer that begins later, as if they were deleted, until they are shown again.
-  void ShowOnly(std::set<std::int32_t> partitions);
+  // Items of other partitions are in no answer that begins later, as if they were deleted, until they are shown again;
+  // nothing: all are shown, as at first.
+  void ShowOnly(std::optional<std::set<std::int32_t>> partitions);
   // Forgets the labels that were already dead at the previous call. The writer calls it less often than any search may
   // last (request deadlines are seconds), so no search still holds one of them.
   void ForgetDeadLabels();

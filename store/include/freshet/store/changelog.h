@@ -30,6 +30,7 @@ inline constexpr std::string_view kProgressKey =
 struct ChangelogProgress {
   std::int64_t as_of_ms = 0;
   std::string space_id;
+  OwnedItems owned = {};
 };
 
 // A changelog record, decoded.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "freshet/core/status.h"
+#include "freshet/encoder/encoded_batch.h"
 #include "freshet/encoder/encoder.h"
 #include "freshet/indexer/index.h"
 #include "freshet/store/catalog.h"
@@ -48,6 +49,8 @@ class Replica {
   // Newest sequence applied: the version of the index.
   [[nodiscard]] virtual std::uint64_t sequence() const = 0;
   [[nodiscard]] virtual std::uint64_t user_count() const = 0;
+  // Whose items it answers with. Any thread.
+  [[nodiscard]] virtual OwnedItems owned_items() const { return {}; }
   // Nothing: not counted here.
   [[nodiscard]] virtual std::shared_ptr<const PopularItems> Popular() const { return nullptr; }
   // How often each of these is interacted with, as Popular() counts; 0: never, or not counted here.

@@ -73,6 +73,7 @@ struct ItemRow {
   // Engine: HashOf() what is stored; 0: not known.
   std::uint64_t features_hash = 0;
   std::uint64_t attributes_hash = 0;
+  std::int32_t source_partition = -1;  // of the engine's items topic; -1: not known, it is of an older format
 };
 
 struct OutboxEntry {
@@ -139,6 +140,7 @@ struct Commit {
   std::vector<Item> items;
   std::vector<std::pair<std::string, std::optional<UserState>>> users;  // nothing: forgotten
   std::vector<std::pair<std::string, ForgottenRow>> forgotten;          // engine: user ids
+  std::optional<OwnedItems> owned;                                      // follower: where it changed
   std::vector<PartitionProgress> progress;
   std::vector<OutboxEntry> outbox;
   std::uint64_t next_label = 0;
@@ -190,6 +192,9 @@ class Store {
   // Labels with the items that they name, ascending, from `from` on, at most `max`: a page of all of them.
   [[nodiscard]] virtual Result<std::vector<std::pair<Label, std::string>>> LabelsFrom(Label from,
                                                                                       std::size_t max) const = 0;
+
+  // Follower: what the engine owned when it last said so.
+  [[nodiscard]] virtual Result<OwnedItems> Owned() const = 0;
 
   [[nodiscard]] virtual std::uint64_t EstimatedItems() const = 0;  // of the order of; to reserve room
 
