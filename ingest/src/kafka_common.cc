@@ -184,15 +184,15 @@ Result<rd_kafka_t*> NewHandle(rd_kafka_type_t type, ConfPtr conf) {
   return rk;
 }
 
-void DestroyBounded(rd_kafka_t* rk, int flags, std::chrono::milliseconds timeout) {
+bool RunBounded(std::function<void()> work, std::chrono::milliseconds timeout) {
   struct Done {
     std::mutex mu;
     std::condition_variable changed;
     bool done = false;
   };
   auto state = std::make_shared<Done>();
-  std::thread worker([rk, flags, state] {
-    rd_kafka_destroy_flags(rk, flags);
+  std::thread worker([work = std::move(work), state] {
+    work();
     const std::lock_guard lock(state->mu);
     state->done = true;
     state->changed.notify_all();
@@ -206,8 +206,13 @@ void DestroyBounded(rd_kafka_t* rk, int flags, std::chrono::milliseconds timeout
     worker.join();
   } else {
     worker.detach();
-    LogWarning("kafka", "librdkafka did not close in time; its handle is left behind");
   }
+  return done;
+}
+
+void DestroyBounded(rd_kafka_t* rk, int flags, std::chrono::milliseconds timeout) {
+  if (RunBounded([rk, flags] { rd_kafka_destroy_flags(rk, flags); }, timeout)) return;
+  LogWarning("kafka", "librdkafka did not close in time; its handle is left behind");
 }
 
 std::chrono::milliseconds MilliOption(rd_kafka_t* rk, const char* name) {

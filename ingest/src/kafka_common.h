@@ -6,6 +6,7 @@
 #include <librdkafka/rdkafka.h>
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -46,6 +47,9 @@ using Settings = std::vector<std::pair<std::string, std::string>>;
 
 // Creates a handle; `conf` is consumed. Errors: kConfig for combinations that librdkafka refuses.
 [[nodiscard]] Result<rd_kafka_t*> NewHandle(rd_kafka_type_t type, ConfPtr conf);
+
+// Runs `work` on a thread of its own. False: it did not end in time and is left behind, with what it holds.
+[[nodiscard]] bool RunBounded(std::function<void()> work, std::chrono::milliseconds timeout);
 
 // Destroys the handle within about `timeout`; one that hangs is left behind, with a log line, rather than waited for.
 void DestroyBounded(rd_kafka_t* rk, int flags, std::chrono::milliseconds timeout);

@@ -41,7 +41,8 @@ Status Consumer::Open(milliseconds timeout) {
 
 Status Consumer::Connect() {
   FRESHET_ASSIGN(ConfPtr conf, MakeConsumerConf(options_));
-  rd_kafka_conf_set_opaque(conf.get(), this);
+  self_ = std::make_shared<Self>(Self{this});
+  rd_kafka_conf_set_opaque(conf.get(), self_.get());
   rd_kafka_conf_set_rebalance_cb(conf.get(), OnRebalance);
   rd_kafka_conf_set_error_cb(conf.get(), OnError);
   FRESHET_ASSIGN(rk_, NewHandle(RD_KAFKA_CONSUMER, std::move(conf)));
@@ -97,26 +98,32 @@ Consumer::~Consumer() { Close(); }
 
 void Consumer::Close() {
   if (rk_ == nullptr) return;
-  closing_ = true;
   ends_.reset();
   message_.reset();
   early_.clear();
-  // As rd_kafka_consumer_close(), which may hang in this version, but with a deadline.
-  const QueuePtr queue = std::move(queue_);
-  const auto deadline = steady_clock::now() + kCloseTimeout;
-  const ErrorPtr refused(queue != nullptr ? rd_kafka_consumer_close_queue(rk_, queue.get()) : nullptr);
-  if (queue != nullptr && refused == nullptr) {  // refused: the group has put this member out already
-    while (rd_kafka_consumer_closed(rk_) == 0 && steady_clock::now() < deadline) {
-      const MessagePtr dropped(rd_kafka_consumer_poll(rk_, 50));
+  self_->consumer = nullptr;  // who is called back by now only gives up what is left
+  rd_kafka_t* const rk = std::exchange(rk_, nullptr);
+  rd_kafka_queue_t* const queue = queue_.release();
+  // As rd_kafka_consumer_close(), which may hang in this version; so may rd_kafka_assign(), called back by it, when the
+  // group is done with that moment: the answer it waits for is thrown away. Hence a thread that can be left behind.
+  const auto leave = [rk, queue, self = self_] {
+    const QueuePtr until_left(queue);
+    const ErrorPtr refused(rd_kafka_consumer_close_queue(rk, queue));
+    const auto deadline = steady_clock::now() + kCloseTimeout;
+    while (refused == nullptr && rd_kafka_consumer_closed(rk) == 0 && steady_clock::now() < deadline) {
+      const MessagePtr dropped(rd_kafka_consumer_poll(rk, 50));
     }
-    if (rd_kafka_consumer_closed(rk_) == 0) LogWarning("kafka", "the consumer did not leave its group in time");
+  };
+  if (queue != nullptr && !RunBounded(leave, kCloseTimeout + milliseconds(500))) {
+    LogWarning("kafka", "the consumer did not leave its group in time; its handle is left behind");
+    return;
   }
-  DestroyBounded(std::exchange(rk_, nullptr), RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE, kCloseTimeout);
-  closing_ = false;
+  DestroyBounded(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE, kCloseTimeout);
 }
 
 void Consumer::OnError(rd_kafka_t*, int code, const char* reason, void* self) {
-  auto& consumer = *static_cast<Consumer*>(self);
+  if (static_cast<Self*>(self)->consumer == nullptr) return;
+  Consumer& consumer = *static_cast<Self*>(self)->consumer;
   const auto error = static_cast<rd_kafka_resp_err_t>(code);
   if (error == RD_KAFKA_RESP_ERR__FATAL) return consumer.OnFatal();
   if (error != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || consumer.last_error_.empty()) {

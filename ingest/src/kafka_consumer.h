@@ -67,12 +67,18 @@ class Consumer final : public RecordSource {
                           void* self);
   static void OnError(rd_kafka_t* rk, int error, const char* reason, void* self);
 
+  // What librdkafka calls back. Outlives the consumer where the handle does.
+  struct Self {
+    Consumer* consumer;  // null: it is being closed
+  };
+
   // Constant after Open():
   const ConsumerOptions options_;
   const Clock* const clock_;
   std::int64_t look_every_us_ = 0;  // for new partitions, where all are pinned
 
   // Polling thread only (librdkafka calls back on it):
+  std::shared_ptr<Self> self_;
   rd_kafka_t* rk_ = nullptr;
   Readings readings_;
   std::deque<PollResult> changes_;  // changes of partitions not yet returned
@@ -93,8 +99,7 @@ class Consumer final : public RecordSource {
   std::size_t fullest_ = 0;  // messages in it at most, since more was asked for
   int until_look_ = 0;       // records
   std::string last_error_;
-  bool turned_away_ = false;  // by a broker, while opening
-  bool closing_ = false;
+  bool turned_away_ = false;               // by a broker, while opening
   bool fenced_ = false;                    // out of the group; the next poll joins it anew
   std::deque<std::int64_t> fenced_at_us_;  // lately
 

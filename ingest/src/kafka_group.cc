@@ -163,8 +163,12 @@ Result<PollResult> Consumer::After(Readings::Verdict verdict, PollResult result)
 
 void Consumer::OnRebalance(rd_kafka_t* rk, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t* partitions,
                            void* self) {
-  auto& consumer = *static_cast<Consumer*>(self);
-  if (error == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !consumer.closing_) {
+  if (static_cast<Self*>(self)->consumer == nullptr) {
+    (void)rd_kafka_assign(rk, nullptr);
+    return;
+  }
+  Consumer& consumer = *static_cast<Self*>(self)->consumer;
+  if (error == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
     std::vector<TopicPartition> assigned;
     for (int i = 0; i < partitions->cnt; ++i) {
       assigned.push_back({partitions->elems[i].topic, partitions->elems[i].partition});
