@@ -61,59 +61,6 @@ class GroupTest : public ::testing::Test {
   std::int64_t sent_ = 0;
 };
 
-// A join whose answer a broker took to its grave fences the member that sent it. Here another process does.
-TEST_F(GroupTest, AMemberThatWasFencedJoinsAnewAndOfTwoOneGivesUp) {
-  ASSERT_OK(CreateTopics(kafka_, {{"items", 4, true}}, kSendTimeout));
-  ConsumerOptions options;
-  options.kafka = kafka_;
-  options.topics = {"items"};
-  options.group_id = "group";
-  options.group_instance_id = "one";
-  options.session_timeout_ms = 6000;
-  const SystemClock clock;
-  const auto open = [&] {
-    auto source = OpenKafkaConsumer(
-        options, [](const auto&) { return StoredPositions{}; }, &clock, kSendTimeout);
-    EXPECT_OK(source);
-    return std::move(*source);
-  };
-  // Polls `source` until it has read something; false once it failed.
-  const auto reads = [](RecordSource* source) {
-    bool failed = false;
-    const bool read = WaitFor([&] {
-      const auto polled = source->Poll(std::chrono::milliseconds(10));
-      failed = !polled.ok();
-      return failed || polled->kind == PollResult::Kind::kRecord;
-    });
-    return read && !failed;
-  };
-  ItemStream stream(TestSeed(), "items", 40, kTestDim, /*null_keys=*/false);
-  auto older = open();
-  Send(&stream, 1);
-  ASSERT_TRUE(reads(older.get()));
-  auto newer = open();
-  ASSERT_TRUE(reads(newer.get()));
-  newer.reset();  // a static member does not leave
-  EXPECT_TRUE(reads(older.get())) << "it was not read on, though the other one is gone";
-  // Two that stay take the place from each other, until one of them has had enough.
-  newer = open();
-  Status of_older;
-  Status of_newer;
-  EXPECT_TRUE(WaitFor(
-      [&] {
-        of_older = older->Poll(std::chrono::milliseconds(5)).status();
-        of_newer = newer->Poll(std::chrono::milliseconds(5)).status();
-        return !of_older.ok() || !of_newer.ok();
-      },
-      120'000));
-  const Status& given_up = of_older.ok() ? of_newer : of_older;
-  EXPECT_EQ(given_up.code(), Code::kFailedPrecondition) << given_up.ToString();
-  EXPECT_NE(given_up.message().find("another member that is called `one`"), std::string::npos) << given_up.ToString();
-  RecordSource* left = of_older.ok() ? older.get() : newer.get();
-  Send(&stream, 1);
-  EXPECT_TRUE(reads(left));
-}
-
 // The engine makes its topics itself, takes part in a group, and continues from the store after a graceful stop.
 TEST_F(GroupTest, ContinuesFromTheStoredOffsets) {
   ItemStream stream(TestSeed(), "items", 50, kTestDim, /*null_keys=*/false);
