@@ -8,6 +8,9 @@ has more than one bucket; extract_lists() needs neither.
                          golden_items=[{"item_id": "a", "features": {}}],
                          golden_users=[{"user_id": "u", "features": {}, "history": [{"item_id": "a"}]}])
 
+With reranker=module (forward(x: Dict[str, Tensor]), see "The re-ranker" there) the package brings a re-ranker too; add_reranker()
+gives one to a package that is there, as `freshet train` writes them.
+
 The towers are scripted, saved, loaded again, and run on the goldens; `freshet model verify DIRECTORY` says whether
 freshet's LibTorch answers the same within `tolerance`. The format is described in encoder/README.md.
 """
@@ -26,6 +29,8 @@ KINDS = ["categorical", "multi_valued", "text", "dense", "history"]
 TEXT = re.compile("[a-z0-9\u0080-\U0010ffff]+")
 LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # of other letters the case stays
 MANIFEST = "model.yaml"
+GOLDENS = "goldens.json"
+RERANKER = "reranker.pt"
 
 
 def _number_text(number):
@@ -217,27 +222,134 @@ def _publish(temporary, target):
         shutil.rmtree(old)
 
 
-def write_package(directory, *, name, version, dim, item_tower, user_tower, item_features, user_features, golden_items,
-                  golden_users, metric="cosine", tolerance=1e-5):
-    """Writes the package as a whole beside `directory`, then renames it there; returns the embedding space id.
-
-    A package that is there stays until the new one is complete; any other directory with something in it is refused.
-    """
+def _write_beside(directory, write):
+    """Has `write` fill a new directory, puts that in the place of `directory`, and returns what `write` did."""
     target = _target_of(directory)
     parent = os.path.dirname(target)
     os.makedirs(parent, exist_ok=True)
     temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(target)}.tmp.", dir=parent)
     try:
-        space_id = _write_files(temporary, name, version, dim, metric, tolerance,
-                                (("item", item_tower, item_features, golden_items),
-                                 ("user", user_tower, user_features, golden_users)))
+        written = write(temporary)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o777 & ~umask)  # mkdtemp's are for one user only
         _publish(temporary, _target_of(directory))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return space_id
+    return written
+
+
+def write_package(directory, *, name, version, dim, item_tower, user_tower, item_features, user_features, golden_items,
+                  golden_users, metric="cosine", tolerance=1e-5, reranker=None, reranker_item_features=(),
+                  reranker_user_features=(), golden_attributes=None):
+    """Writes the package as a whole beside `directory`, then renames it there; returns the embedding space id.
+
+    A package that is there stays until the new one is complete; any other directory with something in it is refused.
+    The re-ranker's features, and golden_attributes, are those of add_reranker().
+    """
+
+    def write(temporary):
+        space_id = _write_files(temporary, name, version, dim, metric, tolerance,
+                                (("item", item_tower, item_features, golden_items),
+                                 ("user", user_tower, user_features, golden_users)))
+        if reranker is not None:
+            _write_reranker(temporary, reranker, reranker_item_features, reranker_user_features, golden_attributes or {})
+        return space_id
+
+    return _write_beside(directory, write)
+
+
+def add_reranker(package, directory, *, reranker, item_features=(), user_features=(), golden_attributes=None):
+    """Writes `package` with this re-ranker to `directory`, which may be the same; the embedding space stays.
+
+    item_features are of the items' attributes. What it must answer is computed for the package's golden users and items;
+    golden_attributes gives these attributes: {"item id": {"price": 3}}.
+    """
+
+    def write(temporary):
+        for file in (MANIFEST, GOLDENS, "item_tower.pt", "user_tower.pt"):
+            shutil.copyfile(os.path.join(package, file), os.path.join(temporary, file))
+        manifest = _read(os.path.join(temporary, MANIFEST))
+        if _read(os.path.join(package, MANIFEST + ".sha256")).split()[:1] != [_sha256(manifest.encode())]:
+            raise ValueError(f"{package}: {MANIFEST} is not what its sum says")
+        if f'"{_sha256(_read(os.path.join(temporary, GOLDENS)).encode())}"' not in manifest:
+            raise ValueError(f"{package}: {GOLDENS} is not what its sum says")
+        _write_reranker(temporary, reranker, item_features, user_features, golden_attributes or {})
+
+    _write_beside(directory, write)
+
+
+def _read(path):
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def _attribute_features(attributes):
+    """Attributes as the re-ranker's features: a bool is a number, lists of anything but texts are left out."""
+    return {name: value for name, value in _stream_features({"features": attributes}).items()
+            if not isinstance(value, list) or all(isinstance(part, str) for part in value)}
+
+
+def rerank_inputs(user, items, item_features=(), user_features=()):
+    """What a re-ranker is given, as freshet makes it, for training: `user` as in a golden with its `vector`, each item with
+    `item_id`, `vector`, `similarity`, and where they are known `attributes`, `popularity` and `age_hours`."""
+    import torch  # pylint: disable=import-outside-toplevel
+    records = [{"item_id": item["item_id"], "features": _attribute_features(item.get("attributes", {}))} for item in items]
+    inputs = {"user_vector": torch.tensor(user["vector"], dtype=torch.float32),
+              "item_vectors": torch.tensor([item["vector"] for item in items], dtype=torch.float32)}
+    for signal, unknown in (("similarity", 0.0), ("popularity", 0.0), ("age_hours", -1.0)):
+        inputs[signal] = torch.tensor([item.get(signal, unknown) for item in items], dtype=torch.float32)
+    for side, features, rows in (("user", user_features, [user]), ("item", item_features, records)):
+        parts = extract(features, rows)
+        for part, tensor in zip(("indices", "offsets", "dense"), parts):
+            inputs[f"{side}_{part}"] = tensor
+    return inputs
+
+
+def _similarity(metric, a, b):
+    if metric == "l2":
+        return -sum((x - y) ** 2 for x, y in zip(a, b))
+    return sum(x * y for x, y in zip(a, b))
+
+
+def _write_reranker(directory, reranker, item_features, user_features, attributes):
+    import torch  # pylint: disable=import-outside-toplevel
+    path = os.path.join(directory, RERANKER)
+    torch.jit.script(reranker.eval()).save(path)
+    script = torch.jit.load(path)
+    manifest = _read(os.path.join(directory, MANIFEST))
+    metric = re.search("^metric: (.*)$", manifest, re.M).group(1)
+    goldens = json.loads(_read(os.path.join(directory, GOLDENS)))
+    goldens["reranks"] = []
+    for user in goldens["users"]:
+        items = [{"item_id": item["item_id"], "attributes": attributes.get(item["item_id"], {}), "vector": item["vector"],
+                  "similarity": _similarity(metric, user["vector"], item["vector"]), "popularity": 0.5 * place,
+                  "age_hours": place - 1.0} for place, item in enumerate(goldens["items"])]
+        with torch.inference_mode():
+            scores = script(rerank_inputs(user, items, item_features, user_features))
+        if tuple(scores.shape) != (len(items),) or not torch.isfinite(scores).all():
+            raise ValueError(f"the re-ranker answers {tuple(scores.shape)}, or numbers that are not finite")
+        for item in items:
+            item["features"] = _attribute_features(item.pop("attributes"))
+        goldens["reranks"].append({**user, "items": items, "scores": scores.tolist()})
+    text = json.dumps(goldens, ensure_ascii=False).encode()
+    _write(os.path.join(directory, GOLDENS), text)
+    with open(path, "rb") as f:
+        digest = _sha256(f.read())
+        os.fsync(f.fileno())
+    manifest = re.sub('^  reranker\\.pt: .*\n', "", manifest, flags=re.M)
+    manifest = re.sub("^reranker:\n(?: .*\n)*", "", manifest, flags=re.M)
+    manifest = re.sub("^  goldens\\.json: .*$", f'  goldens.json: "{_sha256(text)}"\n  {RERANKER}: "{digest}"', manifest,
+                      flags=re.M)
+    lines = ["reranker:", '  signature: "rerank-v1"']
+    for key, features in (("item_features", item_features), ("user_features", user_features)):
+        lines += [f"  {key}:"] + _yaml(features) if features else []
+    _write_manifest(directory, manifest + "\n".join(lines) + "\n")
+
+
+def _write_manifest(directory, manifest):
+    _write(os.path.join(directory, MANIFEST), manifest.encode())
+    _write(os.path.join(directory, MANIFEST + ".sha256"), f"{_sha256(manifest.encode())}  {MANIFEST}\n".encode())
 
 
 def _write_files(directory, name, version, dim, metric, tolerance, sides):
@@ -264,8 +376,8 @@ def _write_files(directory, name, version, dim, metric, tolerance, sides):
             os.fsync(f.fileno())
 
     text = json.dumps(goldens, ensure_ascii=False).encode()
-    _write(os.path.join(directory, "goldens.json"), text)
-    sums["goldens.json"] = _sha256(text)
+    _write(os.path.join(directory, GOLDENS), text)
+    sums[GOLDENS] = _sha256(text)
     specs = [(side, features) for side, _, features, _ in sides]
     space = "\n".join(["freshet-space-v1", sums["item_tower.pt"], sums["user_tower.pt"], metric, str(dim)] +
                       [line for side, features in specs for line in _canonical(side, features)]) + "\n"
@@ -275,6 +387,5 @@ def _write_files(directory, name, version, dim, metric, tolerance, sides):
          f"dim: {dim}", f"metric: {metric}", 'signature: "bags-dense-v1"', f'library: "PyTorch {torch.__version__}"',
          "files:"] + [f'  {file}: "{digest}"' for file, digest in sorted(sums.items())] +
         [line for side, features in specs for line in [f"{side}_features:"] + _yaml(features)]) + "\n"
-    _write(os.path.join(directory, MANIFEST), manifest.encode())
-    _write(os.path.join(directory, MANIFEST + ".sha256"), f"{_sha256(manifest.encode())}  {MANIFEST}\n".encode())
+    _write_manifest(directory, manifest)
     return space_id

@@ -57,6 +57,12 @@ std::string ToJson(const ModelManifest& manifest, bool verified) {
   out.EndObject();
   WriteSpec("item_features", manifest.item, &out);
   WriteSpec("user_features", manifest.user, &out);
+  if (manifest.reranker) {
+    out.Key("reranker").BeginObject();
+    WriteSpec("item_features", manifest.reranker->item, &out);
+    WriteSpec("user_features", manifest.reranker->user, &out);
+    out.EndObject();
+  }
   if (verified) out.Key("verified").Bool(true);
   out.EndObject();
   return out.Take() + "\n";
@@ -82,6 +88,9 @@ void Print(const ModelManifest& manifest) {
   for (const auto& [file, sum] : manifest.sha256) std::printf("sha256     %s  %s\n", sum.c_str(), file.c_str());
   PrintSpec("item features", manifest.item);
   PrintSpec("user features", manifest.user);
+  if (!manifest.reranker) return;
+  PrintSpec("re-ranker: item features, of attributes", manifest.reranker->item);
+  PrintSpec("re-ranker: user features", manifest.reranker->user);
 }
 
 // Opening checks the checksums, the manifest and the golden file; loading probes each tower and runs its goldens.
@@ -91,12 +100,14 @@ Status RunModel(const ModelArguments& arguments, bool verify) {
   if (verify) {
     FRESHET_TRY(package->LoadItemEncoder().status());
     FRESHET_TRY(package->LoadUserEncoder().status());
+    if (package->manifest().reranker) FRESHET_TRY(package->LoadReranker().status());
   }
   if (arguments.json) {
     std::cout << ToJson(package->manifest(), verify);
   } else if (verify) {
-    std::printf("%s: whole: checksums, specs, embedding space %s, and the goldens of both towers hold\n",
-                arguments.directory.c_str(), package->manifest().space_id.c_str());
+    std::printf("%s: whole: checksums, specs, embedding space %s, and the goldens of both towers%s hold\n",
+                arguments.directory.c_str(), package->manifest().space_id.c_str(),
+                package->manifest().reranker ? " and the re-ranker" : "");
   } else {
     Print(package->manifest());
   }
@@ -124,8 +135,9 @@ void AddModelCommand(CLI::App* app, CommandRunner* run) {
   AddOne(command, run, "show", "Print the manifest of a package; checksums are checked, no code of it runs.", false,
          "freshet model show /tmp/shop/model");
   AddOne(command, run, "verify",
-         "Check everything that serving checks: checksums, specs, space id, both towers and their goldens.", true,
-         "freshet model verify /tmp/shop/model");
+         "Check everything that serving checks: checksums, specs, space id, both towers (and the re-ranker) and their "
+         "goldens.",
+         true, "freshet model verify /tmp/shop/model");
 }
 
 }  // namespace freshet

@@ -35,6 +35,8 @@ struct QueryArguments {
   std::vector<std::string> max_per;
   std::vector<std::string> weights;
   std::string vector_file;
+  bool rerank = false;
+  std::size_t candidates = 0;
   bool explain = false;
   std::string address = "127.0.0.1:8081";
   std::string token_file;
@@ -118,6 +120,11 @@ Result<std::string> RequestBody(const QueryArguments& arguments) {
     out.EndObject();
   }
   FRESHET_TRY(AddWeights(arguments, &out));
+  if (arguments.candidates > 0) {
+    out.Key("rerank").BeginObject().Key("candidates").Uint(arguments.candidates).EndObject();
+  } else if (arguments.rerank) {
+    out.Key("rerank").Bool(true);
+  }
   if (arguments.explain) out.Key("explain").Bool(true);
   if (arguments.exact) out.Key("params").BeginObject().Key("exact").Bool(true).EndObject();
   // The table shows titles, which are attributes.
@@ -129,7 +136,7 @@ Result<std::string> RequestBody(const QueryArguments& arguments) {
 Result<std::string> BinaryBody(const QueryArguments& arguments) {
   if (arguments.vector_file.empty() || arguments.exclude_seen || arguments.explain || arguments.with_attributes ||
       !arguments.exclude.empty() || !arguments.filter.empty() || !arguments.max_per.empty() ||
-      !arguments.weights.empty() || !arguments.unlike.empty()) {
+      !arguments.weights.empty() || !arguments.unlike.empty() || arguments.rerank || arguments.candidates > 0) {
     return InvalidArgument("--binary: goes with --vector-file, --k and --exact only");
   }
   FRESHET_ASSIGN(const std::string json, RequestBody(arguments));
@@ -280,6 +287,9 @@ void AddQueryCommand(CLI::App* app, CommandRunner* run) {
   command->add_option("--weight", arguments->weights,
                       "Blend scores: similarity=1, popularity=0.1, recency=0.2, recency_of=ATTRIBUTE, "
                       "half_life_hours=168");
+  command->add_flag("--rerank", arguments->rerank, "Score the candidates once more, by the package's re-ranker");
+  command->add_option("--candidates", arguments->candidates, "Re-rank so many (4 k, at least 200, unless given)")
+      ->check(CLI::Range(std::size_t{1}, kMaxRerankCandidates));
   command->add_flag("--explain", arguments->explain, "Show how the answer came about");
   command->add_flag("--with-attributes", arguments->with_attributes, "Show all attributes, not only the title");
   command->add_flag("--exact", arguments->exact, "Scan everything instead of searching the graph");

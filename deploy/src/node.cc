@@ -35,6 +35,9 @@ Status LoadModel(const Config& config, ApplierOptions::Role role, Node* node, St
   }
   FRESHET_ASSIGN(node->user_encoder, node->package->LoadUserEncoder());
   const ModelManifest& manifest = node->package->manifest();
+  if (manifest.reranker) {
+    FRESHET_ASSIGN(node->reranker, node->package->LoadReranker());
+  }
   store->space_id = manifest.space_id;
   store->dim = manifest.dim;
   store->metric = manifest.metric;
@@ -100,8 +103,8 @@ Result<std::unique_ptr<Node>> Node::Open(const Config& config, ApplierOptions::R
            {"sequence", StrCat(node->applier->sequence())},
            {"into_the_index", StrCat(node->applier->rebuilt_items())},
            {"seconds", StrCat(node->open_seconds)}});
-  node->recall =
-      std::make_unique<RecallService>(node->applier.get(), node->user_encoder.get(), &node->clock, &node->metrics);
+  node->recall = std::make_unique<RecallService>(node->applier.get(), node->user_encoder.get(), &node->clock,
+                                                 &node->metrics, RecallLimits{}, node->reranker.get());
   node->metrics.GetGauge("freshet_build_info", "Constant 1; the labels tell the build", {{"version", FRESHET_VERSION}})
       .Set(1);
   return node;

@@ -36,6 +36,7 @@ struct Node {
   std::unique_ptr<ModelPackage> package;           // null with passthrough
   std::unique_ptr<ItemEncoder> item_encoder;       // null on a sidecar with a model
   std::unique_ptr<UserEncoder> user_encoder;       // null with passthrough
+  std::unique_ptr<Reranker> reranker;              // null unless the package has one
   std::unique_ptr<SnapshotRepository> repository;  // null unless configured
   std::unique_ptr<Store> store;
   std::unique_ptr<Applier> applier;

@@ -17,7 +17,8 @@ std::string Node::StatusJson(const std::string& role, const std::string& data_di
   if (admin) out.Key("admin_address").String(admin->address());
   if (package) {
     out.Key("model").BeginObject().Key("name").String(package->manifest().name);
-    out.Key("version").String(package->manifest().version).EndObject();
+    out.Key("version").String(package->manifest().version);
+    out.Key("reranker").Bool(reranker != nullptr).EndObject();
   }
   WriteProgress(&out);
   out.Key("freshness_p50_seconds").Double(freshness.Quantile(0.5));

@@ -53,6 +53,33 @@ Result<FeatureSpec> SpecOf(const YamlNode& root, const char* key) {
   return spec;
 }
 
+// REQUIRES of a package: the section and the file are there, or neither is.
+Result<std::optional<RerankSpec>> RerankerOf(const YamlNode& root, bool has_file) {
+  const YamlNode* node = root.Find("reranker");
+  if ((node != nullptr) != has_file) {
+    return Bad(node == nullptr ? root.line : node->line,
+               StrCat("`reranker` and the file ", kRerankerFile, " go together"));
+  }
+  if (node == nullptr) return std::optional<RerankSpec>();
+  if (!node->IsMapping()) return Bad(node->line, "`reranker` must be a mapping");
+  FRESHET_ASSIGN(const std::string signature, TextOf(*node, "signature"));
+  if (signature != kRerankSignature) {
+    return FailedPrecondition(StrCat(kManifestFile, ": the re-ranker's signature `", signature,
+                                     "` is not known to this version (it calls ", kRerankSignature, ")"));
+  }
+  RerankSpec spec;
+  for (const auto& [key, value] : node->members) {
+    if (key == "item_features") {
+      FRESHET_ASSIGN(spec.item, SpecOf(*node, "item_features"));
+    } else if (key == "user_features") {
+      FRESHET_ASSIGN(spec.user, SpecOf(*node, "user_features"));
+    } else if (key != "signature") {
+      return Bad(value.line, StrCat("unknown key `", key, "` of `reranker`"));
+    }
+  }
+  return std::optional(std::move(spec));
+}
+
 bool IsSha256(std::string_view text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
@@ -78,6 +105,12 @@ std::string ManifestToYaml(const ModelManifest& manifest) {
   out += "files:\n";
   for (const auto& [file, hash] : manifest.sha256) out += StrCat("  ", file, ": ", YamlQuote(hash), "\n");
   out += "item_features:\n" + manifest.item.ToYaml(2) + "user_features:\n" + manifest.user.ToYaml(2);
+  if (!manifest.reranker) return out;
+  out += StrCat("reranker:\n  signature: ", YamlQuote(kRerankSignature), "\n");
+  for (const auto& [key, spec] :
+       {std::pair("item_features", &manifest.reranker->item), std::pair("user_features", &manifest.reranker->user)}) {
+    if (!spec->features.empty()) out += StrCat("  ", key, ":\n") + spec->ToYaml(4);
+  }
   return out;
 }
 
@@ -112,20 +145,25 @@ Result<ModelManifest> ManifestFromYaml(const std::string& text) {
   const YamlNode* files = root.Find("files");
   if (files == nullptr || !files->IsMapping()) return Bad(root.line, "`files` is missing");
   for (const auto& [file, hash] : files->members) {
-    if (file != kItemTowerFile && file != kUserTowerFile && file != kGoldensFile) {
+    if (file != kItemTowerFile && file != kUserTowerFile && file != kRerankerFile && file != kGoldensFile) {
       return Bad(hash.line, StrCat("`", file, "` is no file of a package"));
     }
     if (!IsSha256(hash.scalar)) return Bad(hash.line, StrCat("the SHA-256 of ", file, " is not 64 hex digits"));
     manifest.sha256[file] = hash.scalar;
   }
-  if (manifest.sha256.size() != 3) return Bad(files->line, "`files` must name both towers and goldens.json");
+  for (const char* file : {kItemTowerFile, kUserTowerFile, kGoldensFile}) {
+    if (!manifest.sha256.contains(file)) {
+      return Bad(files->line, "`files` must name both towers and goldens.json");
+    }
+  }
 
   FRESHET_ASSIGN(manifest.item, SpecOf(root, "item_features"));
   FRESHET_ASSIGN(manifest.user, SpecOf(root, "user_features"));
+  FRESHET_ASSIGN(manifest.reranker, RerankerOf(root, manifest.sha256.contains(kRerankerFile)));
   for (const auto& [key, node] : root.members) {
-    static constexpr std::string_view kKeys[] = {"format", "name",          "version",      "embedding_space_id",
-                                                 "dim",    "metric",        "signature",    "library",
-                                                 "files",  "item_features", "user_features"};
+    static constexpr std::string_view kKeys[] = {"format", "name",          "version",       "embedding_space_id",
+                                                 "dim",    "metric",        "signature",     "library",
+                                                 "files",  "item_features", "user_features", "reranker"};
     if (std::find(std::begin(kKeys), std::end(kKeys), key) == std::end(kKeys)) {
       return Bad(node.line, StrCat("unknown key `", key, "`"));
     }

@@ -12,8 +12,10 @@ inline constexpr const char* kManifestFile = "model.yaml";
 inline constexpr const char* kManifestSumFile = "model.yaml.sha256";
 inline constexpr const char* kItemTowerFile = "item_tower.pt";
 inline constexpr const char* kUserTowerFile = "user_tower.pt";
+inline constexpr const char* kRerankerFile = "reranker.pt";  // may be missing
 inline constexpr const char* kGoldensFile = "goldens.json";
 inline constexpr const char* kSignature = "bags-dense-v1";
+inline constexpr const char* kRerankSignature = "rerank-v1";
 inline constexpr int kMaxDim = 4096;
 
 // First 16 hex digits of the SHA-256 of the canonical text (README.md): tower hashes, metric, dimension, feature specs.

@@ -10,6 +10,7 @@
 #include "freshet/core/strings.h"
 #include "goldens.h"
 #include "model_manifest.h"
+#include "package_reranker.h"
 #include "torch_tower.h"
 #include "tower_encoders.h"
 
@@ -70,7 +71,9 @@ class Package final : public ModelPackage {
     Result<Goldens> goldens = GoldensFromJson(json, manifest_.dim);
     if (!goldens.ok()) return goldens.status().Prefixed(directory_.string());
     goldens_ = std::move(*goldens);
-    return Status::Ok();
+    if (!manifest_.reranker) return Status::Ok();
+    if (goldens_.reranks.empty()) return Bad(kGoldensFile, "holds nothing that the re-ranker must answer");
+    return ReadChecked(kRerankerFile, kMaxTowerBytes).status();
   }
 
   const ModelManifest& manifest() const override { return manifest_; }
@@ -92,6 +95,21 @@ class Package final : public ModelPackage {
     const Status goldens = CheckGoldens(goldens_, manifest_.metric, *encoder);
     if (!goldens.ok()) return goldens.Prefixed((directory_ / kUserTowerFile).string());
     return encoder;
+  }
+
+  Result<std::unique_ptr<Reranker>> LoadReranker() const override {
+    if (!manifest_.reranker) return NotFound(StrCat(directory_.string(), ": has no re-ranker"));
+    FRESHET_ASSIGN(const std::string bytes, ReadChecked(kRerankerFile, kMaxTowerBytes));
+    InitTorch(threads_);
+    TowerOptions options;
+    options.name = (directory_ / kRerankerFile).string();
+    auto script = RerankScript::Load(bytes, ShapeOf(manifest_.reranker->user, manifest_.dim),
+                                     ShapeOf(manifest_.reranker->item, manifest_.dim), options);
+    if (!script.ok()) return script.status().Prefixed(options.name);
+    std::unique_ptr<Reranker> reranker = MakePackageReranker(manifest_, std::move(*script));
+    const Status goldens = CheckGoldens(goldens_, *reranker);
+    if (!goldens.ok()) return goldens.Prefixed(options.name);
+    return reranker;
   }
 
  private:

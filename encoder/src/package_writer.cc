@@ -74,6 +74,7 @@ Result<std::string> WritePackage(PackageContents contents, const std::string& di
   manifest.sha256 = {{kItemTowerFile, Sha256Hex(contents.item_tower)},
                      {kUserTowerFile, Sha256Hex(contents.user_tower)},
                      {kGoldensFile, Sha256Hex(goldens)}};
+  if (manifest.reranker) manifest.sha256[kRerankerFile] = Sha256Hex(contents.reranker);
   manifest.space_id = SpaceIdOf(manifest);
   const std::string yaml = ManifestToYaml(manifest);
 
@@ -87,6 +88,7 @@ Result<std::string> WritePackage(PackageContents contents, const std::string& di
   };
   FRESHET_TRY(write(kItemTowerFile, contents.item_tower));
   FRESHET_TRY(write(kUserTowerFile, contents.user_tower));
+  if (manifest.reranker) FRESHET_TRY(write(kRerankerFile, contents.reranker));
   FRESHET_TRY(write(kGoldensFile, goldens));
   FRESHET_TRY(write(kManifestFile, yaml));
   FRESHET_TRY(write(kManifestSumFile, StrCat(Sha256Hex(yaml), "  ", kManifestFile, "\n")));

@@ -15,6 +15,7 @@ struct PackageContents {
   ModelManifest manifest;  // space_id and sha256 are filled in by the writer
   std::string item_tower;  // TorchScript bytes
   std::string user_tower;
+  std::string reranker = {};  // written where manifest.reranker is there
   Goldens goldens;
 };
 

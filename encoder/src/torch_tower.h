@@ -1,7 +1,7 @@
 // A TorchScript tower behind a face without LibTorch: headers of that library cost 12-20 s a file.
 //
 // Place in the flow: TowerInput -> rows of floats; used by the encoders of a model package, and by the trainer to check
-// what it wrote. Only torch_tower.cc and torch_trainer.cc include LibTorch. Exceptions of LibTorch end there.
+// what it wrote. Only the files torch_*.cc include LibTorch. Exceptions of LibTorch end there.
 #pragma once
 
 #include <chrono>
@@ -14,6 +14,7 @@
 #include "freshet/core/status.h"
 #include "freshet/encoder/device.h"
 #include "freshet/encoder/feature_spec.h"
+#include "torch_runtime.h"
 
 namespace freshet {
 
@@ -37,11 +38,6 @@ struct TowerOptions {
   // none but the two of the probe.
   std::int64_t warm_up_rows = 0;
 };
-
-// Sets LibTorch's and OpenBLAS' threads; the first call decides for the process (a later, different wish is logged).
-// Operators that a script forks share one more thread.
-void InitTorch(int intra_op_threads);
-[[nodiscard]] std::string TorchVersion();
 
 // A loaded tower, frozen, in evaluation and inference mode. Run is thread-safe. A call that does not come back ends the
 // process.

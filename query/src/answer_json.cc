@@ -54,6 +54,10 @@ void BeginAnswer(const RecallResponse& response, JsonWriter* out) {
       WriteFloat(hit.parts->recency, out);
       out->EndObject();
     }
+    if (hit.similarity) {
+      out->Key("similarity");
+      WriteFloat(*hit.similarity, out);
+    }
     if (!hit.attributes.empty()) out->Key("attributes").Raw(AttributesToJson(hit.attributes));
     out->EndObject();
   }
@@ -70,7 +74,9 @@ void BeginAnswer(const RecallResponse& response, JsonWriter* out) {
   const Explanation& explanation = *response.explanation;
   out->Key("explain").BeginObject().Key("path").String(explanation.path).Key("live").Uint(explanation.live);
   out->Key("matching").Uint(explanation.matching).Key("candidates").Uint(explanation.candidates);
-  out->Key("searches").Uint(explanation.searches).Key("stage_ms").BeginObject();
+  out->Key("searches").Uint(explanation.searches);
+  if (explanation.reranked) out->Key("reranked").Uint(*explanation.reranked);
+  out->Key("stage_ms").BeginObject();
   for (const auto& [stage, ms] : explanation.stage_ms) out->Key(stage).Double(ms);
   out->EndObject().EndObject();
 }

@@ -178,6 +178,21 @@ Status ReadWeights(const JsonValue& value, RecallRequest* request) {
   return Status::Ok();  // RecallService judges the numbers
 }
 
+Status ReadRerank(const JsonValue& value, RecallRequest* request) {
+  if (value.IsBool()) {
+    if (value.GetBool()) request->rerank.emplace();
+    return Status::Ok();
+  }
+  if (!value.IsObject()) return Wrong("/rerank", "must be true, false or an object, as {\"candidates\": 500}");
+  FRESHET_TRY(CheckFields(value, "/rerank", {"candidates"}));
+  request->rerank.emplace();
+  if (const JsonValue* candidates = JsonFind(value, "candidates")) {
+    FRESHET_ASSIGN(request->rerank->candidates,
+                   ReadInteger(*candidates, "/rerank/candidates", 1, kMaxRerankCandidates));
+  }
+  return Status::Ok();
+}
+
 // What recall and score have in common.
 Status ReadTarget(const JsonValue& root, RecallRequest* request) {
   if (const JsonValue* value = JsonFind(root, "user")) FRESHET_TRY(ReadUser(*value, request));
@@ -224,10 +239,10 @@ Result<RecallRequest> ParseRecallRequest(std::string_view body) {
 }
 
 Result<RecallRequest> ReadRecallRequest(const JsonValue& root) {
-  FRESHET_TRY(CheckFields(
-      root, "",
-      {"user", "item", "items", "negative", "vector", "k", "filter", "max_per", "exclude_ids", "exclude_seen", "params",
-       "with_attributes", "with_payload", "score_threshold", "explain", "weights", "min_as_of", "timeout_ms"}));
+  FRESHET_TRY(CheckFields(root, "",
+                          {"user", "item", "items", "negative", "vector", "k", "filter", "max_per", "exclude_ids",
+                           "exclude_seen", "params", "with_attributes", "with_payload", "score_threshold", "explain",
+                           "rerank", "weights", "min_as_of", "timeout_ms"}));
   RecallRequest request;
   FRESHET_TRY(ReadTarget(root, &request));
   if (const JsonValue* value = JsonFind(root, "k")) {
@@ -237,6 +252,7 @@ Result<RecallRequest> ReadRecallRequest(const JsonValue& root) {
     FRESHET_ASSIGN(request.filter, ParseFilter(*value));
   }
   if (const JsonValue* value = JsonFind(root, "max_per")) FRESHET_TRY(ReadMaxPer(*value, &request));
+  if (const JsonValue* value = JsonFind(root, "rerank")) FRESHET_TRY(ReadRerank(*value, &request));
   if (const JsonValue* value = JsonFind(root, "explain")) {
     FRESHET_ASSIGN(request.explain, ReadBool(*value, "/explain"));
   }
@@ -267,11 +283,16 @@ Result<RecallRequest> ReadRecallRequest(const JsonValue& root) {
 Result<ScoreRequest> ReadScoreRequest(std::string_view body) {
   FRESHET_ASSIGN(const std::unique_ptr<JsonDocument> document, ParseJson(body, kMaxJsonDepth));
   FRESHET_TRY(CheckFields(
-      *document, "", {"user", "item", "items", "negative", "vector", "ids", "weights", "min_as_of", "timeout_ms"}));
+      *document, "",
+      {"user", "item", "items", "negative", "vector", "ids", "rerank", "weights", "min_as_of", "timeout_ms"}));
   ScoreRequest request;
   FRESHET_TRY(ReadTarget(*document, &request.target));
   const JsonValue* ids = JsonFind(*document, "ids");
   if (ids == nullptr) return Wrong("/ids", "is missing");
+  if (const JsonValue* value = JsonFind(*document, "rerank")) {
+    FRESHET_ASSIGN(const bool rerank, ReadBool(*value, "/rerank"));  // all of them
+    if (rerank) request.target.rerank.emplace();
+  }
   FRESHET_ASSIGN(request.ids, ReadIds(*ids, "/ids", kMaxScoreIds));
   return request;
 }

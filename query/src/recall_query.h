@@ -22,6 +22,9 @@ Status CheckWeights(const BlendWeights& weights);
 // How many of the most similar are blended.
 [[nodiscard]] std::size_t BlendPool(std::size_t k);
 
+// Of `rerank`, which must be there. Errors: kInvalidArgument.
+Status CheckRerank(const RecallRequest& request);
+
 struct RecallService::Query {
   std::vector<float> vector;
   std::vector<std::string> seen;
@@ -33,6 +36,10 @@ struct RecallService::Query {
   std::int64_t as_of_ms = 0;
   std::size_t k = 0;                     // how many the search should bring: more than are asked for, to blend
   std::optional<float> score_threshold;  // of similarities
+  UserContext user;                      // for the re-ranker; empty where it is not a user who asks
+  bool rerank = false;                   // it is to run
+  bool rerank_failed = false;            // it was asked for, and did not
+  std::int64_t rerank_us = 0;            // spent in it
   bool fell_short = false;               // a search brought fewer than are asked for, though more were live
   Explanation explanation;
 };

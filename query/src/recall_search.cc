@@ -91,7 +91,9 @@ const char* Name(Path path) {
 
 Status RecallService::Search(const RecallRequest& request, Query* query, std::vector<RecallHit>* results) const {
   query->explanation.live = replica_->catalog().live();
-  query->k = request.weights ? BlendPool(request.k) : request.k;
+  const bool rerank = PrepareReranking(request, query);
+  query->k = request.weights || rerank ? BlendPool(request.k) : request.k;
+  if (rerank && request.rerank->candidates > 0) query->k = request.rerank->candidates;
   if (!request.weights) query->score_threshold = request.score_threshold;
   if (query->popular) {
     FRESHET_TRY(SearchPopular(request, query, results));
@@ -99,7 +101,10 @@ Status RecallService::Search(const RecallRequest& request, Query* query, std::ve
     FRESHET_TRY(SearchBest(request, request.filter ? &*request.filter : nullptr, query, results));
   } else {
     FRESHET_TRY(SearchDiverse(request, query, results));
+    // The re-ranker has failed within it: no two kinds of scores in one answer.
+    if (rerank && !query->rerank) FRESHET_TRY(SearchDiverse(request, query, results));
   }
+  if (query->rerank_failed) query->degraded = "rerank";
   // Mostly the index has done it, and moving hits about is slow.
   if (!std::is_sorted(results->begin(), results->end(), BetterRecall)) {
     std::sort(results->begin(), results->end(), BetterRecall);
@@ -112,12 +117,12 @@ Status RecallService::Search(const RecallRequest& request, Query* query, std::ve
 Status RecallService::SearchBest(const RecallRequest& request, const Filter* filter, Query* query,
                                  std::vector<RecallHit>* results) const {
   FRESHET_TRY(SearchSimilar(request, filter, query, results));
-  if (!request.weights) return Status::Ok();
+  if (!request.weights && !query->rerank) return Status::Ok();
   if (results->size() > query->k) {
     std::sort(results->begin(), results->end(), BetterRecall);
     results->resize(query->k);
   }
-  return Blend(request, *query, results);
+  return request.weights ? Blend(request, *query, results) : Rerank(request, query, results);
 }
 
 Status RecallService::SearchSimilar(const RecallRequest& request, const Filter* filter, Query* query,

@@ -41,6 +41,7 @@ Status ValidateTarget(const RecallRequest& request) {
   if (!request.negative.empty() && !request.item && request.items.empty()) {
     return InvalidArgument("/negative: needs `item` or `items`");
   }
+  if (request.rerank) FRESHET_TRY(CheckRerank(request));
   return request.weights ? CheckWeights(*request.weights) : Status::Ok();
 }
 
@@ -96,19 +97,25 @@ Status Validate(const RecallRequest& request) {
 }  // namespace
 
 RecallService::RecallService(const Replica* replica, const UserEncoder* user_encoder, const Clock* clock,
-                             Metrics* metrics, const RecallLimits& limits)
+                             Metrics* metrics, const RecallLimits& limits, const Reranker* reranker)
     : replica_(replica),
       user_encoder_(user_encoder),
+      reranker_(reranker),
       clock_(clock),
       limits_(limits),
       seconds_(metrics->GetHistogram("freshet_query_seconds", "Time to answer a recall")),
       resolve_seconds_(StageSeconds(metrics, "resolve")),
       search_seconds_(StageSeconds(metrics, "search")),
+      rerank_seconds_(StageSeconds(metrics, "rerank")),
       attributes_seconds_(StageSeconds(metrics, "attributes")),
       short_answers_(metrics->GetCounter("freshet_query_short_answers_total",
                                          "Answers with fewer items than k although more were live; should stay 0")),
-      degraded_(metrics->GetCounter("freshet_query_degraded_total",
-                                    "Answers that are less than they could be: not personal, or short by max_per")) {}
+      degraded_(metrics->GetCounter(
+          "freshet_query_degraded_total",
+          "Answers that are less than they could be: not personal, not re-ranked, short by max_per")),
+      rerank_failures_(metrics->GetCounter("freshet_query_rerank_failures_total",
+                                           "Answers in the recall's order though re-ranking was asked for: the "
+                                           "re-ranker failed, or there is none")) {}
 
 // Deadline, freshness, target: what Recall() and Score() begin with.
 Status RecallService::Begin(const RecallRequest& request, std::int64_t start_us, Query* query,
@@ -150,7 +157,12 @@ Result<RecallResponse> RecallService::Recall(const RecallRequest& request) const
   FRESHET_TRY(CheckDeadline(query, "before the search"));
   Exclude(request, &query);
   FRESHET_TRY(Search(request, &query, &response.results));
+  stage_us += query.rerank_us;  // within the search, told by itself
   end_stage("search", &search_seconds_);
+  if (query.explanation.reranked) {
+    query.explanation.stage_ms.emplace_back("rerank", static_cast<double>(query.rerank_us) * 1e-3);
+    rerank_seconds_.Observe(static_cast<double>(query.rerank_us) * 1e-6);
+  }
   FRESHET_TRY(CheckDeadline(query, "after the search"));
 
   if (request.with_attributes) {
@@ -210,6 +222,8 @@ Result<ScoreResponse> RecallService::Score(const RecallRequest& request, const s
     }
   }
   if (request.weights && !query.popular) FRESHET_TRY(Blend(request, query, &response.answer.results));
+  if (PrepareReranking(request, &query)) FRESHET_TRY(Rerank(request, &query, &response.answer.results));
+  if (query.rerank_failed) query.degraded = "rerank";
   std::sort(response.answer.results.begin(), response.answer.results.end(), BetterRecall);
   response.answer.degraded = std::move(query.degraded);
   if (!response.answer.degraded.empty()) degraded_.Add();
@@ -320,6 +334,7 @@ Status RecallService::ResolveUser(const RecallRequest& request, Query* query) co
   context.history = std::move(state->history);
   query->vector.resize(static_cast<std::size_t>(replica_->dim()));
   Status encoded = user_encoder_->Encode(context, query->vector);
+  if (request.rerank) query->user = std::move(context);
   if (encoded.ok()) encoded = PrepareVector(replica_->metric(), replica_->dim(), query->vector);
   // The caller only named a user: what the tower makes of the user's data is not the caller's mistake.
   if (encoded.category() == Category::kInput) return Internal(StrCat("the user tower: ", encoded.message()));

@@ -43,6 +43,11 @@ def ask(url):
     assert answer.results[0].parts.popularity >= 0 and answer.explain.matching == 10
     assert answer.as_of_ms == 253402300799999
 
+    answer = recall.sync(client=client, body=m.RecallRequest(
+        item="item-1", k=3, rerank=m.RerankOptions(candidates=5), explain=True))
+    assert len(answer.results) == 3 and answer.explain.reranked == 5
+    assert recall.sync(client=client, body=m.RecallRequest(item="item-1", k=3, rerank=True)).results[0].score == 0
+
     override = m.UserOverride(features=m.Features.from_dict({"age": 33}), history=["item-1", m.HistoryEvent(item_id="item-2")])
     assert len(recall.sync(client=client, body=m.RecallRequest(user=override, k=3)).results) == 3
     problem = recall.sync(client=client, body=m.RecallRequest(item="nobody"))

@@ -33,7 +33,8 @@ int main() {
   const test::FakeUserEncoder encoder;
   const SystemClock clock;
   Metrics metrics;
-  const RecallService service(&replica, &encoder, &clock, &metrics);
+  const test::FakeReranker reranker;
+  const RecallService service(&replica, &encoder, &clock, &metrics, {}, &reranker);
   const auto server = MakeHttpServer(
       {}, &service, &metrics, {}, [] { return std::string(R"({"items_live":50})"); }, [] {});
   if (const Status started = server->Start(); !started.ok()) {

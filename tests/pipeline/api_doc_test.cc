@@ -213,7 +213,8 @@ class ApiDocTest : public ::testing::Test {
   FakeUserEncoder encoder_;
   SystemClock clock_;
   Metrics metrics_;
-  RecallService service_{&replica_, &encoder_, &clock_, &metrics_};
+  FakeReranker reranker_;
+  RecallService service_{&replica_, &encoder_, &clock_, &metrics_, {}, &reranker_};
   Certificates files_;
   std::unique_ptr<HttpServer> server_, admin_, guarded_, mutual_;
   YamlNode api_;
@@ -229,6 +230,7 @@ TEST_F(ApiDocTest, EveryExampleGivesWhatTheDescriptionSays) {
       {"For a user whom nobody knows yet", {{200, "RecallAnswer"}}},
       {"More like these, less like those:", {{200, "RecallAnswer"}}},
       {"Similar, but rather popular and new", {{200, "RecallAnswer"}}},
+      {"Re-ranked", {{200, "RecallAnswer"}}},
       {"By a vector of your own", {{200, "RecallAnswer"}}},
       {"Why this answer?", {{200, "RecallAnswer"}}},
       {"Read your own writes", {{200, "RecallAnswer"}}},

@@ -77,7 +77,8 @@ class Follower {
           .Open([&](const std::string& path) { return freshet::OpenHnswIndex(path, index); },
                 [&] { return freshet::MakeHnswIndex(index); });
     }));
-    // With a model, LoadUserEncoder() of its package (OpenModelPackage) in place of null: then by `user` too.
+    // With a model, LoadUserEncoder() of its package (OpenModelPackage) in place of null: then by `user` too; and its
+    // LoadReranker(), where it has one, as the last argument.
     recall_ = std::make_unique<freshet::RecallService>(applier_.get(), nullptr, &clock_, &metrics_);
     return Status::Ok();
   }

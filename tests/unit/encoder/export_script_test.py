@@ -3,6 +3,7 @@ is agreed upon in package_test.cc, over a package that the script made with it."
 
 import contextlib
 import hashlib
+import json
 import os
 import sys
 import tempfile
@@ -29,6 +30,10 @@ class Rows(list):
         return True
 
 
+class Scores(Rows):
+    shape = (1,)
+
+
 class Tower:
     """A module whose script is its text."""
 
@@ -52,7 +57,8 @@ def fake_torch():
     torch.tensor = lambda values, dtype=None: Rows(values)
     torch.isfinite = lambda values: values
     torch.inference_mode = contextlib.nullcontext
-    torch.jit = types.SimpleNamespace(script=lambda tower: tower, load=lambda path: lambda *_: Rows([[1.0, 2.0]]))
+    answer = lambda path: Scores([7.0]) if path.endswith("reranker.pt") else Rows([[1.0, 2.0]])
+    torch.jit = types.SimpleNamespace(script=lambda tower: tower, load=lambda path: lambda *_: answer(path))
     return torch
 
 
@@ -70,7 +76,7 @@ def read(*path):
         return f.read()
 
 
-class WritePackage(unittest.TestCase):
+class Packages(unittest.TestCase):
     def setUp(self):
         sys.modules["torch"] = fake_torch()
         root = tempfile.TemporaryDirectory()  # pylint: disable=consider-using-with
@@ -82,6 +88,8 @@ class WritePackage(unittest.TestCase):
         """Nothing lies beside the package."""
         self.assertEqual(os.listdir(os.path.dirname(self.target)), ["mine"])
 
+
+class WritePackage(Packages):
     def test_writes_what_its_sums_say(self):
         write(self.target + "/")
         self.assertEqual(sorted(os.listdir(self.target)),
@@ -156,6 +164,58 @@ class WritePackage(unittest.TestCase):
         write(link, "new")
         self.assertTrue(os.path.islink(link))
         self.assertEqual(read(self.target, "item_tower.pt"), "new")
+
+
+class AddReranker(Packages):
+    """Whether it is in the first writing or comes later, the package is the same."""
+
+    FEATURES = [{"name": "price", "kind": "dense"}]
+
+    def add(self, source, target, text="script", fails=False):
+        export.add_reranker(source, target, reranker=Tower(text, fails), item_features=self.FEATURES,
+                            golden_attributes={"a": {"price": 3, "sizes": [1, 2], "in_stock": True}})
+
+    def check(self, text="script"):
+        manifest, goldens = read(self.target, "model.yaml"), json.loads(read(self.target, "goldens.json"))
+        for file in ("goldens.json", "item_tower.pt", "user_tower.pt", "reranker.pt"):
+            self.assertIn(f'  {file}: "{hashlib.sha256(read(self.target, file).encode()).hexdigest()}"\n', manifest)
+        self.assertEqual((manifest.count("reranker.pt"), manifest.count("goldens.json")), (1, 1))
+        self.assertEqual(read(self.target, "model.yaml.sha256"),
+                         hashlib.sha256(manifest.encode()).hexdigest() + "  model.yaml\n")
+        self.assertEqual(read(self.target, "reranker.pt"), text)
+        self.assertEqual(manifest.count("reranker:\n"), 1)
+        self.assertIn('reranker:\n  signature: "rerank-v1"\n  item_features:\n  - {"name": "price"', manifest)
+        self.assertEqual([golden["scores"] for golden in goldens["reranks"]], [[7.0]])
+        item = goldens["reranks"][0]["items"][0]
+        self.assertEqual(item["features"], {"price": 3, "in_stock": 1.0})
+        self.assertEqual((item["similarity"], item["popularity"], item["age_hours"]), (5.0, 0.0, -1.0))
+        self.only()
+
+    def test_comes_to_a_package_that_is_there(self):
+        space_id = write(self.target)
+        self.add(self.target, self.target)
+        self.check()
+        self.assertIn(f'embedding_space_id: "{space_id}"', read(self.target, "model.yaml"))
+        self.add(self.target, self.target, "another")  # in place of the first
+        self.check("another")
+
+    def test_goes_to_another_place(self):
+        write(os.path.join(self.root, "plain"))
+        self.add(os.path.join(self.root, "plain"), self.target)
+        self.check()
+        self.assertNotIn("reranker", read(self.root, "plain/model.yaml"))
+
+    def test_a_failure_leaves_what_was(self):
+        write(self.target)
+        before = read(self.target, "model.yaml")
+        with self.assertRaisesRegex(RuntimeError, "cannot be scripted"):
+            self.add(self.target, self.target, fails=True)
+        self.assertEqual(read(self.target, "model.yaml"), before)
+        with open(os.path.join(self.target, "goldens.json"), "a", encoding="utf-8") as f:
+            f.write(" ")
+        with self.assertRaisesRegex(ValueError, "is not what its sum says"):
+            self.add(self.target, self.target)
+        self.only()
 
 
 class Extraction(unittest.TestCase):

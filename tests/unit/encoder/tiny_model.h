@@ -60,4 +60,39 @@ inline PackageContents TinyPackage() {
   return contents;
 }
 
+// Of price (an attribute, dense), the user's history and a candidate's id: what each brings is in another digit.
+inline const char* const kTinyRerank = R"(
+def forward(self, x: Dict[str, Tensor]) -> Tensor:
+    liked = torch.embedding_bag(self.table, x["user_indices"], x["user_offsets"], False, 0, False, None, False)[0][0, 0]
+    own = torch.embedding_bag(self.table, x["item_indices"], x["item_offsets"], False, 0, False, None, False)[0][:, 0]
+    near = torch.mv(x["item_vectors"], x["user_vector"])
+    return (x["item_dense"][:, 0] + 10.0 * x["popularity"] + 100.0 * x["age_hours"] + 1000.0 * near
+            + 0.1 * x["similarity"] + 0.01 * liked + 0.001 * own)
+)";
+
+inline std::string TinyReranker(const std::string& forward) {
+  const Result<std::string> bytes = SerializeTower({{"table", {3, 1}, {1, 2, 4}}}, forward);
+  return bytes.ok() ? *bytes : "SerializeTower: " + bytes.status().message();
+}
+
+// Rows of its table: "a" -> 1, "b" -> 2, unknown -> 4.
+inline void AddTinyReranker(PackageContents* contents, const std::string& forward = kTinyRerank) {
+  RerankSpec& spec = contents->manifest.reranker.emplace();
+  spec.user = contents->manifest.user;
+  spec.item = contents->manifest.item;
+  contents->reranker = TinyReranker(forward);
+  RerankGolden golden;
+  golden.user = contents->goldens.users[0];
+  golden.user_vector = {0.5F, 0.5F};
+  RerankCandidate& candidate = golden.candidates.emplace_back();
+  candidate.item.item_id = "b";
+  candidate.item.features = {{"price", 4.0}};
+  candidate.item.vector = {0, 3};
+  candidate.similarity = 0.5F;
+  candidate.popularity = 2;
+  candidate.age_hours = 3;
+  golden.scores = {4 + 20 + 300 + 1500 + 0.05F + 0.03F + 0.002F};
+  contents->goldens.reranks = {golden};
+}
+
 }  // namespace freshet::test

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "freshet/encoder/reranker.h"
 #include "freshet/store/replica.h"
 
 namespace freshet::test {
@@ -167,6 +168,38 @@ class FakeUserEncoder final : public UserEncoder {
   std::string space = "space-1";
   Status result;
   std::function<void(const UserContext&)> on_encode;
+};
+
+// Scores by id, 0 for all others, and keeps what it was given.
+class FakeReranker final : public Reranker {
+ public:
+  [[nodiscard]] int dim() const override { return 2; }
+  [[nodiscard]] const std::string& space_id() const override { return space; }
+  [[nodiscard]] bool reads_features() const override { return features; }
+  [[nodiscard]] Status Score(const UserContext& user, std::span<const float> user_vector,
+                             std::span<const RerankCandidate> candidates, std::span<float> out) const override {
+    ++calls;
+    last_user = user;
+    last_vector.assign(user_vector.begin(), user_vector.end());
+    last.assign(candidates.begin(), candidates.end());
+    if (on_score) on_score();
+    if (fails_from > 0 && calls >= fails_from) return InvalidArgument("the re-ranker raised: no");
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const auto it = scores.find(candidates[i].item.item_id);
+      out[i] = it == scores.end() ? 0.0F : it->second;
+    }
+    return Status::Ok();
+  }
+
+  std::string space = "space-1";
+  bool features = false;
+  std::map<std::string, float> scores;
+  int fails_from = 0;  // the first call that fails
+  std::function<void()> on_score;
+  mutable int calls = 0;
+  mutable UserContext last_user;
+  mutable std::vector<float> last_vector;
+  mutable std::vector<RerankCandidate> last;
 };
 
 }  // namespace freshet::test

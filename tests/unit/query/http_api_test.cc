@@ -42,7 +42,8 @@ class HttpApiTest : public ::testing::Test {
   test::FakeUserEncoder encoder_;
   SystemClock clock_;
   Metrics metrics_;
-  RecallService service_{&replica_, &encoder_, &clock_, &metrics_};
+  test::FakeReranker reranker_;
+  RecallService service_{&replica_, &encoder_, &clock_, &metrics_, {}, &reranker_};
   int snapshot_requests_ = 0;
   std::unique_ptr<HttpServer> server_;
 };
@@ -246,6 +247,7 @@ TEST_F(OpenApiTest, TheRequestsFieldsAreTheServers) {
       {"with_payload", "true"},
       {"score_threshold", "0.5"},
       {"explain", "true"},
+      {"rerank", R"({"candidates": 500})"},
       {"weights",
        R"({"similarity": 1, "popularity": 0.5, "recency": -0.5, "recency_of": "added", "half_life_hours": 24})"},
       {"min_as_of", "1"},
@@ -261,8 +263,8 @@ TEST_F(OpenApiTest, TheRequestsFieldsAreTheServers) {
     EXPECT_EQ(reply.status, 200) << body << " -> " << reply.body;
   }
   EXPECT_EQ(Properties("RecallRequest"), tried);
-  const std::set<std::string> score = {"user", "item",    "items",     "negative",  "vector",
-                                       "ids",  "weights", "min_as_of", "timeout_ms"};
+  const std::set<std::string> score = {"user", "item",   "items",   "negative",  "vector",
+                                       "ids",  "rerank", "weights", "min_as_of", "timeout_ms"};
   EXPECT_EQ(Properties("ScoreRequest"), score);
   for (const std::string& field : Properties("RecallRequest")) {
     if (score.contains(field)) continue;
@@ -277,7 +279,10 @@ TEST_F(OpenApiTest, TheAnswersFieldsAreTheServers) {
   HttpReply reply = Call("POST", "/v1/recall", R"({"user": "bob", "explain": true, "with_attributes": true, "k": 1})");
   EXPECT_EQ(Members(reply.body), Properties("RecallAnswer")) << reply.body;
   reply = Call("POST", "/v1/recall", R"({"item": "b", "explain": true, "with_attributes": true, "weights": {}})");
-  EXPECT_EQ(Members(reply.body, "/results/0"), Properties("Hit"));
+  std::set<std::string> hit = Members(reply.body, "/results/0");
+  hit.merge(
+      Members(Call("POST", "/v1/recall", R"({"item": "b", "explain": true, "rerank": true})").body, "/results/0"));
+  EXPECT_EQ(hit, Properties("Hit"));
   EXPECT_EQ(Members(reply.body, "/results/0/parts"), (std::set<std::string>{"popularity", "recency", "similarity"}));
   reply = Call("POST", "/v1/score", R"({"user": "bob", "ids": ["a"]})");
   EXPECT_EQ(Members(reply.body), Properties("ScoreAnswer")) << reply.body;

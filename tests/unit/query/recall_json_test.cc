@@ -50,8 +50,25 @@ TEST(RecallJsonTest, ReadsOtherForms) {
   EXPECT_EQ(*request->vector, (std::vector<float>{1, -2.5F, 0.03F, 0}));
 }
 
+TEST(RecallJsonTest, ReadsHowToRerank) {
+  const auto read = [](const std::string& rerank) {
+    auto request = ParseRecallRequest(R"({"item": "i", "rerank": )" + rerank + "}");
+    EXPECT_OK(request);
+    return request.ok() ? request->rerank : std::nullopt;
+  };
+  EXPECT_FALSE(ParseRecallRequest(R"({"item": "i"})")->rerank);
+  EXPECT_FALSE(read("false"));
+  EXPECT_EQ(read("true")->candidates, 0U);
+  EXPECT_EQ(read("{}")->candidates, 0U);
+  EXPECT_EQ(read(R"({"candidates": 500})")->candidates, 500U);
+}
+
 TEST(RecallJsonTest, RefusesWithThePointerFirst) {
   const std::vector<std::pair<std::string, std::string>> cases = {
+      {R"({"item": "i", "rerank": 1})", "/rerank: "},
+      {R"({"item": "i", "rerank": {"candidate": 1}})", "/rerank/candidate: "},
+      {R"({"item": "i", "rerank": {"candidates": 0}})", "/rerank/candidates: "},
+      {R"({"item": "i", "rerank": {"candidates": 4001}})", "/rerank/candidates: "},
       {R"({"user": 7})", "/user: "},
       {R"({"user": ""})", "/user: "},
       {R"({"user": {}})", "/user/id: "},

@@ -1,14 +1,16 @@
 // A model package: a directory that carries everything a tower needs, checked before any of it runs.
 //
 // Place in the flow: written by training (ours or an export from PyTorch), opened by engine (item tower) and sidecar
-// (user tower). Layout and `model.yaml` are described in encoder/README.md. TorchScript is executable code: packages
-// are opened only beneath an allowed directory, checksums are verified before anything is parsed, and the golden inputs
-// are run before the first real one. Thread-compatible; the encoders it makes say for themselves.
+// (user tower, and the re-ranker where there is one). Layout and `model.yaml` are described in encoder/README.md.
+// TorchScript is executable code: packages are opened only beneath an allowed directory, checksums are verified before
+// anything is parsed, and the golden inputs are run before the first real one. Thread-compatible; the encoders it makes
+// say for themselves.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +18,15 @@
 #include "freshet/encoder/device.h"
 #include "freshet/encoder/encoder.h"
 #include "freshet/encoder/feature_spec.h"
+#include "freshet/encoder/reranker.h"
 
 namespace freshet {
+
+// What a re-ranker is given beside vectors and scores; either may be empty.
+struct RerankSpec {
+  FeatureSpec user;
+  FeatureSpec item;  // of the items' attributes
+};
 
 struct ModelManifest {
   int format = 1;
@@ -29,6 +38,7 @@ struct ModelManifest {
   std::string signature = "bags-dense-v1";  // how the towers are called; see encoder/README.md
   FeatureSpec item;
   FeatureSpec user;
+  std::optional<RerankSpec> reranker;         // nothing: the package has none
   std::string library_version;                // LibTorch that wrote it
   std::map<std::string, std::string> sha256;  // file name -> lower-case hex
 };
@@ -50,6 +60,8 @@ class ModelPackage {
   // kFailedPrecondition; kConfig, there is no such device.
   [[nodiscard]] virtual Result<std::unique_ptr<ItemEncoder>> LoadItemEncoder() const = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<UserEncoder>> LoadUserEncoder() const = 0;
+  // Likewise; on the CPU. REQUIRES: manifest().reranker.
+  [[nodiscard]] virtual Result<std::unique_ptr<Reranker>> LoadReranker() const = 0;
 };
 
 // Checksums first, then model.yaml. Errors: kNotFound, kCorruption (file and reason), kFailedPrecondition (outside the

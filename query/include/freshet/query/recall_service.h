@@ -7,6 +7,7 @@
 // of whom nothing is known gets the popular items, marked as degraded, without a tower too.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -18,6 +19,7 @@
 #include "freshet/core/metrics.h"
 #include "freshet/core/status.h"
 #include "freshet/encoder/encoder.h"
+#include "freshet/encoder/reranker.h"
 #include "freshet/store/replica.h"
 
 namespace freshet {
@@ -30,6 +32,7 @@ inline constexpr std::size_t kMaxExamples = 100;     // `items`, and `negative`
 inline constexpr std::size_t kMaxHistory = 1000;     // of an override
 inline constexpr std::size_t kMaxPerAttributes = 4;  // `max_per`
 inline constexpr std::size_t kMaxScoreIds = 1000;
+inline constexpr std::size_t kMaxRerankCandidates = 4 * kMaxK;
 inline constexpr double kMaxWeight = 1e6;
 inline constexpr double kMaxHalfLifeHours = 24.0 * 366 * 100;
 
@@ -43,6 +46,11 @@ struct BlendWeights {
   // changed, by log time.
   std::string recency_of;
   double half_life_hours = 24 * 7;
+};
+
+// The best `candidates` of the recall are scored once more, and the best k of them answered.
+struct RerankOptions {
+  std::size_t candidates = 0;  // k to kMaxRerankCandidates; 0: 4 k, at least 200
 };
 
 struct RecallRequest {
@@ -65,6 +73,9 @@ struct RecallRequest {
   std::optional<float> score_threshold;  // of the blended score where there are weights
   // The best by the weighted sum among the 4 k (at least 200) most similar. Popular items are answered as they are.
   std::optional<BlendWeights> weights;
+  // By the package's re-ranker. REQUIRES no weights. Score thresholds are of the recall's scores. Where it fails, or
+  // there is none, the recall's order is answered, marked as degraded. Popular items are answered as they are.
+  std::optional<RerankOptions> rerank;
   bool explain = false;
   std::int64_t min_as_of_ms = 0;  // waits for an answer at least this fresh, within the deadline
   std::int64_t timeout_ms = 0;    // from the call on; 0: none
@@ -83,15 +94,17 @@ struct RecallHit {
   float score = 0;
   Attributes attributes;                 // where asked for
   std::optional<ScoreParts> parts = {};  // with weights, where an explanation is asked for
+  std::optional<float> similarity = {};  // re-ranked, likewise: the recall's score
 };
 
 // How an answer came about.
 struct Explanation {
-  std::string path;            // "graph", "scan", "set" (see Planner in recall_search.cc), "popularity"
-  std::size_t live = 0;        // items
-  std::size_t matching = 0;    // what is left of them after the filter and the exclusions
-  std::size_t candidates = 0;  // scored and looked at
-  std::size_t searches = 0;    // more than one: repeated with more room, or for `max_per`
+  std::string path;                     // "graph", "scan", "set" (see Planner in recall_search.cc), "popularity"
+  std::size_t live = 0;                 // items
+  std::size_t matching = 0;             // what is left of them after the filter and the exclusions
+  std::size_t candidates = 0;           // scored and looked at
+  std::size_t searches = 0;             // more than one: repeated with more room, or for `max_per`
+  std::optional<std::size_t> reranked;  // with `rerank`: how many were scored once more
   std::vector<std::pair<std::string, double>> stage_ms;
 };
 
@@ -101,8 +114,9 @@ struct RecallResponse {
   std::string model_version;        // embedding space id
   std::int64_t as_of_ms = 0;
   double took_ms = 0;
-  // Empty, or why the answer is less than it could be: not personal ("popularity", "no_history"), or short of k because
-  // the search for other values was given up ("max_per", which goes before "no_history").
+  // Empty, or why the answer is less than it could be: not re-ranked as was asked ("rerank", which goes before
+  // what follows), not personal ("popularity", "no_history"), or short of k because the search for other values was
+  // given up ("max_per", which goes before "no_history").
   std::string degraded;
   std::optional<Explanation> explanation;
 };
@@ -139,9 +153,9 @@ struct RecallLimits {
 class RecallService {
  public:
   // `user_encoder` may be null: then vector and item queries, and users of whom nothing is known. All outlive the
-  // service.
+  // service, as does `reranker`, which may be null too.
   RecallService(const Replica* replica, const UserEncoder* user_encoder, const Clock* clock, Metrics* metrics,
-                const RecallLimits& limits = {});
+                const RecallLimits& limits = {}, const Reranker* reranker = nullptr);
   // A `min_as_of_ms` that is not reached yet blocks the caller; who does not want that asks as_of_ms() first.
   [[nodiscard]] Result<RecallResponse> Recall(const RecallRequest& request) const;
   // How fresh an answer would be now; 0: not known yet.
@@ -194,16 +208,28 @@ class RecallService {
   Result<std::vector<double>> Recencies(const BlendWeights& weights, const Query& query,
                                         const std::vector<std::string>& ids) const;
 
+  // recall_rerank.cc: from the recall's scores to the re-ranker's. REQUIRES: PrepareReranking(). Where it fails, the
+  // scores stay, and the query says so.
+  Status Rerank(const RecallRequest& request, Query* query, std::vector<RecallHit>* hits) const;
+  Result<std::vector<RerankCandidate>> CandidatesOf(const Query& query, std::vector<RecallHit>* hits) const;
+  // Whether to re-rank; notes where it was asked for and cannot be.
+  bool PrepareReranking(const RecallRequest& request, Query* query) const;
+  void GiveUpReranking(const std::string& reason, Query* query) const;
+
   const Replica* const replica_;
   const UserEncoder* const user_encoder_;
+  const Reranker* const reranker_;
   const Clock* const clock_;
   const RecallLimits limits_;
   Histogram& seconds_;
   Histogram& resolve_seconds_;
   Histogram& search_seconds_;
+  Histogram& rerank_seconds_;
   Histogram& attributes_seconds_;
   Counter& short_answers_;
   Counter& degraded_;
+  Counter& rerank_failures_;
+  mutable std::atomic<std::int64_t> rerank_logged_us_{0};  // when a failure was last told
 };
 
 }  // namespace freshet
