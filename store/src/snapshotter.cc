@@ -294,7 +294,8 @@ Status Snapshotter::Cut(SnapshotManifest* manifest, std::unique_ptr<IndexCut>* i
       return cut.status();
     }
     manifest->sequence = store_->sequence();
-    manifest->as_of_ms = store_->as_of_ms();
+    // What was read without a change is in no commit: the store knows less.
+    manifest->as_of_ms = std::max(store_->as_of_ms(), applier_->as_of_ms());
     manifest->items = applier_->catalog().live();
     manifest->users = applier_->user_count();
     manifest->outbox_records = store_->outbox_records();

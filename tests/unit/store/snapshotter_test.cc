@@ -102,6 +102,19 @@ TEST_F(SnapshotterTest, AnIntervalCountsOnlyWhereSomethingWasCommitted) {
   snapshotter->Stop();
 }
 
+// An engine that has read its topics to their end knows more of time than its last commit says.
+TEST_F(SnapshotterTest, IsAsNewAsWhatWasReadWithoutAChange) {
+  OpenNode node(data());
+  ASSERT_OK(node.applier->Apply(Changes(0).Put("a").Take()));
+  EncodedBatch nothing;
+  nothing.space_id = "s";
+  nothing.as_of_ms = 4711;
+  ASSERT_OK(node.applier->Apply(std::move(nothing)));
+  const auto manifest = Take(&node);
+  ASSERT_OK(manifest);
+  EXPECT_EQ(manifest->as_of_ms, 4711);
+}
+
 TEST_F(SnapshotterTest, BytesOfLogMakeOneDue) {
   OpenNode node(data());
   SnapshotOptions options = NeverDue();
