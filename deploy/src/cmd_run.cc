@@ -25,7 +25,34 @@ struct ServiceArguments {
   std::string address_file;
 };
 
-// Starts a Service (Engine or Sidecar), watches it until a signal or a failure, stops it.
+template <typename Service>
+bool WantsRestart(const Service& service) {
+  if constexpr (requires { service.wants_restart(); }) return service.wants_restart();
+  return false;
+}
+
+// Starts a Service (Engine or Sidecar), watches it until a signal, a failure, or its wish to be started anew, stops it.
+template <typename Service>
+Status RunOnce(const ServiceArguments& arguments, const Config& config, const char* name, bool* again) {
+  *again = false;
+  auto bar = std::make_unique<ProgressBar>("rebuilding the index");
+  auto service = Service::Start(config, [&](double fraction) { bar->Update(fraction, ""); });
+  bar.reset();
+  if (!service.ok()) return service.status().Prefixed(name);
+  if (!arguments.address_file.empty()) {
+    FRESHET_TRY(WriteFileAtomically(arguments.address_file, (*service)->http_address() + "\n"));
+  }
+  LogInfo(name, "running", {{"items", StrCat((*service)->applier().catalog().live())}});
+  while (!StopRequested() && (*service)->status().ok() && !WantsRestart(**service)) {
+    std::this_thread::sleep_for(kWatchEvery);
+  }
+  *again = !StopRequested() && (*service)->status().ok();
+  LogInfo(name, *again ? "stopping, to start anew" : "stopping");
+  const Status stopped = (*service)->Stop();
+  LogInfo(name, "stopped", {{"sequence", StrCat((*service)->applier().sequence())}});
+  return stopped.Prefixed(name);
+}
+
 template <typename Service>
 int RunService(const ServiceArguments& arguments, const char* name) {
   const auto config = LoadConfig(arguments.config, arguments.overrides);
@@ -34,20 +61,10 @@ int RunService(const ServiceArguments& arguments, const char* name) {
   if (const Status armed = ArmFaultsFromEnvironment(); !armed.ok()) return ExitCode(armed);
   InstallStopSignals();
   RaiseFileLimit();
-  auto bar = std::make_unique<ProgressBar>("rebuilding the index");
-  auto service = Service::Start(*config, [&](double fraction) { bar->Update(fraction, ""); });
-  bar.reset();
-  if (!service.ok()) return ExitCode(service.status().Prefixed(name));
-  if (!arguments.address_file.empty()) {
-    const Status written = WriteFileAtomically(arguments.address_file, (*service)->http_address() + "\n");
-    if (!written.ok()) return ExitCode(written);
-  }
-  LogInfo(name, "running", {{"items", StrCat((*service)->applier().catalog().live())}});
-  while (!StopRequested() && (*service)->status().ok()) std::this_thread::sleep_for(kWatchEvery);
-  LogInfo(name, "stopping");
-  const Status stopped = (*service)->Stop();
-  LogInfo(name, "stopped", {{"sequence", StrCat((*service)->applier().sequence())}});
-  return ExitCode(stopped.Prefixed(name));
+  Status status;
+  bool again = true;
+  while (status.ok() && again) status = RunOnce<Service>(arguments, *config, name, &again);
+  return ExitCode(status);
 }
 
 template <typename Service>

@@ -8,6 +8,7 @@
 #include "freshet/core/strings.h"
 #include "freshet/ingest/kafka.h"
 #include "freshet/store/restore.h"
+#include "space_move.h"
 
 namespace freshet {
 namespace {
@@ -99,7 +100,16 @@ std::optional<LostPosition> FindLoss(const Config& config, const Node& node) {
 Result<std::unique_ptr<Node>> OpenWhereTheLogIs(const Config& config, const std::function<void(double)>& progress,
                                                 std::vector<TopicPartition>* forgotten) {
   using Cause = LostPosition::Cause;
-  FRESHET_ASSIGN(auto node, Node::Open(config, ApplierOptions::Role::kFollower, {}, progress));
+  auto opened = Node::Open(config, ApplierOptions::Role::kFollower, {}, progress);
+  if (opened.status().code() == Code::kFailedPrecondition) {
+    FRESHET_ASSIGN(const std::string moved_by, RestoreForModel(config, progress));
+    if (!moved_by.empty()) {
+      opened = Node::Open(config, ApplierOptions::Role::kFollower, {}, progress);
+      if (opened.ok()) (*opened)->restored = moved_by;
+    }
+  }
+  FRESHET_TRY(opened.status());
+  std::unique_ptr<Node> node = std::move(*opened);
   std::optional<LostPosition> lost = FindLoss(config, *node);
   if (!lost) return node;
   const bool has_repository = node->repository != nullptr;

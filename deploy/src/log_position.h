@@ -4,7 +4,8 @@
 // came after it (user-events is kept for a time), where it is another log than it was (made anew, or cut), or where it
 // missed so much that tombstones may have been compacted away meanwhile: what they deleted would be answered for ever.
 // Then the newest snapshot of the engine takes its place; where that does not help, what the log holds, read from its
-// beginning. Not thread-safe.
+// beginning. A state of another embedding space than the model package's is replaced likewise (space_move.h). Not
+// thread-safe.
 #pragma once
 
 #include <functional>

@@ -20,16 +20,7 @@ Status LoadModel(const Config& config, ApplierOptions::Role role, Node* node, St
     store->metric = config.encoder.metric;
     return Status::Ok();
   }
-  PackageOptions package;
-  package.directory = config.encoder.package;
-  package.allowed_root = config.encoder.allowed_root;
-  if (package.allowed_root.empty()) {
-    const auto parent = std::filesystem::absolute(package.directory).lexically_normal().parent_path();
-    package.allowed_root = parent.string();
-  }
-  package.intra_op_threads = config.encoder.threads;
-  package.device = config.encoder.device;
-  FRESHET_ASSIGN(node->package, OpenModelPackage(package));
+  FRESHET_ASSIGN(node->package, OpenModelPackage(PackageOptionsOf(config.encoder)));
   if (role == ApplierOptions::Role::kEngine) {
     FRESHET_ASSIGN(node->item_encoder, node->package->LoadItemEncoder());
   }
@@ -50,6 +41,19 @@ Status LoadModel(const Config& config, ApplierOptions::Role role, Node* node, St
 }
 
 }  // namespace
+
+PackageOptions PackageOptionsOf(const EncoderConfig& encoder) {
+  PackageOptions package;
+  package.directory = encoder.package;
+  package.allowed_root = encoder.allowed_root;
+  if (package.allowed_root.empty()) {
+    const auto parent = std::filesystem::absolute(package.directory).lexically_normal().parent_path();
+    package.allowed_root = parent.string();
+  }
+  package.intra_op_threads = encoder.threads;
+  package.device = encoder.device;
+  return package;
+}
 
 Status Node::OpenStore(const Config& config, ApplierOptions::Role role, const StoreOptions& options,
                        const std::function<Status()>& log_is_complete, const std::function<void(double)>& progress,
@@ -137,6 +141,9 @@ Status Node::Serve(const Config& config, const std::string& role, const std::fun
     }
     if (const std::int64_t lag = LagRecords(); max_lag_records > 0 && lag > max_lag_records) {
       reasons.push_back(StrCat(lag, " records of the log were not read yet, the bound is ", max_lag_records));
+    }
+    if (std::string why = reasons.empty() || !why_behind ? "" : why_behind(); !why.empty()) {
+      reasons.push_back(std::move(why));
     }
     return reasons;
   };

@@ -25,6 +25,9 @@
 
 namespace freshet {
 
+// The package and where it may lie.
+[[nodiscard]] PackageOptions PackageOptionsOf(const EncoderConfig& encoder);
+
 struct Node {
   Node() = default;
   ~Node() { StopAuditing(); }
@@ -44,6 +47,7 @@ struct Node {
   std::unique_ptr<HttpServer> http;          // null unless configured
   std::unique_ptr<HttpServer> admin;         // null unless configured
   std::unique_ptr<Snapshotter> snapshotter;  // engine, with a repository
+  std::function<std::string()> why_behind;   // told by /readyz with other reasons; before Serve(). Empty text: nothing
   std::string restored;                      // the snapshot that this start began from; empty: none
   double open_seconds = 0;
 

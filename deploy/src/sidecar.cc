@@ -7,10 +7,12 @@
 
 #include "freshet/core/log.h"
 #include "freshet/core/queue.h"
+#include "freshet/core/strings.h"
 #include "freshet/ingest/kafka.h"
 #include "freshet/query/follow_stage.h"
 #include "log_position.h"
 #include "node.h"
+#include "space_move.h"
 
 namespace freshet {
 namespace {
@@ -24,7 +26,7 @@ constexpr std::int64_t kRetryUs = 2'000'000;
 class SidecarImpl final : public Sidecar {
  public:
   explicit SidecarImpl(const Config& config)
-      : config_(config), encoded_(config.queue_max_batches, config.queue_max_bytes) {}
+      : given_(config), config_(WithMovedModel(config)), encoded_(config.queue_max_batches, config.queue_max_bytes) {}
   ~SidecarImpl() override {
     if (const Status status = Stop(); !status.ok()) LogError("sidecar", "stop", {{"reason", status.ToString()}});
   }
@@ -41,8 +43,12 @@ class SidecarImpl final : public Sidecar {
     } else {
       LogWarning("sidecar", "answers from what it has; it follows as soon as Kafka can be reached",
                  {{"reason", source.status().message()}});
-      connector_ = std::thread([this] { ConnectLater(); });
     }
+    watcher_ = std::thread([this] { Watch(); });
+    node_->why_behind = [this] {
+      const std::lock_guard lock(mu_);
+      return not_moved_;
+    };
     node_->StartAuditing(config_.audit_interval_seconds);
     return node_->Serve(
         config_, "sidecar", [this] { return Readiness(); }, &stopping_);
@@ -54,13 +60,14 @@ class SidecarImpl final : public Sidecar {
     if (!applying.ok()) return applying;
     const std::lock_guard lock(mu_);
     if (!failed_.ok()) return failed_;
-    return follow_ == nullptr ? Status::Ok() : follow_->status();
+    // In another space it only waits.
+    return follow_ == nullptr || follow_->other_space() ? Status::Ok() : follow_->status();
   }
 
   Status Stop() override {
     if (!started_) return Status::Ok();
     stopping_ = true;
-    if (connector_.joinable()) connector_.join();
+    if (watcher_.joinable()) watcher_.join();
     node_->StopAuditing();
     if (follow_ != nullptr) {
       follow_->Stop();
@@ -75,6 +82,7 @@ class SidecarImpl final : public Sidecar {
     return first_failure;
   }
 
+  [[nodiscard]] bool wants_restart() const override { return wants_restart_; }
   [[nodiscard]] std::string http_address() const override { return node_->http ? node_->http->address() : ""; }
   [[nodiscard]] const Applier& applier() const override { return *node_->applier; }
   [[nodiscard]] const Store& store() const override { return *node_->store; }
@@ -96,6 +104,7 @@ class SidecarImpl final : public Sidecar {
     const auto stored = [this](const std::vector<TopicPartition>& wanted) {
       StoredPositions positions = node_->applier->Stored(wanted);
       for (const TopicPartition& partition : forgotten_) positions.erase(partition);
+      for (const auto& [partition, row] : positions) stored_epoch_ = std::max(stored_epoch_.load(), row.epoch);
       return positions;
     };
     return OpenKafkaConsumer(consumer, stored, &node_->clock, timeout);
@@ -107,11 +116,74 @@ class SidecarImpl final : public Sidecar {
     options.user_events_topic = config_.publisher.user_events_topic;
     options.space_id = node_->applier->space_id();
     options.dim = node_->applier->dim();
+    options.epoch = EpochOfSpace();
     options.linger_ms = config_.ingest.linger_ms;
     const std::lock_guard lock(mu_);
     source_ = std::move(source);
     follow_ = std::make_unique<FollowStage>(options, source_.get(), &encoded_, &node_->clock, &node_->metrics);
     follow_->Start();
+  }
+
+  // The newest store that is known to speak of our space: as this state has it, else as the log ends. A log that was
+  // begun by an older model holds what that one said until it is compacted.
+  std::uint64_t EpochOfSpace() {
+    if (stored_epoch_ > 0) return stored_epoch_;
+    const auto end = SpaceOfLog(config_, &node_->clock);
+    return end && end->space_id == node_->applier->space_id() ? end->epoch : 0;
+  }
+
+  // While it runs: a connection that could not be made at start, then whether the log has gone on in another space.
+  void Watch() {
+    if (!Connected()) ConnectLater();
+    Gauge& waits = node_->metrics.GetGauge(
+        "freshet_other_space", "1: the engine has changed its model, and answers are still of the space before");
+    std::int64_t next_us = 0;
+    for (; !stopping_ && !wants_restart_; std::this_thread::sleep_for(kStopCheck)) {
+      if (!OtherSpace() || node_->clock.MonotonicUs() < next_us) continue;
+      next_us = node_->clock.MonotonicUs() + kRetryUs;
+      waits.Set(1);
+      std::string why = TryToMove();
+      if (why.empty()) {
+        wants_restart_ = true;
+        return;
+      }
+      const std::lock_guard lock(mu_);
+      if (why != not_moved_) LogWarning("sidecar", why);
+      not_moved_ = std::move(why);
+    }
+  }
+
+  // Empty, or why not yet. Where the log ends counts: it may have gone on more than once, and come back.
+  std::string TryToMove() {
+    const auto end = SpaceOfLog(config_, &node_->clock);
+    const std::string& ours = node_->applier->space_id();
+    if (!end)
+      return StrCat("the engine has changed its model, and where the log ends cannot be seen; answers are of ", ours);
+    if (end->space_id == ours) {
+      LogInfo("sidecar", "the log is of its embedding space: what it met was left by an older model");
+      return "";
+    }
+    const Status prepared =
+        node_->repository == nullptr
+            ? Unavailable(
+                  "without snapshots.directory it cannot go there: start it again with the package of that space "
+                  "and an empty data_dir")
+            : PrepareMove(given_, *node_->repository, end->space_id, node_->applier->as_of_ms());
+    if (!prepared.ok()) {
+      return StrCat("the engine has moved to embedding space ", end->space_id, ", answers are of ", ours,
+                    " as it was then: ", prepared.message());
+    }
+    LogInfo("sidecar", "moves to the engine's embedding space", {{"from", ours}, {"to", end->space_id}});
+    return "";
+  }
+
+  [[nodiscard]] bool Connected() const {
+    const std::lock_guard lock(mu_);
+    return follow_ != nullptr;
+  }
+  [[nodiscard]] bool OtherSpace() const {
+    const std::lock_guard lock(mu_);
+    return follow_ != nullptr && follow_->other_space().has_value();
   }
 
   // Until Kafka is there, or it turns out that the log cannot be followed from here. Then the process ends: the next
@@ -134,18 +206,22 @@ class SidecarImpl final : public Sidecar {
     }
   }
 
-  const Config config_;
+  const Config given_;
+  const Config config_;  // with the model that the last move left
   std::unique_ptr<Node> node_;
-  std::vector<TopicPartition> forgotten_;  // read from where the log begins, whatever is stored
+  std::atomic<std::uint64_t> stored_epoch_{0};  // the newest of what the state covers
+  std::vector<TopicPartition> forgotten_;       // read from where the log begins, whatever is stored
   std::atomic<bool> stopping_{false};
   bool started_ = false;
   BoundedQueue<EncodedBatch> encoded_;
-  std::thread connector_;
+  std::atomic<bool> wants_restart_{false};
+  std::thread watcher_;
   mutable std::mutex mu_;
-  // Guarded by mu_; set once, by Open() or by the connector, whose end Stop() awaits:
+  // Guarded by mu_; set once, by Open() or by the watcher, whose end Stop() awaits:
   std::unique_ptr<RecordSource> source_;
   std::unique_ptr<FollowStage> follow_;
   Status failed_;
+  std::string not_moved_;  // why it is still in the space before; empty: it is in the engine's
 };
 
 }  // namespace

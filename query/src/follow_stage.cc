@@ -77,6 +77,7 @@ struct FollowStage::State {
   Filling filling;
   std::set<TopicPartition> assigned;
   std::map<TopicPartition, std::int64_t> as_of;  // what each partition's newest progress record said
+  std::uint64_t epoch = 0;                       // as that of the options, by what was read since
   std::int64_t begun_us = 0;
   std::int64_t emitted_us = 0;
   std::int64_t emitted_as_of_ms = 0;
@@ -100,6 +101,8 @@ FollowStage::FollowStage(const FollowOptions& options, RecordSource* source, Bou
       records_(metrics->GetCounter("freshet_follow_records_total", "Changelog records read")),
       undecodable_(metrics->GetCounter("freshet_follow_undecodable_total",
                                        "Changelog records that do not decode; other than 0 is a defect")),
+      other_space_records_(metrics->GetCounter("freshet_follow_other_space_total",
+                                               "Changelog records skipped, left in the log by the model before")),
       lag_records_(metrics->GetGauge("freshet_consumer_lag_records", "Records in the log that were not read yet")) {}
 
 FollowStage::~FollowStage() { Stop(); }
@@ -118,6 +121,11 @@ Status FollowStage::status() const {
   return status_;
 }
 
+std::optional<std::string> FollowStage::other_space() const {
+  const std::lock_guard lock(mu_);
+  return other_space_;
+}
+
 void FollowStage::Run() {
   const Status status = RunUntilStopped();
   if (!status.ok()) {
@@ -130,6 +138,7 @@ void FollowStage::Run() {
 
 Status FollowStage::RunUntilStopped() {
   State state;
+  state.epoch = options_.epoch;
   while (!stop_) {
     auto polled = source_->Poll(state.filling.records() > 0 ? std::chrono::milliseconds(1) : kPollWait);
     if (!polled.ok()) {
@@ -195,15 +204,23 @@ Status FollowStage::Add(const RawRecord& record, State* state) {
     return Status::Ok();
   }
   const bool carries_vector = decoded->item && !decoded->item->update.deleted;
-  if ((carries_vector || decoded->progress) && decoded->space_id != options_.space_id) {
-    return FailedPrecondition(StrCat("the changelog is in embedding space ", decoded->space_id,
-                                     ", this model package in ", options_.space_id,
-                                     ": give the sidecar the package that the engine runs"));
+  const bool speaks_of_space = carries_vector || decoded->progress;
+  if (speaks_of_space && decoded->space_id != options_.space_id) {
+    if (decoded->epoch < state->epoch) {
+      other_space_records_.Add();
+      return Status::Ok();
+    }
+    FRESHET_TRY(Emit(state));
+    const std::lock_guard lock(mu_);
+    other_space_ = decoded->space_id;
+    return FailedPrecondition(StrCat("the changelog goes on in embedding space ", decoded->space_id, ", this is of ",
+                                     options_.space_id, ": following it takes the package that the engine runs"));
   }
   if (carries_vector && decoded->item->update.vector.size() != static_cast<std::size_t>(options_.dim)) {
     return FailedPrecondition(StrCat("the changelog holds ", decoded->item->update.vector.size(),
                                      "-dimensional vectors, this model makes ", options_.dim));
   }
+  if (speaks_of_space) state->epoch = std::max(state->epoch, decoded->epoch);
   if (state->filling.records() == 0) state->begun_us = clock_->MonotonicUs();
   std::size_t index = 0;
   PartitionProgress* source = state->filling.Source(record, *decoded, &index);

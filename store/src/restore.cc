@@ -29,10 +29,11 @@ constexpr std::uint64_t kIndexTag = 1;  // never made by IndexFiles::Save() but 
 // What an engine may have numbered since the newest number that is known of it: four months of 100,000 a second.
 constexpr std::uint64_t kSequenceMargin = std::uint64_t{1} << 40;
 
-// Of RocksDB's and ours, without what is about restoring itself, and what a snapshot that was interrupted left.
+// Of RocksDB's and ours, without what is about restoring itself, what a snapshot that was interrupted left, and the
+// model packages that a sidecar keeps there.
 bool IsOfStore(const std::string& name) {
   return name != kRestoring && name != kDamaged && name != kLock && name != "LOCK" && !name.starts_with("checkpoint") &&
-         !name.starts_with("snapshot.re") && !name.starts_with(kNumbers);
+         !name.starts_with("snapshot.re") && !name.starts_with("model") && !name.starts_with(kNumbers);
 }
 
 // The snapshot is at fault, not where it should go: the next one may do.

@@ -101,6 +101,7 @@ class FollowStageTest : public ::testing::Test {
     stage.Stop();
     status_ = stage.status();
     lost_log_ = stage.lost_log();
+    other_space_ = stage.other_space();
   }
   [[nodiscard]] static std::size_t Items(const std::vector<EncodedBatch>& batches) {
     std::size_t count = 0;
@@ -116,6 +117,7 @@ class FollowStageTest : public ::testing::Test {
   std::vector<EncodedBatch> batches_;
   Status status_;
   bool lost_log_ = false;
+  std::optional<std::string> other_space_;
 };
 
 TEST_F(FollowStageTest, DecodesItemsDeletesAndUserEventsWithTheirOffsetsInBand) {
@@ -216,10 +218,41 @@ TEST_F(FollowStageTest, ARunThatIsPublishedAgainCountsOnceWithinABatch) {
 }
 
 TEST_F(FollowStageTest, AnotherEmbeddingSpaceOrDimensionStopsIt) {
-  source_.Add("vectors", "a", Item(1, "other"), 9, 1);
+  source_.Add("vectors", "b", Item(1), 9, 1);
+  source_.Add("vectors", "a", Item(1, "other"), 9, 2);
+  source_.Add("vectors", "c", Item(1), 9, 3);
   RunUntil([](const auto&) { return false; });
   EXPECT_EQ(status_.code(), Code::kFailedPrecondition);
-  EXPECT_EQ(Items(batches_), 0U);
+  EXPECT_EQ(Items(batches_), 1U) << "what came before it";
+  EXPECT_EQ(other_space_, "other");
+  EXPECT_FALSE(lost_log_);
+}
+
+TEST_F(FollowStageTest, WordOfAnotherEmbeddingSpaceStopsItToo) {
+  options_.epoch = 9;
+  source_.Add("vectors", std::string(kProgressKey), EncodeProgressValue({5000, "other"}), 10, 1);
+  RunUntil([](const auto&) { return false; });
+  EXPECT_EQ(status_.code(), Code::kFailedPrecondition);
+  EXPECT_EQ(other_space_, "other");
+  EXPECT_TRUE(batches_.empty() || batches_.back().as_of_ms == 0);
+}
+
+// A log that an engine with another model began: of an item that both know, compaction leaves the newer engine's word,
+// some day.
+TEST_F(FollowStageTest, WhatAnOlderModelLeftInTheLogIsSkipped) {
+  options_.epoch = 10;
+  source_.Add("vectors", "a", Item(1, "other"), 9, 1);
+  source_.Add("vectors", std::string(kProgressKey), EncodeProgressValue({9000, "other"}), 9, 1);
+  source_.Add("user-events", std::string(kProgressKey), EncodeProgressValue({9000, "other"}), 9, 1);
+  source_.Add("vectors", "a", Item(2), 10, 1);
+  source_.Add("vectors", "b", Item(3), 11, 2);           // the engine was made anew, with the same model
+  source_.Add("vectors", "c", Item(4, "other"), 10, 3);  // and this is late
+  source_.Add("vectors", "d", Item(5), 11, 4);
+  RunUntil([](const auto& batches) { return Items(batches) == 3; });
+  ASSERT_OK(status_);
+  EXPECT_FALSE(other_space_);
+  for (const EncodedBatch& batch : batches_) EXPECT_EQ(batch.as_of_ms, 0) << "that word is not ours";
+  EXPECT_EQ(metrics_.GetCounter("freshet_follow_other_space_total", "").Value(), 4);
 }
 
 TEST_F(FollowStageTest, ADamagedRecordIsCountedAndSkipped) {

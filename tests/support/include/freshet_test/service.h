@@ -60,6 +60,12 @@ class Service {
   }
   [[nodiscard]] Process& process() { return *process_; }
   [[nodiscard]] std::string data() const { return directory_ + "/data"; }
+  // One call of it. Errors: as HttpCall(); kNotFound before it has written its address.
+  [[nodiscard]] Result<HttpReply> Call(std::string_view method, std::string_view target,
+                                       std::string_view body = "") const {
+    FRESHET_ASSIGN(const std::string address, ReadFile(AddressFile()));
+    return HttpCall(std::string(Trim(address)), method, target, body, 10'000);
+  }
   // One number of /v1/status; -1 while it does not answer.
   [[nodiscard]] std::int64_t StatusOf(const char* key) const {
     const auto address = ReadFile(AddressFile());
