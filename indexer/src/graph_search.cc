@@ -2,24 +2,34 @@
 #include <array>
 #include <optional>
 
+#include "code_scan.h"
 #include "scoring.h"
 #include "search_view.h"
 
 namespace freshet {
 namespace {
 
-// A graph search jumps about in memory, a scan does not: beyond this share of the live rows the scan is cheaper.
-constexpr std::size_t kScanFactor = 16;
+// What a search costs, about, in nanoseconds at 128 dimensions; only the ratios matter.
+constexpr double kStepNs = 650;     // of a walk through the graph, for each candidate of its width
+constexpr double kTestLabelNs = 1;  // a scan, for each row that is live
+constexpr double kScanRowNs = 16;   // and for each of those that may be returned
+// Where less of what is near the query matches than this part of what does elsewhere, a walk misses some of what is
+// further away: a scan, which does not, may cost so much more.
+constexpr double kFar = 0.5;
+constexpr double kScanIsWorth = 2;
+constexpr double kMostMatch = 0.75;  // of the rows
 constexpr std::size_t kFilterSamples = 128;
 constexpr std::size_t kFirstSamples = 32;
 constexpr std::size_t kRescoredAtLeast = 32;
-constexpr double kFewMatch = 0.5;     // of the rows
+constexpr std::size_t kScanRescores =
+    2;                                // times k: far from the query rows lie closer to each other than codes can tell
 constexpr double kWiden = 0.5;        // of a search that came short, at most
 constexpr std::size_t kTogether = 8;  // queries of a batch
 
 // About how many of the graph's nodes may be returned, from a sample.
-double MatchingShare(const SearchView& view, const LabelFilter* filter) {
-  if (filter == nullptr && view.dead_count == 0) return 1;
+double MatchingShare(const SearchView& view, const SearchOptions& options) {
+  const LabelFilter* filter = options.filter;
+  if (options.scan || options.exact || (filter == nullptr && view.dead_count == 0)) return 1;
   std::size_t nodes = 0;
   std::size_t matching = 0;
   const auto look = [&](std::size_t samples) {
@@ -74,21 +84,22 @@ class Asking {
     options_ = &options;
     const std::size_t wanted =
         options.ef > 0 ? std::max(options.ef, options.k) : std::max(options.k + options.k / 2, std::size_t{64});
-    // The codes put nearly everything in its place: a few more than k are enough to score exactly. Further out, behind
-    // many that may not be returned, rows lie closer to each other than the codes can tell, and more are needed.
-    const bool far = share < kFewMatch;
-    const double width = static_cast<double>(far ? 2 * wanted : wanted) / std::max(share, 1e-9);
-    rescored_ = far ? 2 * wanted : std::min(wanted, options.k + std::max(options.k / 4, kRescoredAtLeast));
+    // The codes put nearly everything in its place: a few more than k are enough to score exactly.
+    rescored_ = std::min(wanted, options.k + std::max(options.k / 4, kRescoredAtLeast));
+    share_ = share;
+    expected_ = static_cast<double>(wanted) / std::max(share, 1e-9);
     const Int8Codes& codes = *view.graph.rows.codes;
     codes_.resize(codes.row_bytes());
     head_ = codes.Encode(query, codes_.data(), nullptr);
     seen_ = matched_ = 0;
-    if (IsScanCheaper(width)) return false;
+    if (options.scan || IsScanCheaper(expected_)) return false;
     const bool widenable = options.filter != nullptr || view.dead_count > 0;
     // Of k candidates, which there must be, only the nearest `ef` are expanded.
     const double expanded =
         options.ef > 0 && options.ef < options.k ? static_cast<double>(options.ef) / static_cast<double>(options.k) : 1;
-    return view.graph.Begin(codes_.data(), head_, static_cast<std::size_t>(width), expanded, widenable, &walk_);
+    // Where fewer match, as if all did: how many of those near the query do says how far to go on, if at all.
+    const auto width = share < kMostMatch ? wanted : static_cast<std::size_t>(expected_);
+    return view.graph.Begin(codes_.data(), head_, width, expanded, widenable, &walk_);
   }
   // One round of the walk; false when it is over.
   bool Step() { return walk_.Step(view_->graph.base); }
@@ -121,20 +132,24 @@ class Asking {
     furthest_ = i > 0 && matching_.size() >= rescored_ ? walk_.pool()[i - 1] | 1 : ~std::uint64_t{0};
     const std::size_t enough = options_->k + (rescored_ - options_->k) / 2;
     if (matching_.size() >= enough && (size >= needed || size < walk_.width())) return true;
-    // Dead or excluded ones gather where the query looks: then the search goes on, to where about enough should be by
-    // what was met last. Where nothing is left to be met, what is missing cannot be reached.
-    const std::size_t met = matching_.size() - std::min(matching_.size(), matched_);
+    // Dead or excluded ones gather where the query looks, or few match at all: then the search goes on, to where about
+    // enough should be by what was met last. Where nothing is left to be met, what is missing cannot be reached.
+    const double seen = static_cast<double>(size - seen_);
+    const double met = static_cast<double>(matching_.size() - std::min(matching_.size(), matched_));
     const double missing = matching_.size() < enough ? static_cast<double>(enough - matching_.size()) : 0;
-    const double more = missing == 0 ? static_cast<double>(needed - size)
-                        : met == 0   ? static_cast<double>(size)
-                                     : missing * static_cast<double>(size - seen_) / static_cast<double>(met);
-    const double width = static_cast<double>(walk_.width()) + std::clamp(more, 0.125 * static_cast<double>(size) + 1,
-                                                                         kWiden * static_cast<double>(size) + 1);
+    const double more = missing == 0 ? static_cast<double>(needed - size) : missing * seen / std::max(met, 0.5);
+    const auto width = static_cast<double>(walk_.width());
+    const double most = std::max(kWiden * static_cast<double>(size), expected_ - width);
+    const double next = std::clamp(more, 0.125 * static_cast<double>(size), most) + 1;
+    // Behind a list of what is excluded, all may match: there only the next piece is looked at.
+    const bool far = missing > 0 && met < kFar * share_ * seen;
+    const double costs = (far ? kScanIsWorth : 1) * (share_ < kMostMatch ? std::max(more, next) : width + next);
+    *scan = size < walk_.width() || (options_->filter == nullptr && view.dead_count == 0) || IsScanCheaper(costs);
+    if (*scan) return true;
+    walk_.Widen(static_cast<std::size_t>(width + next));
     seen_ = size;
     matched_ = matching_.size();
-    *scan = size < walk_.width() || IsScanCheaper(width) || (options_->filter == nullptr && view.dead_count == 0);
-    if (!*scan) walk_.Widen(static_cast<std::size_t>(width));
-    return *scan;
+    return false;
   }
   // `fresh` by their codes first, so that only those are scored exactly that the graph would have brought up too.
   std::vector<Hit> Finish(const std::vector<std::uint32_t>& fresh) {
@@ -150,10 +165,15 @@ class Asking {
     }
     return BestOf(std::move(hits), *options_);
   }
+  // Instead of all of it, where Begin() or Collect() says so.
+  [[nodiscard]] std::vector<Hit> Scan() const {
+    return ScanCodes(*view_, query_, *options_, std::max(rescored_, kScanRescores * options_->k));
+  }
 
  private:
   [[nodiscard]] bool IsScanCheaper(double width) const {
-    return width * kScanFactor > static_cast<double>(view_->used - view_->dead_count);
+    const auto live = static_cast<double>(view_->used - view_->dead_count);
+    return width * kStepNs > live * (kTestLabelNs + share_ * kScanRowNs);
   }
   // The best of the fresh rows into matching_, each slot once: one may have been linked meanwhile.
   void AddFresh(const std::vector<std::uint32_t>& fresh) {
@@ -191,6 +211,8 @@ class Asking {
   const float* query_ = nullptr;
   const SearchOptions* options_ = nullptr;
   std::size_t rescored_ = 0;
+  double share_ = 1;     // of the nodes match
+  double expected_ = 0;  // as wide as a walk should have to be
   std::vector<std::int8_t> codes_;
   CodeHead head_;
   GraphWalk walk_;
@@ -206,13 +228,14 @@ class Asking {
 std::vector<Hit> SearchGraph(const SearchView& view, const std::vector<std::uint32_t>& fresh, const float* query,
                              const SearchOptions& options) {
   thread_local Asking asking;
-  bool scan = options.exact || !asking.Begin(view, query, options, MatchingShare(view, options.filter));
+  if (options.exact) return ScanAll(view, query, options);
+  bool scan = !asking.Begin(view, query, options, MatchingShare(view, options));
   while (!scan) {
     while (asking.Step()) {
     }
     if (asking.Collect(&scan)) break;
   }
-  return scan ? ScanAll(view, query, options) : asking.Finish(fresh);
+  return scan ? asking.Scan() : asking.Finish(fresh);
 }
 
 std::vector<std::vector<Hit>> SearchGraphMany(const SearchView& view, const std::vector<std::uint32_t>& fresh,
@@ -225,7 +248,7 @@ std::vector<std::vector<Hit>> SearchGraphMany(const SearchView& view, const std:
   thread_local std::array<Lane, kTogether> lanes;
   const std::size_t count = queries.size() / dim;
   std::vector<std::vector<Hit>> answers(count);
-  const double share = MatchingShare(view, options.filter);
+  const double share = MatchingShare(view, options);
   std::size_t next = 0;
   // Puts the next query that needs no scan into a lane; false when none is left.
   const auto fill = [&](Lane* lane) {
@@ -235,7 +258,7 @@ std::vector<std::vector<Hit>> SearchGraphMany(const SearchView& view, const std:
         lane->query = next++;
         return true;
       }
-      answers[next] = ScanAll(view, query, options);
+      answers[next] = options.exact ? ScanAll(view, query, options) : lane->asking.Scan();
     }
     return false;
   };
@@ -251,8 +274,7 @@ std::vector<std::vector<Hit>> SearchGraphMany(const SearchView& view, const std:
         ++i;
         continue;
       }
-      const float* query = queries.data() + lane.query * dim;
-      answers[lane.query] = scan ? ScanAll(view, query, options) : lane.asking.Finish(fresh);
+      answers[lane.query] = scan ? lane.asking.Scan() : lane.asking.Finish(fresh);
       if (fill(&lane)) {
         ++i;
       } else {

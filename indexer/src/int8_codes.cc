@@ -61,6 +61,17 @@ void DotsPortable(const std::int8_t* row, const std::int8_t* base, std::size_t r
   const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
   return Sum(_mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
 }
+// Of four at once: added up side by side, which takes a third of the steps that one after the other would.
+[[gnu::target("avx512f,avx512bw,avx512vl,avx512vnni"), gnu::always_inline]] inline __m128i Sums512(
+    const __m512i (&sums)[4]) {
+  const __m512i first =
+      _mm512_add_epi32(_mm512_unpacklo_epi32(sums[0], sums[1]), _mm512_unpackhi_epi32(sums[0], sums[1]));
+  const __m512i second =
+      _mm512_add_epi32(_mm512_unpacklo_epi32(sums[2], sums[3]), _mm512_unpackhi_epi32(sums[2], sums[3]));
+  const __m512i all = _mm512_add_epi32(_mm512_unpacklo_epi64(first, second), _mm512_unpackhi_epi64(first, second));
+  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+  return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
 // VNNI multiplies unsigned by signed, too: other + 128 is unsigned, and 128 times the sum of the row, which is the same
 // for all, is taken away again.
 [[gnu::target("avx512f,avx512bw,avx512vl,avx512vnni")]] void DotsVnni(const std::int8_t* row, const std::int8_t* base,
@@ -90,7 +101,8 @@ void DotsPortable(const std::int8_t* row, const std::int8_t* base, std::size_t r
         sums[j] = _mm512_dpbusd_epi32(sums[j], _mm512_xor_si512(Codes(others[j] + i, mask), flip), a);
       }
     }
-    for (std::size_t j = 0; j < 4; ++j) dots[r + j] = Sum512(sums[j]) - excess;
+    const __m128i four = Sums512(sums);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dots + r), _mm_sub_epi32(four, _mm_set1_epi32(excess)));
   }
   for (; r < count; ++r) {
     const std::int8_t* other = base + std::size_t{slots[r]} * row_bytes;

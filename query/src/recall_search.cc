@@ -1,6 +1,8 @@
 // From a query vector to hits: which way is the cheapest, and what to do where it finds too few.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <mutex>
 #include <optional>
 
 #include "freshet/core/slot_table.h"
@@ -19,60 +21,75 @@ constexpr std::size_t kTieRoom = 64;
 
 // What a search costs, in microseconds, by `freshet_bench filters` (128 dimensions); only their ratios matter, and they
 // decide the path alone, never the answer.
-constexpr double kReadVectorUs = 8.0;   // one vector out of the store
-constexpr double kVisitUs = 0.6;        // one step of a graph search with a filter
-constexpr double kTestLabelUs = 0.003;  // one label in a scan of the index
-constexpr double kScanVectorUs = 0.2;   // one vector in it that matches
-
-constexpr double kFurther = 2;         // the index looks so much further where less than half match
-constexpr double kExactIsWorth = 1.5;  // what finds all may cost so much more
+constexpr double kReadVectorUs = 8.0;    // one vector out of the store
+constexpr double kVisitUs = 0.65;        // one step of a graph search with a filter
+constexpr double kTestLabelUs = 0.001;   // one label in a scan of the index
+constexpr double kScanVectorUs = 0.016;  // one vector in it that matches, by its code
 
 enum class Path { kGraph, kScan, kSet };
 
-// The graph is searched until `effort` matching items are found, so it visits effort / selectivity of them. A scan of
-// the index looks at every label, and scores what matches; the last resort reads what matches out of the store.
+// The graph is searched until `effort` matching items are found, so it visits effort / selectivity of them, where those
+// near the query match as others do. A scan of the index looks at every label, and scores what matches; the last resort
+// reads what matches out of the store.
 Path Plan(const RecallRequest& request, std::size_t k, std::size_t matching, std::size_t live) {
   const auto m = static_cast<double>(matching);
   const auto n = static_cast<double>(std::max(live, matching));
   const auto effort = static_cast<double>(std::max({request.ef, k + k / 2, std::size_t{64}}));
-  const double further = 2 * m < n ? kFurther : 1;
   const double set = kReadVectorUs * m;
   const double scan = kTestLabelUs * n + kScanVectorUs * m;
-  const double graph = kExactIsWorth * kVisitUs * further * effort * n / m;
-  if (set <= scan && (request.exact || set <= graph)) return Path::kSet;
+  const double graph = kVisitUs * effort * n / m;
+  if (set <= scan) return Path::kSet;
   return request.exact || scan <= graph ? Path::kScan : Path::kGraph;
 }
 
-// A selection answers by way of the item that has a label, two tables away. Where few match, their labels alone are
-// cheaper to ask: as bits where they lie close together, else as a table.
-constexpr std::size_t kMostListed = 16'384;
+// A selection answers by way of the item that has a label, two tables away. A scan asks for every label: for that the
+// labels of what matches are gathered when the first one does, as bits where they lie close together, else as a
+// table.
 constexpr std::uint64_t kBitsForEach = 512;  // of the matching labels
+constexpr std::uint64_t kBitsAtLeast = 1 << 22;
 
 class Matching final : public LabelFilter {
  public:
-  Matching(const Catalog& catalog, const Catalog::Selection& selection) : selection_(selection) {
-    if (selection.count() > kMostListed) return;
-    const Catalog::Labels of = catalog.LabelsOf(selection);
-    if (of.labels.empty()) return;
-    newest_ = of.newest;
-    const auto [least, most] = std::minmax_element(of.labels.begin(), of.labels.end());
-    if ((*most - *least) / kBitsForEach <= of.labels.size()) {
-      bits_.emplace(*least, *most + 1);
-      for (const Label label : of.labels) bits_->Allow(label);
-    } else {
-      listed_.emplace(of.labels);
+  Matching(const Catalog& catalog, const Catalog::Selection& selection) : catalog_(catalog), selection_(selection) {}
+  [[nodiscard]] bool Allows(Label label) const override { return selection_.Allows(label); }
+  [[nodiscard]] std::uint64_t AllowsEach(std::span<const Label> labels) const override {
+    // Asked first, as call_once() is slow where it was called before.
+    if (!gathered_.load(std::memory_order_acquire)) std::call_once(once_, [this] { Gather(); });
+    std::uint64_t later = 0;
+    std::uint64_t allowed = bits_ ? bits_->AllowsEach(labels, &later) : ListedOf(labels, &later);
+    for (std::size_t i = 0; later != 0; ++i, later >>= 1) {
+      if ((later & 1) != 0) allowed |= std::uint64_t{selection_.Allows(labels[i])} << i;
     }
-  }
-  [[nodiscard]] bool Allows(Label label) const override {
-    if (label > newest_) return selection_.Allows(label);  // of an item that has changed since
-    return bits_ ? bits_->Allows(label) : listed_->Allows(label);
+    return allowed;
   }
 
  private:
+  void Gather() const {
+    const Catalog::Labels of = catalog_.LabelsOf(selection_);
+    newest_ = of.newest;
+    const auto least = std::min_element(of.labels.begin(), of.labels.end());
+    if (least != of.labels.end() &&
+        newest_ - *least <= std::max<std::uint64_t>(kBitsForEach * of.labels.size(), kBitsAtLeast)) {
+      bits_.emplace(*least, newest_ + 1, of.labels);
+    } else {
+      listed_.emplace(of.labels);
+    }
+    gathered_.store(true, std::memory_order_release);
+  }
+  [[nodiscard]] std::uint64_t ListedOf(std::span<const Label> labels, std::uint64_t* later) const {
+    *later = 0;
+    for (std::size_t i = 0; i < labels.size(); ++i) *later |= std::uint64_t{labels[i] > newest_} << i;
+    return listed_->AllowsEach(labels) & ~*later;
+  }
+
+  const Catalog& catalog_;
   const Catalog::Selection& selection_;
-  Label newest_ = 0;  // without bits and list: below every label
-  std::optional<LabelBitmap> bits_;
-  std::optional<OnlyLabels> listed_;
+  mutable std::once_flag once_;
+  mutable std::atomic<bool> gathered_{false};
+  // Constant once they are gathered. Above the newest are items that have changed since: of those the selection knows.
+  mutable Label newest_ = 0;
+  mutable std::optional<LabelBitmap> bits_;
+  mutable std::optional<OnlyLabels> listed_;
 };
 
 const char* Name(Path path) {
@@ -204,7 +221,8 @@ Status RecallService::SearchFiltered(const RecallRequest& request, const Filter&
       // Room for items that are known by two labels while they are replaced.
       options.k = query->k << attempt;
       options.ef = request.ef;
-      options.exact = path == Path::kScan;
+      options.scan = path == Path::kScan;
+      options.exact = request.exact || attempt > 0;
       options.score_threshold = query->score_threshold;
       const Matching matching(replica_->catalog(), selection);
       options.filter = &matching;

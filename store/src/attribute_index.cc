@@ -5,6 +5,7 @@
 
 #include "attribute_column.h"
 #include "freshet/core/strings.h"
+#include "range_bits.h"
 
 namespace freshet {
 namespace {
@@ -13,6 +14,25 @@ using Words = AttributeIndex::Words;
 
 bool IsEmpty(const Words& words) {
   return std::all_of(words.begin(), words.end(), [](std::uint64_t word) { return word == 0; });
+}
+
+// A range as a predicate, which 64 numbers are asked at once.
+template <typename T>
+struct InRange {
+  const Interval<T>& range;
+  bool operator()(T value) const { return value >= range.low && value <= range.high; }
+};
+template <typename T, typename Predicate>
+std::uint64_t BitsOf(const T* values, const Predicate& matches) {
+  std::uint64_t found = 0;
+  for (int bit = 0; bit < 64; ++bit) found |= static_cast<std::uint64_t>(matches(values[bit])) << bit;
+  return found;
+}
+std::uint64_t BitsOf(const std::int64_t* values, const InRange<std::int64_t>& matches) {
+  return FastestRangeKernels().integers(values, matches.range);
+}
+std::uint64_t BitsOf(const double* values, const InRange<double>& matches) {
+  return FastestRangeKernels().doubles(values, matches.range);
 }
 
 // Sets in `out` the bits of `wanted` whose cell satisfies `matches`.
@@ -32,9 +52,7 @@ void Scan(const Cells<T>& cells, std::size_t number, const Words& wanted, const 
       (*out)[w] |= word;
       continue;
     }
-    std::uint64_t found = 0;
-    for (int bit = 0; bit < 64; ++bit) found |= static_cast<std::uint64_t>(matches(values[bit])) << bit;
-    (*out)[w] |= word & found;
+    (*out)[w] |= word & BitsOf(values, matches);
   }
 }
 
@@ -45,7 +63,7 @@ bool Contains(const std::vector<T>& sorted, const T& value) {
 
 template <typename T>
 bool Contains(const Interval<T>& range, T value) {
-  return value >= range.low && value <= range.high;
+  return InRange<T>{range}(value);
 }
 
 // Whether any of a list is in the range, or among those that are wanted. All are sorted.
@@ -58,6 +76,16 @@ bool ContainsAny(const Interval<T>& range, const std::vector<T>& list) {
 template <typename T>
 bool ContainsAny(const std::vector<T>& wanted, const std::vector<T>& list) {
   return std::any_of(list.begin(), list.end(), [&](const T& value) { return Contains(wanted, value); });
+}
+
+// What Contains() says of one value, as a predicate.
+template <typename T>
+InRange<T> Among(const Interval<T>& range) {
+  return {range};
+}
+template <typename T>
+auto Among(const std::vector<T>& sorted) {
+  return [&sorted](const T& value) { return Contains(sorted, value); };
 }
 
 bool MatchesText(const Condition& condition, const std::string& text) {
@@ -214,8 +242,7 @@ void AttributeIndex::EvaluateCondition(const Node& node, std::size_t chunk, Word
   const Column& column = *node.column;
   const auto all = [](const auto&) { return true; };
   const auto scan_both = [&](const auto& values, const auto& lists, const auto& wanted) {
-    Scan(
-        values, chunk, *matching, [&](auto value) { return Contains(wanted, value); }, &found);
+    Scan(values, chunk, *matching, Among(wanted), &found);
     Scan(
         lists, chunk, *matching, [&](const auto& list) { return ContainsAny(wanted, list); }, &found);
   };

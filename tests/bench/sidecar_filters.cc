@@ -12,7 +12,7 @@ namespace freshet::bench {
 namespace {
 
 constexpr std::size_t kK = 100;
-constexpr double kShares[] = {1, 0.3, 0.1, 0.01, 0.001, 0.0001};
+constexpr double kShares[] = {1, 0.5, 0.3, 0.1, 0.01, 0.001, 0.0001};
 
 // What a filter has to do with the queries that are asked with it.
 struct Relation {

@@ -28,6 +28,37 @@ TEST(LabelBitmap, AllowsWhatItWasTold) {
   for (const Label label : {Label{0}, Label{999}, Label{1130}, ~Label{0}}) EXPECT_FALSE(bitmap.Allows(label));
 }
 
+TEST(LabelBitmap, SaysOfManyWhatItSaysOfEach) {
+  std::mt19937_64 random(test::TestSeed());
+  constexpr Label kBegin = 500;
+  for (const std::size_t size : {1U, 63U, 64U, 65U, 1'000U, 100'000U}) {
+    for (const std::size_t count : {std::size_t{0}, std::size_t{1}, size / 2 + 1}) {
+      std::vector<Label> allowed;
+      for (std::size_t i = 0; i < count; ++i) allowed.push_back(kBegin + random() % size);
+      const LabelBitmap bitmap(kBegin, kBegin + size, allowed);
+      LabelBitmap one_by_one(kBegin, kBegin + size);
+      for (const Label label : allowed) one_by_one.Allow(label);
+      for (std::size_t many = 0; many <= 64; ++many) {
+        std::vector<Label> labels;
+        for (std::size_t i = 0; i < many; ++i) {
+          const Label near = kBegin - 100 + random() % (size + 200);
+          labels.push_back(i % 5 != 0 || allowed.empty() ? near : allowed[random() % allowed.size()]);
+          if (i % 17 == 3) labels.back() = i % 2 == 0 ? ~Label{0} : 0;
+        }
+        std::uint64_t behind = 0;
+        const std::uint64_t each = bitmap.AllowsEach(labels, &behind);
+        for (std::size_t i = 0; i < 64; ++i) {
+          const bool there = i < many;
+          ASSERT_EQ((each >> i & 1) != 0, there && one_by_one.Allows(labels[i])) << i;
+          ASSERT_EQ((behind >> i & 1) != 0, there && labels[i] >= kBegin + size) << i;
+        }
+        EXPECT_EQ(bitmap.AllowsEach(labels), each);
+        EXPECT_EQ(one_by_one.LabelFilter::AllowsEach(labels), each);
+      }
+    }
+  }
+}
+
 TEST(ExcludedLabels, IsTheSetOfWhatWasAdded) {
   std::mt19937_64 random(test::TestSeed());
   ExcludedLabels excluded;
@@ -180,6 +211,8 @@ TEST_F(FiltersTest, AScanFindsTheBestOfWhatIsAllowed) {
       options.ef = 80;
       options.filter = filter;
       EXPECT_GE(Recall(options), 0.95) << every;
+      options.scan = true;
+      EXPECT_GE(Recall(options), 0.999) << "every " << every << ": nothing is missed for want of a way";
     }
   }
 }

@@ -21,12 +21,20 @@ class LabelBitmap final : public LabelFilter {
   // Of the labels from `begin` to before `end`; none of them is allowed yet.
   LabelBitmap(Label begin, Label end)
       : begin_(begin), size_(end - begin), words_(static_cast<std::size_t>((size_ + 63) / 64)) {}
+  // These are, labels of the range; faster than one by one where they are many.
+  LabelBitmap(Label begin, Label end, std::span<const Label> allowed);
   // REQUIRES for both: a label of the range.
   void Allow(Label label) { words_[WordOf(label)] |= BitOf(label); }
   void Refuse(Label label) { words_[WordOf(label)] &= ~BitOf(label); }
   [[nodiscard]] bool Allows(Label label) const override {
     return label - begin_ < size_ && (words_[WordOf(label)] & BitOf(label)) != 0;
   }
+  [[nodiscard]] std::uint64_t AllowsEach(std::span<const Label> labels) const override {
+    std::uint64_t behind = 0;
+    return AllowsEach(labels, &behind);
+  }
+  // And which of them lie behind the range: those that came after it was made, perhaps.
+  [[nodiscard]] std::uint64_t AllowsEach(std::span<const Label> labels, std::uint64_t* behind) const;
 
  private:
   [[nodiscard]] std::size_t WordOf(Label label) const { return static_cast<std::size_t>((label - begin_) / 64); }

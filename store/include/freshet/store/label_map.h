@@ -100,6 +100,7 @@ class LabelMap {
 class LabelMap::View {
  public:
   [[nodiscard]] std::optional<Slot> Find(Label label) const { return table_->Get(label); }
+  void Prefetch(Label label) const { __builtin_prefetch(&table_->buckets[table_->Home(label)]); }
 
  private:
   friend class LabelMap;
