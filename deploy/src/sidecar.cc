@@ -148,6 +148,10 @@ class SidecarImpl final : public Sidecar {
         return;
       }
       const std::lock_guard lock(mu_);
+      if (node_->applier->catalog().live() == 0) {  // and nothing to answer with meanwhile
+        failed_ = FailedPrecondition(why);
+        return;
+      }
       if (why != not_moved_) LogWarning("sidecar", why);
       not_moved_ = std::move(why);
     }
