@@ -1,5 +1,6 @@
 #include "torch_reranker.h"
 
+#include <ATen/core/ivalue.h>
 #include <torch/script.h>
 #include <torch/version.h>
 
