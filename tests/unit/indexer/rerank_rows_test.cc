@@ -170,9 +170,10 @@ TEST(RerankDirectory, AFullDiskRefusesRowsAndARebuildAndTheOldOnesServe) {
     const FileSizeLimit limit(4 << 20);
     EXPECT_EQ(index.Insert(Range(5000, 5200), rows(5000, 5200)).code(), Code::kResourceExhausted);
     EXPECT_EQ(index.LiveLabels(), Range(0, 5000)) << "all or nothing";
-    // One that is live all the same has its old row still. (It would take row 5,120, beyond the file's end.)
-    const Label live = 77;
-    EXPECT_EQ(index.Insert({&live, 1}, rows(5000, 5001)).code(), Code::kResourceExhausted);
+    // One of them that is live has its old row still. (200 do not fit, whatever of the first 120 is free again by now.)
+    std::vector<Label> one_is_live = Range(5000, 5200);
+    one_is_live[0] = 77;
+    EXPECT_EQ(index.Insert(one_is_live, rows(5000, 5200)).code(), Code::kResourceExhausted);
     EXPECT_TRUE(is_found(77));
     // Enough for a rebuild, whose file would have to be of 6 MB.
     index.Tombstone(Range(1500, 5000));
