@@ -239,6 +239,7 @@ TEST_F(ApiDocTest, EveryExampleGivesWhatTheDescriptionSays) {
       {"What is stored", {{200, "Item"}, {200, "User"}}},
       {"A snapshot now", {{202, "object"}}},
       {"Errors", {{400, "Problem"}}},
+      {"Busy, and found again in the log.", {{200, "RecallAnswer"}}},
       {"With a token", {{200, "object"}}},
       {"With TLS", {{200, "object"}}},
   };
