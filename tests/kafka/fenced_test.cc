@@ -10,7 +10,8 @@
 namespace freshet::test {
 namespace {
 
-constexpr auto kSendTimeout = std::chrono::seconds(20);
+constexpr auto kSendTimeout = std::chrono::seconds(60);
+constexpr int kWaitMs = 120'000;
 
 // A join whose answer a broker took to its grave fences the member that sent it. Here another process does.
 TEST(Fenced, AMemberJoinsAnewAndOfTwoOneGivesUp) {
@@ -37,11 +38,12 @@ TEST(Fenced, AMemberJoinsAnewAndOfTwoOneGivesUp) {
   // Polls `source` until it has read something; false once it failed.
   const auto reads = [](RecordSource* source) {
     bool failed = false;
-    const bool read = WaitFor([&] {
+    const auto done = [&] {
       const auto polled = source->Poll(std::chrono::milliseconds(10));
       failed = !polled.ok();
       return failed || polled->kind == PollResult::Kind::kRecord;
-    });
+    };
+    const bool read = WaitFor(done, kWaitMs);
     return read && !failed;
   };
   OutRecord record;
@@ -65,7 +67,7 @@ TEST(Fenced, AMemberJoinsAnewAndOfTwoOneGivesUp) {
         of_newer = newer->Poll(std::chrono::milliseconds(5)).status();
         return !of_older.ok() || !of_newer.ok();
       },
-      120'000));
+      kWaitMs));
   const Status& given_up = of_older.ok() ? of_newer : of_older;
   EXPECT_EQ(given_up.code(), Code::kFailedPrecondition) << given_up.ToString();
   EXPECT_NE(given_up.message().find("another member that is called `one`"), std::string::npos) << given_up.ToString();
