@@ -114,9 +114,8 @@ Readings::Verdict Readings::OnEnd(const TopicPartition& partition, std::int64_t 
   if (found == all_.end()) return Verdict::kDrop;
   Reading& reading = found->second;
   if (Compare(&reading)) return Verdict::kRestart;
-  const bool late =
-      reading.late || (!reading.rereading && !reading.at_end &&
-                       TombstonesMayBeGone(partition.topic, std::max(reading.complete_ms, reading.AsOf())));
+  const bool late = reading.late || (!reading.rereading && !reading.at_end &&
+                                     IsLate(partition.topic, std::max(reading.complete_ms, reading.AsOf())));
   if (late && reading.next_offset > 0) {
     Reread(
         partition, &reading, "tombstones",
@@ -180,9 +179,8 @@ void Readings::OnEnds(const Ends& ends) {
     if (found == all_.end()) continue;
     Reading& reading = found->second;
     reading.as_of_ms = reading.AsOf();
-    const std::int64_t kept_up_ms = std::max(reading.complete_ms, reading.as_of_ms);
-    reading.late = reading.late || (end > reading.next_offset && clock_->WallMs() - kept_up_ms > kLeastLateMs &&
-                                    TombstonesMayBeGone(partition.topic, kept_up_ms));
+    reading.late = reading.late || (end > reading.next_offset &&
+                                    IsLate(partition.topic, std::max(reading.complete_ms, reading.as_of_ms)));
     if (reading.next_offset < reading.end) continue;
     reading.end = end;
     reading.asked_ms = ends.asked_ms;
@@ -238,6 +236,10 @@ void Readings::Reread(const TopicPartition& partition, Reading* reading, const s
   change.partitions = {partition};
   change.reason = reason;
   changes->push_back(std::move(change));
+}
+
+bool Readings::IsLate(const std::string& topic, std::int64_t kept_up_ms) const {
+  return clock_->WallMs() - kept_up_ms > kLeastLateMs && TombstonesMayBeGone(topic, kept_up_ms);
 }
 
 bool Readings::TombstonesMayBeGone(const std::string& topic, std::int64_t complete_ms) const {

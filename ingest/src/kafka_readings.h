@@ -93,6 +93,7 @@ class Readings {
   void Begin(const TopicPartition& partition, const StoredPositions& stored, std::deque<PollResult>* changes);
   void Reread(const TopicPartition& partition, Reading* reading, const std::string& reason, const std::string& why,
               std::deque<PollResult>* changes);
+  [[nodiscard]] bool IsLate(const std::string& topic, std::int64_t kept_up_ms) const;
   [[nodiscard]] bool TombstonesMayBeGone(const std::string& topic, std::int64_t complete_ms) const;
 
   const OffsetLookup stored_;
