@@ -170,8 +170,9 @@ TEST_P(GoldenStore, IsLookedAtWithoutBeingChanged) {
   EXPECT_TRUE(Files() == before) << "a file was written, added or removed";
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GoldenStore, ::testing::Values("format-1", "format-2", "format-3", "format-3-fp16", "format-4",
-                                              "format-4-fp16"),
+INSTANTIATE_TEST_SUITE_P(All, GoldenStore,
+                         ::testing::Values("format-1", "format-2", "format-3", "format-3-fp16", "format-4",
+                                           "format-4-fp16"),
                          [](const auto& name) {
                            std::string text = name.param;
                            std::replace(text.begin(), text.end(), '-', '_');
