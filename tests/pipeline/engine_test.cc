@@ -10,29 +10,15 @@
 #include "freshet/query/http_client.h"
 #include "freshet_test/checks.h"
 #include "freshet_test/configs.h"
+#include "freshet_test/embedded_broker.h"
 #include "freshet_test/process.h"
 #include "freshet_test/test_support.h"
 
 namespace freshet::test {
 namespace {
 
-constexpr auto kSendTimeout = std::chrono::seconds(20);
-
-class EngineTest : public ::testing::Test {
+class EngineTest : public EmbeddedBrokerTest {
  protected:
-  EngineTest() {
-    auto broker = StartMockBroker();
-    EXPECT_OK(broker);
-    broker_ = std::move(*broker);
-    for (const char* topic : {"items", "interactions", "users", "vectors", "user-events", "dead-letters"}) {
-      EXPECT_OK(broker_->CreateTopic(topic, 2));
-    }
-    KafkaOptions kafka;
-    kafka.bootstrap_servers = broker_->bootstrap_servers();
-    auto producer = OpenKafkaProducer(kafka);
-    EXPECT_OK(producer);
-    producer_ = std::move(*producer);
-  }
   ~EngineTest() override { EXPECT_OK(ArmFaults("")); }
 
   [[nodiscard]] Config EngineConfig(const std::vector<std::string>& overrides = {}) const {
@@ -40,26 +26,11 @@ class EngineTest : public ::testing::Test {
     EXPECT_OK(config);
     return *config;
   }
-  void Put(const std::string& id, float x) {
-    OutRecord record;
-    record.topic = "items";
-    record.key = id;
-    record.value = StrCat(R"({"vector":[)", x, ",1,0,0,0,0,0,0]}");
-    ASSERT_OK(producer_->Send({record}, kSendTimeout));
-  }
-  void Delete(const std::string& id) {
-    OutRecord record;
-    record.topic = "items";
-    record.key = id;
-    ASSERT_OK(producer_->Send({record}, kSendTimeout));
-  }
+  void Put(const std::string& id, float x) { Send("items", id, StrCat(R"({"vector":[)", x, ",1,0,0,0,0,0,0]}")); }
+  void Delete(const std::string& id) { Send("items", id, std::nullopt); }
   [[nodiscard]] static bool WaitForLive(const Applier& applier, std::size_t live) {
     return WaitFor([&] { return applier.catalog().live() == live; });
   }
-
-  TempDir dir_;
-  std::unique_ptr<MockBroker> broker_;
-  std::unique_ptr<KafkaProducer> producer_;
 };
 
 // Invariant 3: a deleted item is in no answer, not after a restart either, and a re-add brings it back.

@@ -7,6 +7,7 @@
 #include "freshet/ingest/kafka.h"
 #include "freshet/query/http_client.h"
 #include "freshet_test/configs.h"
+#include "freshet_test/embedded_broker.h"
 #include "freshet_test/process.h"
 #include "freshet_test/test_support.h"
 #include "package_writer.h"
@@ -15,8 +16,6 @@
 namespace freshet::test {
 namespace {
 
-constexpr auto kSendTimeout = std::chrono::seconds(20);
-
 // By the items' attribute `price`; refuses what is searched for far away.
 constexpr const char* kByPrice = R"(
 def forward(self, x: Dict[str, Tensor]) -> Tensor:
@@ -24,44 +23,19 @@ def forward(self, x: Dict[str, Tensor]) -> Tensor:
     return x["item_dense"][:, 0]
 )";
 
-class RerankPipelineTest : public ::testing::Test {
+class RerankPipelineTest : public EmbeddedBrokerTest {
  protected:
   void SetUp() override {
-    auto broker = StartMockBroker();
-    ASSERT_OK(broker);
-    broker_ = std::move(*broker);
-    for (const char* topic : {"items", "interactions", "users", "vectors", "user-events", "dead-letters"}) {
-      ASSERT_OK(broker_->CreateTopic(topic, 2));
-    }
-    KafkaOptions kafka;
-    kafka.bootstrap_servers = broker_->bootstrap_servers();
-    auto producer = OpenKafkaProducer(kafka);
-    ASSERT_OK(producer);
-    producer_ = std::move(*producer);
     PackageContents contents = TinyPackage();
     AddTinyReranker(&contents, kByPrice);
     contents.goldens.reranks[0].scores = {4};
     ASSERT_OK(WritePackage(std::move(contents), dir_ / "model"));
   }
-  [[nodiscard]] Config WithModel(std::string yaml) const {
-    const std::string passthrough = StrCat("encoder: {kind: passthrough, dim: ", kTestDim, ", metric: cosine}");
-    yaml.replace(yaml.find(passthrough), passthrough.size(),
-                 StrCat("encoder: {package: ", dir_ / "model", ", allowed_root: ", dir_.path(), "}"));
-    auto config = ParseConfig(yaml, "config.yaml", {});
+  [[nodiscard]] Config WithModel(const std::string& yaml) const {
+    auto config = ParseConfig(WithPackage(yaml, dir_ / "model", dir_.path()), "config.yaml", {});
     EXPECT_OK(config);
     return *config;
   }
-  void Send(const std::string& topic, const std::string& key, const std::string& value) {
-    OutRecord record;
-    record.topic = topic;
-    record.key = key;
-    record.value = value;
-    ASSERT_OK(producer_->Send({record}, kSendTimeout));
-  }
-
-  TempDir dir_;
-  std::unique_ptr<MockBroker> broker_;
-  std::unique_ptr<KafkaProducer> producer_;
 };
 
 // "b c a" of an answer's results.

@@ -5,6 +5,7 @@
 
 #include "freshet/ingest/kafka.h"
 #include "freshet_test/configs.h"
+#include "freshet_test/embedded_broker.h"
 #include "freshet_test/service.h"
 
 namespace freshet::test {
@@ -12,26 +13,15 @@ namespace {
 
 constexpr auto kSendTimeout = std::chrono::seconds(60);
 
-class SnapshotCliTest : public ::testing::Test {
+class SnapshotCliTest : public EmbeddedBrokerTest {
  protected:
   void SetUp() override {
-    auto broker = StartMockBroker();
-    ASSERT_OK(broker);
-    broker_ = std::move(*broker);
-    for (const char* topic : {"items", "interactions", "users", "vectors", "user-events", "dead-letters"}) {
-      ASSERT_OK(broker_->CreateTopic(topic, 2));
-    }
-    KafkaOptions kafka;
-    kafka.bootstrap_servers = broker_->bootstrap_servers();
-    auto producer = OpenKafkaProducer(kafka);
-    ASSERT_OK(producer);
-    producer_ = std::move(*producer);
     const std::string snapshots = StrCat("snapshots: {directory: ", S(), ", interval_seconds: 0}\n");
-    engine_ = std::make_unique<Service>(
-        "run", dir_ / "engine",
-        EngineYaml(kafka.bootstrap_servers, dir_ / "engine/data") + snapshots + "admin: {listen: \"127.0.0.1:0\"}\n");
+    engine_ = std::make_unique<Service>("run", dir_ / "engine",
+                                        EngineYaml(broker_->bootstrap_servers(), dir_ / "engine/data") + snapshots +
+                                            "admin: {listen: \"127.0.0.1:0\"}\n");
     sidecar_ = std::make_unique<Service>("sidecar", dir_ / "sidecar",
-                                         SidecarYaml(kafka.bootstrap_servers, dir_ / "sidecar/data") + snapshots);
+                                         SidecarYaml(broker_->bootstrap_servers(), dir_ / "sidecar/data") + snapshots);
   }
   [[nodiscard]] std::string S() const { return dir_ / "snapshots"; }
   [[nodiscard]] std::string C() const { return dir_ / "engine/config.yaml"; }
@@ -73,9 +63,6 @@ class SnapshotCliTest : public ::testing::Test {
     return json.ok() ? std::string(JsonText(*JsonFind(*JsonFind(**json, "store"), "restored_from"))) : "no JSON";
   }
 
-  TempDir dir_;
-  std::unique_ptr<MockBroker> broker_;
-  std::unique_ptr<KafkaProducer> producer_;
   std::unique_ptr<Service> engine_;
   std::unique_ptr<Service> sidecar_;
 };

@@ -3,6 +3,7 @@
 
 #include "freshet/ingest/kafka.h"
 #include "freshet_test/configs.h"
+#include "freshet_test/embedded_broker.h"
 #include "freshet_test/service.h"
 #include "package_writer.h"
 #include "tiny_model.h"
@@ -11,8 +12,6 @@ namespace freshet::test {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr auto kSendTimeout = std::chrono::seconds(60);
 
 // In A item "a" lies at (1, 0) and "b" at (0, 1), in B the other way about: whoever took "a" is nearest to "a" in both,
 // and to "b" where tower and items are of two spaces.
@@ -27,20 +26,9 @@ PackageContents ModelB() {
   return contents;
 }
 
-class SpaceMoveTest : public ::testing::Test {
+class SpaceMoveTest : public EmbeddedBrokerTest {
  protected:
   void SetUp() override {
-    auto broker = StartMockBroker();
-    ASSERT_OK(broker);
-    broker_ = std::move(*broker);
-    for (const char* topic : {"items", "interactions", "users", "vectors", "user-events", "dead-letters"}) {
-      ASSERT_OK(broker_->CreateTopic(topic, 2));
-    }
-    KafkaOptions kafka;
-    kafka.bootstrap_servers = broker_->bootstrap_servers();
-    auto producer = OpenKafkaProducer(kafka);
-    ASSERT_OK(producer);
-    producer_ = std::move(*producer);
     for (const char* item : {"a", "b", "c"}) Send("items", item, "{}");
     Send("interactions", "ann", R"({"user_id":"ann","item_id":"a","event":"view","timestamp":1700000000000})");
     auto written = WritePackage(ModelA(), dir_ / "models/a");
@@ -51,29 +39,17 @@ class SpaceMoveTest : public ::testing::Test {
     b_ = *written;
     ASSERT_NE(a_, b_);
   }
-  void Send(const std::string& topic, const std::string& key, const std::string& value) {
-    OutRecord record;
-    record.topic = topic;
-    record.key = key;
-    record.value = value;
-    ASSERT_OK(producer_->Send({record}, kSendTimeout));
-  }
-  std::string WithModel(std::string yaml, const std::string& package, const std::string& allowed_root) const {
-    const std::string passthrough = StrCat("encoder: {kind: passthrough, dim: ", kTestDim, ", metric: cosine}");
-    return yaml.replace(yaml.find(passthrough), passthrough.size(),
-                        StrCat("encoder: {package: ", package, ", allowed_root: ", allowed_root, "}"));
-  }
   Service Engine(const std::string& name, const std::string& package) const {
     const std::string yaml = EngineYaml(broker_->bootstrap_servers(), dir_ / (name + "/data"));
     return Service("run", dir_ / name,
-                   StrCat(WithModel(yaml, package, dir_.path()), "snapshots: {directory: ", dir_ / "snapshots",
+                   StrCat(WithPackage(yaml, package, dir_.path()), "snapshots: {directory: ", dir_ / "snapshots",
                           ", interval_seconds: 0, at_stop: false}\n"));
   }
   Service Sidecar(const std::string& name, const std::string& package, const std::string& allowed_root,
                   bool with_snapshots) const {
     const std::string yaml = SidecarYaml(broker_->bootstrap_servers(), dir_ / (name + "/data"));
     return Service("sidecar", dir_ / name,
-                   WithModel(yaml, package, allowed_root) +
+                   WithPackage(yaml, package, allowed_root) +
                        (with_snapshots ? StrCat("snapshots: {directory: ", dir_ / "snapshots", "}\n") : "") +
                        "ready: {max_lag_seconds: 1}\n");
   }
@@ -117,9 +93,6 @@ class SpaceMoveTest : public ::testing::Test {
     return reply.ok() && reply->status == 503 && reply->body.find(what) != std::string::npos;
   }
 
-  TempDir dir_;
-  std::unique_ptr<MockBroker> broker_;
-  std::unique_ptr<KafkaProducer> producer_;
   std::string a_, b_;  // spaces
 };
 
