@@ -121,10 +121,7 @@ std::string EncodeProgressValue(const ChangelogProgress& progress) {
   ByteWriter out;
   out.Put(owned ? kVersionOfOwned : kVersion).Put(static_cast<std::uint8_t>(kProgress));
   out.PutString(progress.space_id).Put(progress.as_of_ms);
-  if (owned) {
-    out.Put(static_cast<std::uint32_t>(owned->size()));
-    for (const std::int32_t partition : *owned) out.Put(partition);
-  }
+  if (owned) PutPartitions(*owned, &out);
   return Seal(std::move(out));
 }
 
@@ -163,11 +160,7 @@ Result<ChangelogRecord> DecodeChangelogRecord(const RawRecord& record, bool is_v
     out.progress->space_id = in.GetString();
     out.space_id = out.progress->space_id;
     out.progress->as_of_ms = in.Get<std::int64_t>();
-    if (version == kVersionOfOwned) {
-      auto& owned = out.progress->owned.partitions.emplace();
-      const auto count = in.Get<std::uint32_t>();
-      for (std::uint32_t i = 0; i < count && in.ok(); ++i) owned.push_back(in.Get<std::int32_t>());
-    }
+    if (version == kVersionOfOwned) out.progress->owned.partitions = GetPartitions(&in);
   } else if (is_vectors_topic && type == kItem && !is_progress) {
     out.item.emplace();
     FRESHET_TRY(ReadItem(&in, version, &out, &*out.item));

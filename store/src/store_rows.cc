@@ -14,19 +14,13 @@ constexpr std::uint8_t kVersion = 1;
 constexpr std::uint8_t kVersion2 = 2;  // rows that got fields at their end; those of version 1 are still read
 constexpr std::uint8_t kVersion3 = 3;  // once more: items
 
-ByteWriter Begin() {
+ByteWriter Begin(std::uint8_t version = kVersion) {
   ByteWriter out;
-  out.Put(kVersion);
+  out.Put(version);
   return out;
 }
 
-ByteWriter Begin2() {
-  ByteWriter out;
-  out.Put(kVersion2);
-  return out;
-}
-
-// Version 1 or 2 into *version.
+// The version, from the first to `newest`, into *version.
 ByteReader OpenAny(std::string_view bytes, std::uint8_t* version, std::uint8_t newest = kVersion2) {
   ByteReader in(bytes);
   *version = in.Get<std::uint8_t>();
@@ -48,8 +42,7 @@ Status Check(const ByteReader& in, const char* what) {
 }  // namespace
 
 std::string EncodeItemRow(const ItemRow& row) {
-  ByteWriter out;
-  out.Put(kVersion3);
+  ByteWriter out = Begin(kVersion3);
   out.Put(row.label).Put(row.epoch).Put(row.sequence).Put(row.position.partition).Put(row.position.offset);
   out.Put(row.record_timestamp_ms).Put(row.generation).Put(row.features_hash).Put(row.attributes_hash);
   out.Put(row.source_partition);
@@ -116,29 +109,35 @@ Result<ForgottenRow> DecodeForgottenRow(std::string_view bytes) {
   return row;
 }
 
+void PutPartitions(const std::vector<std::int32_t>& partitions, ByteWriter* out) {
+  out->Put(static_cast<std::uint32_t>(partitions.size()));
+  for (const std::int32_t partition : partitions) out->Put(partition);
+}
+
+std::vector<std::int32_t> GetPartitions(ByteReader* in) {
+  std::vector<std::int32_t> partitions;
+  const auto count = in->Get<std::uint32_t>();
+  for (std::uint32_t i = 0; i < count && in->ok(); ++i) partitions.push_back(in->Get<std::int32_t>());
+  return partitions;
+}
+
 std::string EncodeOwnedRow(const OwnedItems& owned) {
   ByteWriter out = Begin();
   out.Put(static_cast<std::uint8_t>(owned.partitions ? 1 : 0));
-  if (!owned.partitions) return out.Take();
-  out.Put(static_cast<std::uint32_t>(owned.partitions->size()));
-  for (const std::int32_t partition : *owned.partitions) out.Put(partition);
+  if (owned.partitions) PutPartitions(*owned.partitions, &out);
   return out.Take();
 }
 
 Result<OwnedItems> DecodeOwnedRow(std::string_view bytes) {
   ByteReader in = Open(bytes);
   OwnedItems owned;
-  if (in.Get<std::uint8_t>() != 0) {
-    owned.partitions.emplace();
-    const auto count = in.Get<std::uint32_t>();
-    for (std::uint32_t i = 0; i < count && in.ok(); ++i) owned.partitions->push_back(in.Get<std::int32_t>());
-  }
+  if (in.Get<std::uint8_t>() != 0) owned.partitions = GetPartitions(&in);
   FRESHET_TRY(Check(in, "owned"));
   return owned;
 }
 
 std::string EncodeUserRow(const UserState& user) {
-  ByteWriter out = Begin2();
+  ByteWriter out = Begin(kVersion2);
   out.Put(user.epoch).Put(user.partition);
   PutFeatures(user.features, &out);
   out.Put(static_cast<std::uint32_t>(user.history.size()));
@@ -189,7 +188,7 @@ Result<TopicPartition> DecodeOffsetKey(std::string_view key) {
 }
 
 std::string EncodeOffsetRow(const PartitionProgress& progress) {
-  ByteWriter out = Begin2();
+  ByteWriter out = Begin(kVersion2);
   out.Put(progress.next_offset).Put(progress.last_timestamp_ms).Put(progress.fingerprint);
   out.Put(progress.epoch).Put(progress.sequence);
   out.Put(progress.complete_ms).Put(progress.generation).Put(static_cast<std::uint8_t>(progress.rereading ? 1 : 0));
@@ -263,7 +262,7 @@ Result<StoreIdentity> DecodeIdentity(std::string_view bytes) {
 }
 
 std::string EncodeState(const StoreState& state) {
-  ByteWriter out = Begin2();
+  ByteWriter out = Begin(kVersion2);
   out.Put(state.next_label).Put(state.sequence).Put(state.as_of_ms);
   out.Put(static_cast<std::uint8_t>(state.links.size()));
   for (const std::uint64_t last : state.links) out.Put(last);

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "freshet/core/bytes.h"
 #include "freshet/core/status.h"
 #include "freshet/store/store.h"
 
@@ -23,6 +24,9 @@ namespace freshet {
 
 [[nodiscard]] std::string EncodeForgottenRow(const ForgottenRow& row);
 [[nodiscard]] Result<ForgottenRow> DecodeForgottenRow(std::string_view bytes);
+// u32 n, n × i32: in the row below and in progress records. What is short fails the reader.
+void PutPartitions(const std::vector<std::int32_t>& partitions, ByteWriter* out);
+[[nodiscard]] std::vector<std::int32_t> GetPartitions(ByteReader* in);
 [[nodiscard]] std::string EncodeOwnedRow(const OwnedItems& owned);
 [[nodiscard]] Result<OwnedItems> DecodeOwnedRow(std::string_view bytes);
 [[nodiscard]] std::string EncodeUserRow(const UserState& user);
@@ -38,8 +42,9 @@ namespace freshet {
 [[nodiscard]] Result<OutboxEntry> DecodeOutboxRow(std::uint64_t sequence, std::string_view bytes);
 
 // What the store is, written once; and how far it has come, written at each commit.
-// Format 2 adds how vectors are kept (format 1: fp32), format 3 the chain of commits (store_chain.h). A store of an
-// older format becomes one of today's when it is opened.
+// Format 2 adds how vectors are kept (format 1: fp32), format 3 the chain of commits (store_chain.h), format 4 the source
+// partition of items, and attributes that are lists of anything but texts. A store of an older format becomes one of
+// today's when it is opened.
 struct StoreIdentity {
   std::uint32_t format = 4;
   std::uint64_t epoch = 0;
