@@ -203,7 +203,6 @@ Result<PollResult> Consumer::Poll(milliseconds timeout) {
 
 Status Consumer::KeepAlive() {
   if (!failed_.ok()) return failed_;
-  if (fenced_) return Status::Ok();
   FRESHET_TRY(Pause(true));
   // What comes although reading is paused is little: an end of each partition. Errors may be many, and come again.
   MessagePtr message(rd_kafka_consumer_poll(rk_, 0));
