@@ -42,9 +42,9 @@ void PutPartitions(const std::vector<std::int32_t>& partitions, ByteWriter* out)
 [[nodiscard]] Result<OutboxEntry> DecodeOutboxRow(std::uint64_t sequence, std::string_view bytes);
 
 // What the store is, written once; and how far it has come, written at each commit.
-// Format 2 adds how vectors are kept (format 1: fp32), format 3 the chain of commits (store_chain.h), format 4 the source
-// partition of items, and attributes that are lists of anything but texts. A store of an older format becomes one of
-// today's when it is opened.
+// Format 2 adds how vectors are kept (format 1: fp32), format 3 the chain of commits (store_chain.h), format 4 the
+// source partition of items, and attributes that are lists of anything but texts. A store of an older format becomes
+// one of today's when it is opened.
 struct StoreIdentity {
   std::uint32_t format = 4;
   std::uint64_t epoch = 0;
