@@ -41,7 +41,8 @@ void HnswIndex::BeginRebuild() {
     told_.rebuild_reason.swap(wanted_because_);
     policy_.Begun(Clock::now(), wanted_for_recall_);
   }
-  Rebuild& rebuild = rebuild_.emplace();
+  // Not emplace(): clang asks too early whether a nested struct with initialisers can be made of nothing.
+  Rebuild& rebuild = rebuild_.emplace(Rebuild{});
   rebuild.shadow = std::make_shared<Segment>(options_);
   const std::lock_guard lock(writer_mu_);
   rebuild.before = segment_->used();
