@@ -14,6 +14,11 @@ find_package(spdlog REQUIRED)
 find_package(yaml-cpp REQUIRED)
 pkg_check_modules(PROTOBUF REQUIRED IMPORTED_TARGET protobuf)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+if(FRESHET_COMPONENTS STREQUAL "all")
+  pkg_check_modules(SIMDJSON REQUIRED IMPORTED_TARGET simdjson)
+else()
+  pkg_check_modules(SIMDJSON IMPORTED_TARGET simdjson)
+endif()
 
 # Debian's LibTorch, or any other (up to 2.x, CUDA) by CMAKE_PREFIX_PATH. Its exported flags are not ours: only headers and
 # libraries are taken, behind an interface target that encoder's adapter alone links.
@@ -31,6 +36,14 @@ find_package(GTest REQUIRED)
 find_package(CLI11 REQUIRED)
 pkg_check_modules(RDKAFKA REQUIRED IMPORTED_TARGET rdkafka)
 pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+
+# What is allocated on one thread is freed on another all the time (records, batches): glibc's malloc takes a lock for that, and
+# keeps what it got. For programs only; a sanitizer brings its own.
+add_library(freshet_allocator INTERFACE)
+if(NOT FRESHET_SANITIZER)
+  pkg_check_modules(JEMALLOC REQUIRED IMPORTED_TARGET jemalloc)
+  target_link_libraries(freshet_allocator INTERFACE PkgConfig::JEMALLOC)
+endif()
 
 # Debian's RocksDB exports targets that want gflags, which the library itself does not.
 find_path(ROCKSDB_INCLUDE_DIR rocksdb/db.h REQUIRED)

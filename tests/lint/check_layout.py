@@ -26,6 +26,7 @@ ADAPTERS = [
     (r"prometheus/", r"ingest/core/src/metrics\.cc"),
     (r"spdlog/", r"ingest/core/src/log\.cc"),
     (r"rapidjson/", r"ingest/core/(include/freshet/core/json\.h|src/json\.cc)"),
+    (r"simdjson\.h", r"ingest/core/src/json_arena\.cc"),
     (r"CLI/", r"deploy/src/[^/]*|tests/unit/deploy/[^/]*"),
     (r"(xxhash|zstd)\.h|openssl/", r"ingest/core/src/[^/]*|tests/unit/core/[^/]*"),
 ]

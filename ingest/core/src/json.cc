@@ -124,9 +124,10 @@ std::string QuoteBytewise(std::string_view text) {
   return {buffer.GetString(), buffer.GetSize()};
 }
 
-// `pool`: where the tree and its texts are; null: in the document's own memory.
-Result<std::unique_ptr<JsonDocument>> Parse(std::string_view text, int max_depth,
-                                            rapidjson::MemoryPoolAllocator<>* pool) {
+}  // namespace
+
+Result<std::unique_ptr<JsonDocument>> internal::ParseJsonIn(std::string_view text, int max_depth,
+                                                            rapidjson::MemoryPoolAllocator<>* pool) {
   if (text.empty()) return InvalidArgument("JSON is empty");
   if (!IsValidUtf8(text)) return InvalidArgument("JSON is not UTF-8");
   if (HasControls(text)) return InvalidArgument("JSON has control characters");
@@ -145,15 +146,8 @@ Result<std::unique_ptr<JsonDocument>> Parse(std::string_view text, int max_depth
   return document;
 }
 
-}  // namespace
-
 Result<std::unique_ptr<JsonDocument>> ParseJson(std::string_view text, int max_depth) {
-  return Parse(text, max_depth, nullptr);
-}
-
-Result<std::unique_ptr<JsonDocument>> JsonArena::Parse(std::string_view text, int max_depth) {
-  pool_.Clear();
-  return freshet::Parse(text, max_depth, &pool_);
+  return internal::ParseJsonIn(text, max_depth, nullptr);
 }
 
 std::string JsonQuote(std::string_view text) {

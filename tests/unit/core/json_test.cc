@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <random>
 
 #include "freshet_test/test_support.h"
 
@@ -109,6 +110,144 @@ TEST(JsonTest, AnArenaIsUsedAgain) {
     EXPECT_EQ(JsonFind(**document, "n")->GetInt(), i);
     EXPECT_EQ(JsonText(*JsonFind(**document, "s")).size(), static_cast<std::size_t>(i) * 1'000);
     EXPECT_FALSE(arena.Parse("{").ok());
+  }
+}
+
+// The arena reads most texts another way than ParseJson: what comes out may not tell which.
+void ExpectReadAlike(JsonArena* arena, std::string_view text, int max_depth = 8) {
+  const auto careful = ParseJson(text, max_depth);
+  const auto fast = arena->Parse(text, max_depth);
+  ASSERT_EQ(careful.status().ToString(), fast.status().ToString()) << text;
+  if (!careful.ok()) return;
+  EXPECT_EQ(ToJson(**careful), ToJson(**fast)) << text;
+  const JsonValue& a = **careful;
+  const JsonValue& b = **fast;
+  EXPECT_EQ(a.IsInt64(), b.IsInt64()) << text;
+  EXPECT_EQ(a.IsUint64(), b.IsUint64()) << text;
+  EXPECT_EQ(a.IsDouble(), b.IsDouble()) << text;
+}
+
+TEST(JsonTest, AnArenaReadsWhatParseJsonReads) {
+  JsonArena arena;
+  for (const char* text : {"0",
+                           "-0",
+                           "-0 ",
+                           "-0.0",
+                           "-0e0",
+                           "0e44",
+                           "1",
+                           "-1",
+                           "9223372036854775807",
+                           "9223372036854775808",
+                           "-9223372036854775808",
+                           "-9223372036854775809",
+                           "18446744073709551615",
+                           "18446744073709551616",
+                           "123456789012345678901234567890",
+                           "1e308",
+                           "1e309",
+                           "-1e309",
+                           "1e-308",
+                           "4.9e-324",
+                           "1e-400",
+                           "-1e-400",
+                           "0.1",
+                           "123456789.123456789e-5",
+                           "1.7976931348623157e308",
+                           "01",
+                           "+1",
+                           ".5",
+                           "1.",
+                           "1e",
+                           "-",
+                           "--1",
+                           "NaN",
+                           "Infinity",
+                           "null",
+                           "true",
+                           "false",
+                           "nul",
+                           "truex",
+                           "\"\"",
+                           "\"a",
+                           "\"\\ud83d\\ude00\"",
+                           "\"\\ud83d\"",
+                           "\"\\ude00\"",
+                           "\"\\ud83dx\"",
+                           "\"\\u0000\"",
+                           "\"\\x\"",
+                           "\"\t\"",
+                           "\"\x1f\"",
+                           "\"\x7f\"",
+                           "\"\xed\xa0\x80\"",
+                           "\"\xc0\x80\"",
+                           "\"\xf4\x90\x80\x80\"",
+                           "\xef\xbb\xbf{}",
+                           "{}",
+                           "[]",
+                           "{\"a\":1,\"a\":2}",
+                           "{\"a\":-0}",
+                           "[-0,0]",
+                           "{\"day\":\"2026-01-05\",\"n\":-05}",
+                           "[1,]",
+                           "{\"a\"}",
+                           "{\"a\":}",
+                           "{,}",
+                           "[1 2]",
+                           "[1]x",
+                           "[1] ",
+                           " \n\r\t[1]",
+                           "[[[[[[[[1]]]]]]]]",
+                           "[[[[[[[[[1]]]]]]]]]",
+                           "{\"a\":[{\"b\":[{\"c\":[{\"d\":[1]}]}]}]}",
+                           "{\"a\":[{\"b\":[{\"c\":[{\"d\":[[1]]}]}]}]}",
+                           "// c",
+                           "[1] // c",
+                           "'a'",
+                           "{a:1}"}) {
+    ExpectReadAlike(&arena, text);
+  }
+  ExpectReadAlike(&arena, std::string_view("1\0", 2));
+  ExpectReadAlike(&arena, std::string_view("{\"a\0b\":1}", 9));
+  // Beyond what the fast one takes, and right at it.
+  for (const std::size_t size : {65'533U, 65'534U, 65'535U, 70'000U}) {
+    ExpectReadAlike(&arena, "\"" + std::string(size, 'x') + "\"");
+  }
+}
+
+// Anything that may come of a document whose bytes are lost, doubled or swapped.
+TEST(JsonTest, AnArenaReadsBrokenTextsAsParseJsonDoes) {
+  const std::uint64_t seed = test::TestSeed();
+  std::mt19937_64 random(seed);
+  const std::string whole =
+      R"({"category":"film","tags":["a","\u00fc\ud83d\ude00",null],"features":{"price":12.25,"year":1950,"minus":-0.0,"n":-17},)"
+      R"("attributes":{"in":true,"out":false,"big":18446744073709551615,"e":1e-7,"t":"2026-01-05T00:00:00Z","x":[[],{}]}})";
+  JsonArena arena;
+  ExpectReadAlike(&arena, whole);
+  const std::string_view special = "\"\\{}[]:,-0.eE \xc3\xed\x01";
+  for (int i = 0; i < 20'000; ++i) {
+    std::string text = whole;
+    for (std::uint64_t changes = 1 + random() % 3; changes > 0; --changes) {
+      const std::size_t at = random() % text.size();
+      switch (random() % 4) {
+        case 0:
+          text.erase(at, 1);
+          break;
+        case 1:
+          text[at] = special[random() % special.size()];
+          break;
+        case 2:
+          text.insert(at, 1, special[random() % special.size()]);
+          break;
+        default:
+          std::swap(text[at], text[random() % text.size()]);
+      }
+    }
+    ExpectReadAlike(&arena, text);
+    if (HasFailure()) {
+      ADD_FAILURE() << "seed " << seed << ", change " << i;
+      return;
+    }
   }
 }
 

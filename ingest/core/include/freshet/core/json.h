@@ -34,17 +34,26 @@ inline constexpr int kJsonDepthBound = 256;  // the most that a caller may allow
 // nothing, neither here nor for those who walk the tree.
 [[nodiscard]] Result<std::unique_ptr<JsonDocument>> ParseJson(std::string_view text, int max_depth = 64);
 
-// The same for one text after the other, in memory that is used again.
+namespace internal {
+// As ParseJson; `pool`, where the tree and its texts are; null: in the document's own memory.
+[[nodiscard]] Result<std::unique_ptr<JsonDocument>> ParseJsonIn(std::string_view text, int max_depth,
+                                                                rapidjson::MemoryPoolAllocator<>* pool);
+}  // namespace internal
+
+// The same for one text after the other, in memory that is used again, and faster: most texts are read by simdjson.
+// What comes out is the same, also where it is an error. Not movable, one thread.
 class JsonArena {
  public:
-  JsonArena() : block_(new char[kBlockBytes]), pool_(block_.get(), kBlockBytes) {}
+  JsonArena();
+  ~JsonArena();
+  JsonArena(const JsonArena&) = delete;
+  JsonArena& operator=(const JsonArena&) = delete;
   // The document before must be gone.
   [[nodiscard]] Result<std::unique_ptr<JsonDocument>> Parse(std::string_view text, int max_depth = 64);
 
  private:
-  static constexpr std::size_t kBlockBytes = std::size_t{32} << 10;  // longer ones take more, and give it back
-  std::unique_ptr<char[]> block_;
-  rapidjson::MemoryPoolAllocator<> pool_;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 [[nodiscard]] std::string JsonQuote(std::string_view text);
