@@ -17,9 +17,10 @@ namespace {
 
 class Keys final : public KeyReader {
  public:
-  // `confluent` may be null; else it outlives the keys.
-  Keys(KeyFormat format, const DecodeLimits& limits, ConfluentReader* confluent)
-      : format_(format), limits_(limits), confluent_(confluent) {}
+  // What keys are made of may be null where it is not needed; else it outlives them.
+  Keys(KeyFormat format, const DecodeLimits& limits, ConfluentReader* confluent, const ProtobufSchema* protobuf,
+       std::string message)
+      : format_(format), limits_(limits), confluent_(confluent), protobuf_(protobuf), message_(std::move(message)) {}
 
   Result<std::string> Id(const RawRecord& record, const std::optional<SchemaPart>& id) const override {
     if (!record.key) return InvalidArgument("the key is null; it must be the id");
@@ -31,7 +32,9 @@ class Keys final : public KeyReader {
     if (record.key->size() > limits_.max_value_bytes) {
       return InvalidArgument(StrCat("the key is longer than ", limits_.max_value_bytes, " bytes"));
     }
-    const auto document = framed ? confluent_->Read(*record.key, limits_) : ParseJson(*record.key, limits_.max_depth);
+    const auto document = framed                            ? confluent_->Read(*record.key, limits_)
+                          : format_ == KeyFormat::kProtobuf ? protobuf_->Parse(message_, *record.key, limits_)
+                                                            : ParseJson(*record.key, limits_.max_depth);
     if (!document.ok()) return document.status().Prefixed("the key");
     return IdOf(WithoutConnectSchema(**document), id);
   }
@@ -50,6 +53,8 @@ class Keys final : public KeyReader {
   const KeyFormat format_;
   const DecodeLimits limits_;
   ConfluentReader* const confluent_;
+  const ProtobufSchema* const protobuf_;
+  const std::string message_;
 };
 
 class TopicDecoder final : public EventDecoder {
@@ -57,7 +62,7 @@ class TopicDecoder final : public EventDecoder {
   struct Parts {
     RecordFormat format = RecordFormat::kJson;
     std::unique_ptr<ConfluentReader> confluent;  // null without a registry
-    std::unique_ptr<ProtobufSchema> protobuf;    // kProtobuf
+    std::unique_ptr<ProtobufSchema> protobuf;    // of values or keys in Protobuf
     std::string message;                         // kProtobuf
     std::unique_ptr<SchemaMapper> mapper;        // destroyed first: its keys use `confluent`
   };
@@ -128,8 +133,14 @@ class TopicDecoder final : public EventDecoder {
   const Parts parts_;
 };
 
-Status OpenProtobuf(TopicRole role, const FormatOptions& format, TopicDecoder::Parts* parts) {
-  if (format.protobuf_descriptor_set.empty()) {
+// For values, keys or both.
+Status OpenProtobuf(TopicRole role, const FormatOptions& format, bool keys, TopicDecoder::Parts* parts) {
+  const bool values = format.format == RecordFormat::kProtobuf;
+  const std::string& path = format.protobuf_descriptor_set;
+  if (keys && (path.empty() || format.protobuf_key_message.empty())) {
+    return ConfigError("key_format: protobuf needs protobuf.descriptor_set and protobuf.key_message");
+  }
+  if (path.empty()) {
     if (!format.protobuf_message.empty()) return ConfigError("protobuf.message needs protobuf.descriptor_set");
     FRESHET_ASSIGN(parts->protobuf, ProtobufSchema::BuiltIn());
     parts->message = role == TopicRole::kItems   ? "freshet.v1.Item"
@@ -137,14 +148,16 @@ Status OpenProtobuf(TopicRole role, const FormatOptions& format, TopicDecoder::P
                                                  : "freshet.v1.Interaction";
     return Status::Ok();
   }
-  const std::string& path = format.protobuf_descriptor_set;
   const auto bytes = ReadFile(path, std::size_t{16} << 20);
   if (!bytes.ok()) return ConfigError(StrCat("protobuf.descriptor_set: ", bytes.status().message()));
   auto schema = ProtobufSchema::FromDescriptorSet(*bytes);
   if (!schema.ok()) return ConfigError(StrCat("protobuf.descriptor_set: ", path, ": ", schema.status().message()));
-  if (!(*schema)->Has(format.protobuf_message)) {
-    return ConfigError(StrCat("protobuf.message: ", path, " has no message `", format.protobuf_message, "`"));
-  }
+  const auto check = [&](std::string_view name, const std::string& message) {
+    if ((*schema)->Has(message)) return Status::Ok();
+    return ConfigError(StrCat("protobuf.", name, ": ", path, " has no message `", message, "`"));
+  };
+  if (values) FRESHET_TRY(check("message", format.protobuf_message));
+  if (keys) FRESHET_TRY(check("key_message", format.protobuf_key_message));
   parts->protobuf = std::move(*schema);
   parts->message = format.protobuf_message;
   return Status::Ok();
@@ -172,9 +185,13 @@ Result<std::unique_ptr<EventDecoder>> MakeDecoder(TopicRole role, const FormatOp
   } else if (format.format == RecordFormat::kConfluent) {
     return ConfigError("format: confluent needs schema_registry.url");
   }
-  if (format.format == RecordFormat::kProtobuf) FRESHET_TRY(OpenProtobuf(role, format, &parts));
-  auto keys = std::make_unique<Keys>(format.key_format.value_or(debezium ? KeyFormat::kJson : KeyFormat::kText), limits,
-                                     parts.confluent.get());
+  const KeyFormat key_format = format.key_format.value_or(debezium ? KeyFormat::kJson : KeyFormat::kText);
+  const bool protobuf_keys = key_format == KeyFormat::kProtobuf;
+  if (format.format == RecordFormat::kProtobuf || protobuf_keys) {
+    FRESHET_TRY(OpenProtobuf(role, format, protobuf_keys, &parts));
+  }
+  auto keys = std::make_unique<Keys>(key_format, limits, parts.confluent.get(), parts.protobuf.get(),
+                                     format.protobuf_key_message);
   FRESHET_ASSIGN(parts.mapper, SchemaMapper::Make(role, schema, limits, rules, std::move(keys)));
   return std::unique_ptr<EventDecoder>(std::make_unique<TopicDecoder>(std::move(parts)));
 }

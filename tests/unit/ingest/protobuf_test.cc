@@ -29,12 +29,12 @@ std::string DescriptorSet() { return test::SourceRoot() + "/tests/unit/ingest/da
 class ProtobufTest : public ::testing::Test {
  protected:
   ProtobufTest() { format_.format = RecordFormat::kProtobuf; }
-  Result<Event> Decode(TopicRole role, std::optional<std::string_view> value) {
+  Result<Event> Decode(TopicRole role, std::optional<std::string_view> value, std::string_view key = "k") {
     FRESHET_ASSIGN(const auto decoder, MakeDecoder(role, format_, schema_ ? *schema_ : DefaultSchema(role), {}));
     RawRecord record;
     record.topic = "t";
     record.timestamp_ms = 1234;
-    record.key = "k";
+    record.key = key;
     record.value = value;
     Event event;
     if (Status status = decoder->Decode(record, &event); !status.ok()) return status;
@@ -100,6 +100,48 @@ TEST_F(ProtobufTest, ReadsAMessageOfADescriptorSet) {
   EXPECT_EQ(item.item_id, "42");
   EXPECT_EQ(item.features, (Features{{"category", "TOY"}}));
   EXPECT_EQ(item.attributes, (Attributes{{"available", false}})) << "false without presence; bytes that are no text";
+}
+
+TEST_F(ProtobufTest, AKeyMayBeAMessageToo) {
+  format_.protobuf_descriptor_set = DescriptorSet();
+  format_.protobuf_message = "shop.Product";
+  format_.key_format = KeyFormat::kProtobuf;
+  format_.protobuf_key_message = "shop.ProductKey";
+  SchemaMap schema;
+  schema.item_id = "/sku";
+  schema_ = schema;
+  const auto id_of = [&](std::string_view key) -> std::string {
+    const auto event = Decode(TopicRole::kItems, std::nullopt, key);
+    if (!event.ok()) return std::string(CodeName(event.status().code()));
+    return std::get<ItemUpdate>(event->body).item_id;
+  };
+  EXPECT_EQ(id_of(Field(1, "42")), "42");
+  EXPECT_EQ(id_of(Field(1, "42") + Varint(2, 7)), "42") << "the pointer says which of two it is";
+  const std::string refused(CodeName(Code::kInvalidArgument));
+  EXPECT_EQ(id_of("42"), refused);
+  EXPECT_EQ(id_of(""), refused) << "no id";
+  EXPECT_EQ(id_of(Field(1, "\xff")), refused);
+  // Values of another kind beside it; and users, whose ids stand in their keys.
+  format_.format = RecordFormat::kJson;
+  schema_->item_id.clear();
+  EXPECT_EQ(id_of(Field(1, "42")), refused) << "two fields, and nobody says which";
+  format_.protobuf_key_message = "shop.Other";
+  EXPECT_EQ(id_of(Field(1, "42")), "42") << "one field";
+  const auto json = Decode(TopicRole::kItems, "{}", Field(1, "43"));
+  ASSERT_OK(json);
+  EXPECT_EQ(std::get<ItemUpdate>(json->body).item_id, "43");
+}
+
+TEST_F(ProtobufTest, AKeyMessageMustBeThere) {
+  format_.key_format = KeyFormat::kProtobuf;
+  EXPECT_EQ(Decode(TopicRole::kItems, "x").status().code(), Code::kConfig) << "ours have no keys";
+  format_.protobuf_descriptor_set = DescriptorSet();
+  format_.protobuf_message = "shop.Product";
+  EXPECT_EQ(Decode(TopicRole::kItems, "x").status().code(), Code::kConfig);
+  format_.protobuf_key_message = "shop.Nothing";
+  const Status status = Decode(TopicRole::kItems, "x").status();
+  EXPECT_EQ(status.code(), Code::kConfig);
+  EXPECT_NE(status.message().find("key_message"), std::string::npos);
 }
 
 TEST_F(ProtobufTest, TextsMustBeUtf8AndBytesMustBeTheMessage) {

@@ -32,15 +32,17 @@ enum class RecordFormat {
 enum class KeyFormat {
   kText,  // the key is the id
   kJson,  // a text, a whole number, or an object that holds the id: {"id": 42} is "42"; with Connect's wrapper or not
+  kProtobuf,  // one message without a frame, which holds the id as an object does
 };
 
 struct FormatOptions {
   RecordFormat format = RecordFormat::kJson;
   std::optional<KeyFormat> key_format;  // default: kJson for kDebezium, else kText
-  // kProtobuf: a FileDescriptorSet and the full name of a message in it; empty: freshet/v1/events.proto and its message
+  // Protobuf: a FileDescriptorSet and the full name of a message in it; empty: freshet/v1/events.proto and its message
   // for the topic's role.
   std::string protobuf_descriptor_set;  // a path
   std::string protobuf_message;
+  std::string protobuf_key_message;    // KeyFormat::kProtobuf: of the key, in the descriptor set
   SchemaRegistry* registry = nullptr;  // not owned, outlives the decoder; needed for kConfluent
 };
 
