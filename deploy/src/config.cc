@@ -76,15 +76,14 @@ void ReadTopic(ConfigReader* reader, const YamlNode& node, const std::string& pa
                                                                RecordFormat::kCloudEvents, RecordFormat::kProtobuf,
                                                                RecordFormat::kConfluent}[choice];
                                   }),
-                   reader->Choice("key_format", {"text", "json"},
-                                  [&](std::size_t choice) {
-                                    format.key_format = choice == 0 ? KeyFormat::kText : KeyFormat::kJson;
-                                  }),
+                   reader->Choice("key_format", {"text", "json", "protobuf"},
+                                  [&](std::size_t choice) { format.key_format = static_cast<KeyFormat>(choice); }),
                    {"protobuf",
                     [&](const YamlNode& n) {
                       reader->Mapping(n, path + ".protobuf",
                                       {reader->Text("descriptor_set", &format.protobuf_descriptor_set),
-                                       reader->Text("message", &format.protobuf_message)});
+                                       reader->Text("message", &format.protobuf_message),
+                                       reader->Text("key_message", &format.protobuf_key_message)});
                     }},
                    {"schema", [&](const YamlNode& n) { reader->Mapping(n, path + ".schema", pointers); }}});
 }
@@ -195,7 +194,8 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
                        reader->Mapping(node, "batch",
                                        {reader->Integer("max_records", &config->ingest.max_batch_records, 1, 100'000),
                                         reader->Integer("max_bytes", &config->ingest.max_batch_bytes, 1024),
-                                        reader->Integer("linger_ms", &config->ingest.linger_ms, 0, 60'000)});
+                                        reader->Integer("linger_ms", &config->ingest.linger_ms, 0, 60'000),
+                                        reader->Integer("decode_threads", &config->ingest.decode_threads, 1, 64)});
                      }});
   fields->push_back({"queues", [reader, config](const YamlNode& node) {
                        reader->Mapping(node, "queues",

@@ -188,7 +188,7 @@ Status EncodeStage::Embed(const std::vector<Event*>& items, std::unordered_set<c
     Event& event = *items[one.item];
     poison->insert(&event);
     letters.push_back(
-        {std::move(event.raw), event.position, event.record_timestamp_ms, "TRANSFORMATION", std::move(one.reason)});
+        {CopyOf(event.raw), event.position, event.record_timestamp_ms, "TRANSFORMATION", std::move(one.reason)});
   }
   for (std::size_t i = 0; i < items.size(); ++i) {
     const auto row = vectors.begin() + static_cast<std::ptrdiff_t>(i * dim);

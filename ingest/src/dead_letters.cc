@@ -122,18 +122,6 @@ class Queue final : public DeadLetterQueue {
 
 }  // namespace
 
-RawCopy CopyOf(const RawRecord& record) {
-  RawCopy copy;
-  copy.topic = record.topic;
-  copy.has_key = record.key.has_value();
-  if (record.key) copy.key = *record.key;
-  copy.has_value = record.value.has_value();
-  if (record.value) copy.value = *record.value;
-  copy.headers.reserve(record.headers.size());
-  for (const auto& [name, value] : record.headers) copy.headers.emplace_back(name, value);
-  return copy;
-}
-
 std::unique_ptr<DeadLetterQueue> MakeDeadLetterQueue(const DeadLetterOptions& options, RecordSink* sink,
                                                      Metrics* metrics, const std::atomic<bool>* stopping) {
   return std::make_unique<Queue>(options, sink, metrics, stopping);

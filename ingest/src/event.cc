@@ -32,4 +32,16 @@ void AddPositions(std::vector<PartitionProgress> positions, std::vector<Partitio
   }
 }
 
+RawCopy CopyOf(const RawRecord& record) {
+  RawCopy copy;
+  copy.topic = record.topic;
+  copy.has_key = record.key.has_value();
+  if (record.key) copy.key = *record.key;
+  copy.has_value = record.value.has_value();
+  if (record.value) copy.value = *record.value;
+  copy.headers.reserve(record.headers.size());
+  for (const auto& [name, value] : record.headers) copy.headers.emplace_back(name, value);
+  return copy;
+}
+
 }  // namespace freshet

@@ -4,6 +4,7 @@
 #include <future>
 
 #include "backoff.h"
+#include "decode_pool.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
@@ -14,6 +15,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kReservedRecords = 256;
+constexpr std::size_t kChunk = 128;     // records that are decoded together, where so many are there
 constexpr milliseconds kStopCheck{50};  // longest wait that ignores Stop()
 constexpr milliseconds kFirstBackoff{50};
 constexpr milliseconds kMaxBackoff{2000};
@@ -30,10 +32,21 @@ std::size_t ProgressIndexOf(EventBatch* batch, const RawRecord& record) {
   return batch->progress.size() - 1;
 }
 
-// What a later stage may still find unusable keeps its bytes.
-bool MayBecomePoison(const Event& event) {
-  const auto* item = std::get_if<ItemUpdate>(&event.body);
-  return item != nullptr && !item->deleted;
+std::size_t BytesOf(const RawRecord& record) {
+  return record.key.value_or(std::string_view()).size() + record.value.value_or(std::string_view()).size() +
+         HeaderBytes(record);
+}
+
+// The batch's events from `begin` on, as a batch of their own; their bytes stay where they are.
+EventBatch SplitOff(std::size_t begin, EventBatch* batch) {
+  EventBatch rest;
+  rest.arena = batch->arena;
+  const auto first = batch->events.begin() + static_cast<std::ptrdiff_t>(begin);
+  rest.events.assign(std::make_move_iterator(first), std::make_move_iterator(batch->events.end()));
+  batch->events.erase(first, batch->events.end());
+  for (const Event& event : rest.events) rest.bytes += BytesOf(event.raw);
+  batch->bytes -= rest.bytes;
+  return rest;
 }
 
 }  // namespace
@@ -43,6 +56,7 @@ Status IngestOptions::Validate() const {
   if (max_batch_bytes < 1) return ConfigError("ingest.max_batch_bytes must be at least 1");
   if (linger_ms < 0 || linger_ms > 60'000) return ConfigError("ingest.linger_ms must be between 0 and 60000");
   if (heartbeat_ms < 1 || heartbeat_ms > 60'000) return ConfigError("ingest.heartbeat_ms must be between 1 and 60000");
+  if (decode_threads < 1 || decode_threads > 64) return ConfigError("ingest.decode_threads must be between 1 and 64");
   return Status::Ok();
 }
 
@@ -72,6 +86,7 @@ IngestStage::~IngestStage() { Stop(); }
 void IngestStage::Start() {
   if (thread_.joinable()) return;
   running_ = true;
+  pool_ = std::make_unique<DecodePool>(options_.decode_threads);
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -102,49 +117,52 @@ void IngestStage::Run() {
 Status IngestStage::RunUntilStopped() {
   EventBatch batch;
   std::vector<DeadLetter> letters;
-  std::int64_t batch_since_us = 0;
   std::int64_t last_emit_us = clock_->MonotonicUs();
   Backoff backoff(kFirstBackoff, kMaxBackoff);
   while (!stop_.load()) {
     const std::int64_t now_us = clock_->MonotonicUs();
-    const bool filling = !batch.events.empty();
-    const std::int64_t due_us =
-        filling ? batch_since_us + options_.linger_ms * 1000 : last_emit_us + options_.heartbeat_ms * 1000;
-    const bool full = batch.events.size() >= options_.max_batch_records || batch.bytes >= options_.max_batch_bytes;
-    if (full || now_us >= due_us) {
+    const std::int64_t due_us = batch.events.empty() ? last_emit_us + options_.heartbeat_ms * 1000
+                                                     : batch_since_us_ + options_.linger_ms * 1000;
+    if (IsFull(batch) || now_us >= due_us) {
       FRESHET_TRY(Emit(&batch, &letters));
       last_emit_us = clock_->MonotonicUs();
       continue;
     }
     // Rounded up: a wait that ends just before the deadline would spin.
     const milliseconds wait(std::clamp<std::int64_t>((due_us - now_us + 999) / 1000, 1, kStopCheck.count()));
-    Result<PollResult> polled = source_->Poll(wait);
-    if (!polled.ok()) {
-      if (polled.status().category() != Category::kTransient) return polled.status();
-      if (backoff.fresh()) {
-        LogWarning("ingest", "the source is away; retrying", {{"reason", polled.status().message()}});
-      }
-      FRESHET_TRY(Wait(backoff.Next()));
+    Status away;
+    FRESHET_TRY(Fill(wait, &batch, &letters, &away));
+    if (away.ok()) {
+      backoff.Reset();
       continue;
     }
-    backoff.Reset();
-    switch (polled->kind) {
-      case PollResult::Kind::kIdle:
-        break;
-      case PollResult::Kind::kAssigned:
-      case PollResult::Kind::kRevoked:
-      case PollResult::Kind::kReread:
-      case PollResult::Kind::kCaughtUp:
-        FRESHET_TRY(HandlePartitions(*polled, &batch, &letters));
-        break;
-      case PollResult::Kind::kRecord:
-        if (!filling) batch_since_us = clock_->MonotonicUs();
-        FRESHET_TRY(AddOrRetry(polled->record, &batch, &letters));
-        break;
-    }
+    if (backoff.fresh()) LogWarning("ingest", "the source is away; retrying", {{"reason", away.message()}});
+    FRESHET_TRY(Wait(backoff.Next()));
   }
   positions_told_us_ = 0;  // the last word, so that the next start knows how long nothing was read
   return Emit(&batch, &letters);
+}
+
+bool IngestStage::IsFull(const EventBatch& batch) const {
+  return batch.events.size() >= options_.max_batch_records || batch.bytes >= options_.max_batch_bytes;
+}
+
+Status IngestStage::Fill(milliseconds wait, EventBatch* batch, std::vector<DeadLetter>* letters, Status* away) {
+  Result<PollResult> polled = source_->Poll(wait);
+  std::size_t taken = 0;
+  for (; polled.ok() && polled->kind == PollResult::Kind::kRecord; polled = source_->Poll(milliseconds(0))) {
+    FRESHET_TRY(Take(polled->record, batch));
+    if (++taken == kChunk || IsFull(*batch)) return DecodeTaken(batch, letters);
+  }
+  FRESHET_TRY(DecodeTaken(batch, letters));
+  if (!polled.ok()) {
+    if (polled.status().category() != Category::kTransient) return polled.status();
+    *away = polled.status();
+    return Status::Ok();
+  }
+  // A change may not pass a record that was dropped because we are stopping; it is met again.
+  if (polled->kind == PollResult::Kind::kIdle || stop_.load()) return Status::Ok();
+  return HandlePartitions(*polled, batch, letters);
 }
 
 Status IngestStage::HandlePartitions(const PollResult& change, EventBatch* batch, std::vector<DeadLetter>* letters) {
@@ -176,22 +194,97 @@ Status IngestStage::HandlePartitions(const PollResult& change, EventBatch* batch
   return Push(std::move(marked));
 }
 
-Status IngestStage::AddOrRetry(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters) {
-  Status added = Add(record, batch, letters);
-  if (added.category() != Category::kTransient) return added;
+Status IngestStage::Take(const RawRecord& record, EventBatch* batch) {
+  if (!decoders_.contains(record.topic)) {
+    return Internal(StrCat("a record of topic ", record.topic, " came, which nobody asked for"));
+  }
+  if (batch->events.empty()) {
+    batch_since_us_ = clock_->MonotonicUs();
+    batch->events.reserve(std::min(options_.max_batch_records, kReservedRecords));
+    batch->arena = std::make_shared<ByteArena>(last_bytes_);
+  }
+  ByteArena& arena = *batch->arena;
+  const std::string_view topic = batch->events.empty() ? std::string_view() : batch->events.back().raw.topic;
+  // In its place: an event is large.
+  Event& event = batch->events.emplace_back();
+  event.position = {record.partition, record.offset};
+  event.record_timestamp_ms = record.timestamp_ms;
+  event.raw.topic = topic == record.topic ? topic : arena.Keep(record.topic);
+  event.raw.partition = record.partition;
+  event.raw.offset = record.offset;
+  event.raw.timestamp_ms = record.timestamp_ms;
+  if (record.key) event.raw.key = arena.Keep(*record.key);
+  if (record.value) event.raw.value = arena.Keep(*record.value);
+  event.raw.headers.reserve(record.headers.size());
+  for (const auto& [name, value] : record.headers) event.raw.headers.emplace_back(arena.Keep(name), arena.Keep(value));
+  batch->bytes += BytesOf(record);
+  return Status::Ok();
+}
+
+Status IngestStage::DecodeTaken(EventBatch* batch, std::vector<DeadLetter>* letters) {
+  const std::size_t taken = batch->events.size() - finished_;
+  if (taken == 0) return Status::Ok();
+  decoded_.assign(taken, Status::Ok());
+  pool_->Run(taken, [&, begin = finished_](std::size_t i) {
+    Event& event = batch->events[begin + i];
+    decoded_[i] = decoders_.find(event.raw.topic)->second->Decode(event.raw, &event);
+  });
+  for (Status& decoded : decoded_) {
+    if (decoded.category() == Category::kTransient) {
+      FRESHET_TRY(DecodeAgain(std::move(decoded), batch, letters));
+      if (finished_ == batch->events.size()) break;  // stopping, or it was the last
+    } else {
+      if (!decoded.ok() && decoded.category() != Category::kInput) return decoded;
+      Finish(decoded, batch, letters);
+    }
+  }
+  return Status::Ok();
+}
+
+Status IngestStage::DecodeAgain(Status failed, EventBatch* batch, std::vector<DeadLetter>* letters) {
   Backoff backoff(kFirstBackoff, kMaxBackoff);
-  while (added.category() == Category::kTransient && !stop_.load()) {
+  while (failed.category() == Category::kTransient && !stop_.load()) {
     // What is at hand need not wait; but it is not all that was polled, so it says nothing of how far it is complete.
-    if (!batch->events.empty()) FRESHET_TRY(Emit(batch, letters, /*complete=*/false));
+    if (finished_ > 0) {
+      EventBatch rest = SplitOff(finished_, batch);
+      FRESHET_TRY(Emit(batch, letters, /*complete=*/false));
+      *batch = std::move(rest);
+    }
     if (backoff.fresh()) {
-      LogWarning("ingest", "a record cannot be decoded yet; retrying", {{"reason", added.message()}});
+      LogWarning("ingest", "a record cannot be decoded yet; retrying", {{"reason", failed.message()}});
     }
     retries_.Add();
     FRESHET_TRY(Wait(backoff.Next()));
-    added = Add(record, batch, letters);
+    Event& event = batch->events[finished_];
+    event.body = Skipped{};
+    event.key_is_poison = false;
+    failed = decoders_.find(event.raw.topic)->second->Decode(event.raw, &event);
   }
-  // Stopping: the record was not applied, and is read again.
-  return added.category() == Category::kTransient ? Status::Ok() : added;
+  if (failed.category() == Category::kTransient) {
+    // Stopping: neither it nor what came after it was applied, and all of it is read again.
+    (void)SplitOff(finished_, batch);
+    return Status::Ok();
+  }
+  if (!failed.ok() && failed.category() != Category::kInput) return failed;
+  Finish(failed, batch, letters);
+  return Status::Ok();
+}
+
+void IngestStage::Finish(const Status& decoded, EventBatch* batch, std::vector<DeadLetter>* letters) {
+  Event& event = batch->events[finished_++];
+  const RawRecord& record = event.raw;
+  records_.Add();
+  if (!decoded.ok()) {
+    poison_.Add();
+    event.body = Skipped{};
+    letters->push_back({CopyOf(record), event.position, record.timestamp_ms,
+                        event.key_is_poison ? "KEY_CONVERTER" : "VALUE_CONVERTER", decoded.message()});
+  }
+  event.progress_index = ProgressIndexOf(batch, record);
+  PartitionProgress& progress = batch->progress[event.progress_index];
+  progress.next_offset = record.offset + 1;
+  progress.last_timestamp_ms = record.timestamp_ms;
+  progress.fingerprint = Fingerprint(record);
 }
 
 Status IngestStage::Wait(milliseconds wait) {
@@ -214,41 +307,6 @@ void IngestStage::TellOwned(Partitions owned) {
   told_owned_ = std::move(owned);
 }
 
-Status IngestStage::Add(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters) {
-  const auto decoder = decoders_.find(record.topic);
-  if (decoder == decoders_.end())
-    return Internal(StrCat("a record of topic ", record.topic, " came, which nobody asked for"));
-
-  // In its place: an event is large. It goes again where there is none yet.
-  if (batch->events.empty()) batch->events.reserve(std::min(options_.max_batch_records, kReservedRecords));
-  Event& event = batch->events.emplace_back();
-  event.position = {record.partition, record.offset};
-  event.record_timestamp_ms = record.timestamp_ms;
-  const Status decoded = decoder->second->Decode(record, &event);
-  if (!decoded.ok() && decoded.category() != Category::kInput) {
-    batch->events.pop_back();
-    return decoded;
-  }
-  records_.Add();
-  if (!decoded.ok()) {
-    poison_.Add();
-    event.body = Skipped{};
-    letters->push_back({CopyOf(record), event.position, record.timestamp_ms,
-                        event.key_is_poison ? "KEY_CONVERTER" : "VALUE_CONVERTER", decoded.message()});
-  } else if (MayBecomePoison(event)) {
-    event.raw = CopyOf(record);
-  }
-
-  event.progress_index = ProgressIndexOf(batch, record);
-  PartitionProgress& progress = batch->progress[event.progress_index];
-  progress.next_offset = record.offset + 1;
-  progress.last_timestamp_ms = record.timestamp_ms;
-  progress.fingerprint = Fingerprint(record);
-  batch->bytes += record.key.value_or(std::string_view()).size() + record.value.value_or(std::string_view()).size() +
-                  HeaderBytes(record);
-  return Status::Ok();
-}
-
 Status IngestStage::Emit(EventBatch* batch, std::vector<DeadLetter>* letters, bool complete) {
   // Before the letters are sent, which may take long: later it might claim what is not in this batch.
   batch->as_of_ms = complete ? source_->AsOfMs() : 0;
@@ -259,8 +317,10 @@ Status IngestStage::Emit(EventBatch* batch, std::vector<DeadLetter>* letters, bo
     FRESHET_TRY(SendLetters(std::move(*letters)));
     letters->clear();
   }
+  if (!batch->events.empty()) last_bytes_ = batch->bytes;
   EventBatch full = std::move(*batch);
   *batch = EventBatch{};
+  finished_ = 0;
   return Push(std::move(full));
 }
 

@@ -178,15 +178,20 @@ Result<PollResult> Consumer::Poll(milliseconds timeout) {
     message_.reset();
     if (fenced_) FRESHET_TRY(JoinAnew());
     FRESHET_TRY(Pause(false));
-    CommitForDashboards();
-    LookForPartitions();
+    // Whoever takes what is there, without waiting, need not be held up by these for each record.
+    const bool chores = timeout.count() > 0 || --until_chores_ <= 0;
+    if (chores) {
+      until_chores_ = kLookEveryRecords;
+      CommitForDashboards();
+      LookForPartitions();
+    }
     if (!early_.empty()) {
       message_ = std::move(early_.front());
       early_.pop_front();
     } else if (changes_.empty()) {
       message_.reset(rd_kafka_consumer_poll(rk_, static_cast<int>(timeout.count())));
     }
-    FollowEnds();
+    if (chores || message_ == nullptr) FollowEnds();
     undelivered_ = message_ != nullptr;
     TellLoss();
   }
@@ -229,9 +234,9 @@ Result<PollResult> Consumer::Deliver() {
   const rd_kafka_message_t& message = *message_;
   if (message.err != RD_KAFKA_RESP_ERR_NO_ERROR) return HandleError(message);
 
-  PollResult result;
-  result.kind = PollResult::Kind::kRecord;
-  RawRecord& record = result.record;
+  Result<PollResult> result{PollResult{}};
+  result->kind = PollResult::Kind::kRecord;
+  RawRecord& record = result->record;
   record.topic = rd_kafka_topic_name(message.rkt);
   record.partition = message.partition;
   record.offset = message.offset;
@@ -255,7 +260,9 @@ Result<PollResult> Consumer::Deliver() {
   }
 
   AskForMore();
-  return After(readings_.OnRecord(record, &changes_), std::move(result));
+  const Readings::Verdict verdict = readings_.OnRecord(record, &changes_);
+  if (verdict != Readings::Verdict::kReturn || !readings_.lost().empty()) return After(verdict, std::move(*result));
+  return result;
 }
 
 // librdkafka 2.0 that has found its queue full looks again only when a second is over, or when something is asked of

@@ -98,6 +98,7 @@ class Consumer final : public RecordSource {
   QueuePtr queue_;           // of what was fetched and not yet polled
   std::size_t fullest_ = 0;  // messages in it at most, since more was asked for
   int until_look_ = 0;       // records
+  int until_chores_ = 0;     // polls that do not wait
   std::string last_error_;
   bool turned_away_ = false;               // by a broker, while opening
   bool fenced_ = false;                    // out of the group; the next poll joins it anew

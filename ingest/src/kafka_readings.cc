@@ -1,6 +1,7 @@
 #include "kafka_readings.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "freshet/core/bytes.h"
@@ -11,10 +12,9 @@
 namespace freshet {
 
 std::uint64_t Fingerprint(const RawRecord& record) {
-  ByteWriter bytes;
-  bytes.Put(record.timestamp_ms);
-  const std::string time = bytes.Take();
-  return Xxh3(record.key.value_or(std::string_view()), Xxh3(time));
+  char time[sizeof(record.timestamp_ms)];
+  std::memcpy(time, &record.timestamp_ms, sizeof(time));  // little-endian: bytes.h
+  return Xxh3(record.key.value_or(std::string_view()), Xxh3({time, sizeof(time)}));
 }
 
 namespace kafka {

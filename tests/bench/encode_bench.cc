@@ -128,6 +128,7 @@ Result<double> StageRate(const EncodeBenchOptions& options, std::size_t batch_si
   std::int64_t offset = 0;
   for (std::size_t i = 0; i < batches; ++i) {
     EventBatch batch;
+    batch.arena = std::make_shared<ByteArena>();
     batch.progress.resize(1);
     batch.progress[0].partition = {"items", 0};
     for (std::size_t j = 0; j < batch_size; ++j) {
@@ -136,7 +137,7 @@ Result<double> StageRate(const EncodeBenchOptions& options, std::size_t batch_si
       event.record_timestamp_ms = 1000 + offset;
       event.raw.topic = "items";
       ItemUpdate item = ItemOf(static_cast<int>(offset++ % options.items));
-      event.raw.key = item.item_id;
+      event.raw.key = batch.arena->Keep(item.item_id);
       event.body = std::move(item);
     }
     batch.progress[0].next_offset = offset;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -21,11 +23,17 @@ class FakeDeadLetters final : public DeadLetterQueue {
   std::vector<DeadLetter> sent;
 };
 
+// What `raw` views lives as long as the tests.
+inline std::string_view Lasting(const std::string& text) {
+  static std::set<std::string> texts;
+  return *texts.insert(text).first;
+}
+
 inline Event At(std::int32_t partition, std::int64_t offset, const std::string& topic = "items") {
   Event event;
   event.position = {partition, offset};
   event.record_timestamp_ms = 1000 + offset;
-  event.raw.topic = topic;
+  event.raw.topic = Lasting(topic);
   return event;
 }
 
@@ -35,7 +43,7 @@ inline Event Item(const std::string& id, double x, std::int64_t offset, std::int
   item.item_id = id;
   item.features = {{"x", x}};
   event.body = std::move(item);
-  event.raw.key = id;
+  event.raw.key = Lasting(id);
   return event;
 }
 
@@ -52,7 +60,7 @@ inline Event Deleted(const std::string& id, std::int64_t offset) {
 inline EventBatch Batch(std::vector<Event> events) {
   EventBatch batch;
   for (Event& event : events) {
-    const TopicPartition partition{event.raw.topic, event.position.partition};
+    const TopicPartition partition{std::string(event.raw.topic), event.position.partition};
     auto found = std::find_if(batch.progress.begin(), batch.progress.end(),
                               [&](const PartitionProgress& p) { return p.partition == partition; });
     if (found == batch.progress.end()) found = batch.progress.insert(found, {partition, 0, 0, 0, 0, 0});

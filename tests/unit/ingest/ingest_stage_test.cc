@@ -41,7 +41,7 @@ TEST_F(IngestStageTest, HeadersCountInTheBytesOfABatch) {
   ASSERT_TRUE(batch.has_value());
   ASSERT_EQ(batch->events.size(), 1U) << "closed by its bytes, long before its linger";
   EXPECT_EQ(batch->bytes, 2 + 2 + 5 + 300 + 4 + 200U);
-  EXPECT_EQ(batch->events[0].raw.headers, fed.headers);
+  EXPECT_EQ(CopyOf(batch->events[0].raw).headers, fed.headers);
 }
 
 TEST_F(IngestStageTest, ABatchClosesAtItsBytesAndAtItsLinger) {

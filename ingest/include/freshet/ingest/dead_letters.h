@@ -30,8 +30,6 @@ struct DeadLetter {
   std::string reason;  // for people; never holds the value
 };
 
-[[nodiscard]] RawCopy CopyOf(const RawRecord& record);
-
 class DeadLetterQueue {
  public:
   virtual ~DeadLetterQueue() = default;

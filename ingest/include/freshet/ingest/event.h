@@ -7,11 +7,15 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
+
+#include "freshet/core/byte_arena.h"
 
 namespace freshet {
 
@@ -66,7 +70,18 @@ struct UserUpdate {
 // A record that changes nothing but its partition's offset: poison (already a dead letter), or none of our business.
 struct Skipped {};
 
-// A copy of the record's bytes, kept so that a later stage can still make a dead letter of it.
+// A record as the log has it; whoever gives one says how long its views live.
+struct RawRecord {
+  std::string_view topic;
+  std::int32_t partition = 0;
+  std::int64_t offset = 0;
+  std::int64_t timestamp_ms = 0;
+  std::optional<std::string_view> key;    // nothing: a null key
+  std::optional<std::string_view> value;  // nothing: a null value, a delete; empty is not null
+  std::vector<std::pair<std::string_view, std::string_view>> headers;
+};
+
+// The record's bytes, owned: what a dead letter holds.
 struct RawCopy {
   std::string topic;
   std::string key;
@@ -75,6 +90,7 @@ struct RawCopy {
   bool has_value = false;
   std::vector<std::pair<std::string, std::string>> headers;
 };
+[[nodiscard]] RawCopy CopyOf(const RawRecord& record);
 
 struct Event {
   LogPosition position;
@@ -82,7 +98,7 @@ struct Event {
   std::int64_t record_timestamp_ms = 0;  // Kafka's record time, Unix ms: the start of the freshness clock
   std::variant<Skipped, ItemUpdate, Interaction, UserUpdate> body;
   bool key_is_poison = false;  // where it does not decode: because of the record's key, not of its value
-  RawCopy raw;                 // of items that still have to be embedded; empty otherwise
+  RawRecord raw;               // so that a later stage can still make a dead letter of it; lives as long as its batch
 };
 
 // How far a partition is covered by a batch.
@@ -124,6 +140,7 @@ struct EventBatch {
   std::vector<PartitionProgress> progress;  // one for each partition touched
   std::int64_t as_of_ms = 0;         // log time up to which everything is in this batch or an earlier one; 0: unknown
   std::size_t bytes = 0;             // of keys, values, headers: the queue's byte bound
+  std::shared_ptr<ByteArena> arena;  // where these are, that is what the events' `raw` views; null without events
   std::vector<PartitionMark> marks;  // a batch with marks has no events
 };
 

@@ -1,7 +1,8 @@
 // The first stage: records -> batches of typed events, with their offsets in-band.
 //
 // Place in the flow: RecordSource -> decode -> dead letters -> BoundedQueue<EventBatch>. Runs on one thread of its own
-// between Start() and Stop(). A batch closes at max_batch_records, max_batch_bytes, or linger_ms after its first
+// between Start() and Stop(), and where records come many at a time decodes them on others too; order is kept. A batch
+// closes at max_batch_records, max_batch_bytes, or linger_ms after its first
 // record; while nothing arrives an empty batch every heartbeat_ms carries as_of on. A batch is pushed only after its
 // dead letters are acknowledged. Errors: a permanent one ends the stage; status() tells it and the queue is closed.
 #pragma once
@@ -28,11 +29,14 @@
 
 namespace freshet {
 
+class DecodePool;
+
 struct IngestOptions {
   std::size_t max_batch_records = 256;
   std::size_t max_batch_bytes = std::size_t{4} << 20;
   int linger_ms = 5;
   int heartbeat_ms = 200;
+  std::size_t decode_threads = 2;  // with the stage's own
   Status Validate() const;
 };
 
@@ -62,9 +66,19 @@ class IngestStage {
  private:
   void Run();
   Status RunUntilStopped();
-  Status Add(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters);
-  // As Add, until the record can be decoded or is known to be poison; a transient fault only takes time.
-  Status AddOrRetry(const RawRecord& record, EventBatch* batch, std::vector<DeadLetter>* letters);
+  // Polls, for up to `wait`; takes what comes, and what else there is without waiting, up to a chunk; decodes it.
+  // `away`: the source's transient error, if it had one.
+  Status Fill(std::chrono::milliseconds wait, EventBatch* batch, std::vector<DeadLetter>* letters, Status* away);
+  // Puts a record at the end of the batch, still to be decoded.
+  Status Take(const RawRecord& record, EventBatch* batch);
+  // Decodes what was taken. A transient fault only takes time; when stopping, what it keeps back is dropped, to be read
+  // again.
+  Status DecodeTaken(EventBatch* batch, std::vector<DeadLetter>* letters);
+  // The batch's first record that is not finished, again, until it can be decoded or is known to be poison.
+  Status DecodeAgain(Status failed, EventBatch* batch, std::vector<DeadLetter>* letters);
+  // The same record is done with: decoded, or poison.
+  void Finish(const Status& decoded, EventBatch* batch, std::vector<DeadLetter>* letters);
+  [[nodiscard]] bool IsFull(const EventBatch& batch) const;
   // complete: all that was polled is in this batch or an earlier one.
   Status Emit(EventBatch* batch, std::vector<DeadLetter>* letters, bool complete = true);
   Status HandlePartitions(const PollResult& change, EventBatch* batch, std::vector<DeadLetter>* letters);
@@ -95,6 +109,11 @@ class IngestStage {
   std::function<Partitions()> owned_now_;
 
   // Stage's thread only:
+  std::unique_ptr<DecodePool> pool_;
+  std::size_t finished_ = 0;  // events of the batch at hand that are decoded; those after it are still to be
+  std::vector<Status> decoded_;
+  std::int64_t batch_since_us_ = 0;
+  std::size_t last_bytes_ = 0;  // of the batch before
   std::int64_t positions_told_us_ = 0;
   std::optional<Partitions> told_owned_;
 

@@ -1,7 +1,7 @@
 // The port through which records come in.
 //
 // Place in the flow: the left edge. KafkaConsumer implements it for a log; tests implement it with a vector. One thread
-// polls. Views in a RawRecord live until the next Poll().
+// polls. Views in a RawRecord that Poll() returns live until the next Poll().
 #pragma once
 
 #include <chrono>
@@ -18,16 +18,6 @@
 #include "freshet/ingest/event.h"
 
 namespace freshet {
-
-struct RawRecord {
-  std::string_view topic;
-  std::int32_t partition = 0;
-  std::int64_t offset = 0;
-  std::int64_t timestamp_ms = 0;
-  std::optional<std::string_view> key;    // nothing: a null key
-  std::optional<std::string_view> value;  // nothing: a null value, a delete; empty is not null
-  std::vector<std::pair<std::string_view, std::string_view>> headers;
-};
 
 // What a poll brought. Ownership changes arrive in-band, between the records that they separate.
 struct PollResult {
