@@ -5,6 +5,7 @@
 #include <simdjson.h>
 #endif
 
+#include <algorithm>
 #include <cstring>
 
 namespace freshet {
@@ -28,10 +29,23 @@ bool MayHoldMinusZero(std::string_view text) {
   return false;
 }
 
+// A zero with an exponent that no double has, 0e309, is refused by the careful reader.
+bool MayHoldLargeExponent(std::string_view text) {
+  for (std::size_t at = text.find_first_of("eE"); at != std::string_view::npos; at = text.find_first_of("eE", at + 1)) {
+    const std::string_view digits = text.substr(at + (text.substr(at + 1, 1) == "+" ? 2 : 1), 3);
+    if (digits.size() == 3 && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; })) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // Copies simdjson's tree; its texts stay where they are. False: deeper than allowed.
 class TreeBuilder {
  public:
   TreeBuilder(rapidjson::MemoryPoolAllocator<>* pool, int max_depth) : pool_(*pool), max_depth_(max_depth) {}
+
+  [[nodiscard]] bool met_zero() const { return met_zero_; }  // as a double
 
   bool Build(simdjson::dom::element from, int depth, JsonValue* to) {
     using Type = simdjson::dom::element_type;
@@ -70,6 +84,7 @@ class TreeBuilder {
         return true;
       case Type::DOUBLE:
         to->SetDouble(from.get_double().value_unsafe());
+        met_zero_ |= to->GetDouble() == 0;
         return true;
       case Type::BOOL:
         to->SetBool(from.get_bool().value_unsafe());
@@ -88,6 +103,7 @@ class TreeBuilder {
 
   rapidjson::MemoryPoolAllocator<>& pool_;
   const int max_depth_;
+  bool met_zero_ = false;
 };
 #endif
 
@@ -114,7 +130,8 @@ Result<std::unique_ptr<JsonDocument>> JsonArena::Parse(std::string_view text, in
     if (impl_->parser.parse(text.data(), text.size(), /*realloc_if_needed=*/true).get(root) == simdjson::SUCCESS) {
       auto document = std::make_unique<JsonDocument>(&impl_->pool);
       JsonValue tree;
-      if (TreeBuilder(&impl_->pool, std::min(max_depth, kJsonDepthBound)).Build(root, 0, &tree)) {
+      TreeBuilder builder(&impl_->pool, std::min(max_depth, kJsonDepthBound));
+      if (builder.Build(root, 0, &tree) && !(builder.met_zero() && MayHoldLargeExponent(text))) {
         static_cast<JsonValue&>(*document) = tree;  // moves
         return document;
       }

@@ -135,6 +135,8 @@ TEST(JsonTest, AnArenaReadsWhatParseJsonReads) {
                            "-0.0",
                            "-0e0",
                            "0e44",
+                           "0E448",
+                           "-0.0e999",
                            "1",
                            "-1",
                            "9223372036854775807",
