@@ -36,6 +36,12 @@ void Applier::Report() {
   set("freshet_attribute_index_bytes", "Memory of the filters' attribute index", static_cast<double>(attributes.bytes));
   set("freshet_attribute_index_dropped_attributes", "Attributes that are not filterable because the index is full",
       static_cast<double>(attributes.dropped_columns));
+  const FilterCache::Stats filters = catalog_.filter_cache_stats();
+  set("freshet_filter_cache_bytes", "Memory of what filters matched that are asked with again and again",
+      static_cast<double>(filters.bytes));
+  const char* const lookups = "Filters of requests, by whether it was remembered what they match";
+  set("freshet_filter_cache_lookups", lookups, static_cast<double>(filters.found), {{"result", "found"}});
+  set("freshet_filter_cache_lookups", lookups, static_cast<double>(filters.missed), {{"result", "missed"}});
 
   const IndexStats index = index_->Stats();
   const char* const rows =

@@ -123,6 +123,7 @@ AttributeIndex::Column* AttributeIndex::FindOrAdd(const std::string& key) {
   const auto it = columns_.find(key);
   if (it != columns_.end()) return it->second.get();
   if (columns_.size() >= options_.max_columns) {
+    if (!names_dropped_) ++columns_version_;
     names_dropped_ = true;
     return nullptr;
   }
@@ -132,12 +133,15 @@ AttributeIndex::Column* AttributeIndex::FindOrAdd(const std::string& key) {
 void AttributeIndex::Drop(Column* column) {
   *column = Column{};
   column->dropped = true;
+  ++columns_version_;
 }
 
 void AttributeIndex::Set(Slot slot, const Attributes& attributes) {
   Remove(slot);
   ++version_;
   while (live_.size() <= slot / kChunkSlots) live_.push_back({});
+  changed_at_.resize(live_.size());
+  changed_at_[slot / kChunkSlots] = version_;
   live_[slot / kChunkSlots][slot % kChunkSlots / 64] |= std::uint64_t{1} << (slot % 64);
   for (const auto& [key, value] : attributes) {
     Column* column = FindOrAdd(key);
@@ -156,7 +160,7 @@ void AttributeIndex::Remove(Slot slot) {
   const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
   if ((word & bit) == 0) return;
   word &= ~bit;
-  ++version_;
+  changed_at_[chunk] = ++version_;
   for (auto& [key, column] : columns_) {
     bytes_ -= column->bytes();
     column->Remove(slot);

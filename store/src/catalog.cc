@@ -9,7 +9,8 @@
 namespace freshet {
 namespace {
 
-constexpr std::size_t kChunksPerLock = 16;  // tens of microseconds for which a writer may have to wait
+constexpr std::size_t kChunksWorthKeeping = 32;  // one of so many, and a filter's entry is made anew
+constexpr std::size_t kChunksPerLock = 16;       // tens of microseconds for which a writer may have to wait
 constexpr Label kNoLabel = ~Label{0};
 constexpr std::size_t kAhead = 16;  // changes whose table entries are fetched while others are applied
 
@@ -185,26 +186,57 @@ std::vector<std::string> Catalog::LiveIds() const {
   return ids;
 }
 
+Status Catalog::EvaluateFilter(const Filter& filter, const std::function<bool()>& expired,
+                               std::shared_lock<std::shared_mutex>* lock, std::vector<std::uint64_t>* words) const {
+  const FilterCache::Found known = filters_.Find(filter);
+  auto made = known.key.empty() ? nullptr : std::make_shared<FilterCache::Entry>();
+  const std::uint64_t columns_version = attributes_.columns_version();
+  std::shared_ptr<AttributeIndex::Compiled> compiled;  // once a chunk has to be looked at
+  std::uint64_t compiled_at = 0;
+  std::size_t looked_at = 0;
+  std::size_t in_lock = 0;
+  words->reserve(attributes_.chunks() * AttributeIndex::kChunkWords);
+  for (std::size_t chunk = 0; chunk < attributes_.chunks(); ++chunk) {
+    if (in_lock == kChunksPerLock) {
+      in_lock = 0;
+      lock->unlock();
+      if (expired()) return DeadlineExceeded("the deadline passed while the filter was evaluated");
+      *lock = ReadLock();
+    }
+    const std::uint64_t changed_at = attributes_.ChangedAt(chunk);
+    const bool same_columns = known.entry != nullptr && known.entry->columns_version == attributes_.columns_version();
+    if (const std::uint64_t* kept = same_columns ? known.entry->Find(chunk, changed_at) : nullptr; kept != nullptr) {
+      words->insert(words->end(), kept, kept + AttributeIndex::kChunkWords);
+    } else {
+      ++looked_at;
+      ++in_lock;
+      if (compiled == nullptr || compiled_at != attributes_.version()) {
+        FRESHET_ASSIGN(compiled, attributes_.Compile(filter));
+        compiled_at = attributes_.version();
+      }
+      AttributeIndex::Words matching;
+      attributes_.Evaluate(*compiled, chunk, &matching);
+      words->insert(words->end(), matching.begin(), matching.end());
+    }
+    if (made != nullptr) made->changed_at.push_back(changed_at);
+  }
+  // Of an empty catalog too it is known what cannot be filtered by.
+  if (attributes_.chunks() == 0) FRESHET_TRY(attributes_.Compile(filter).status());
+  // A few chunks change all the time; to look at them again is cheaper than to keep another copy of all.
+  const bool worth_it = looked_at > attributes_.chunks() / kChunksWorthKeeping;
+  if (made != nullptr && worth_it && columns_version == attributes_.columns_version()) {
+    made->words = *words;
+    made->columns_version = columns_version;
+    filters_.Keep(known.key, std::move(made));
+  }
+  return Status::Ok();
+}
+
 Result<Catalog::Selection> Catalog::Select(const Filter& filter, const std::vector<std::string_view>& excluded_ids,
                                            const std::function<bool()>& expired) const {
   auto lock = ReadLock();
   Selection selection(by_label_.view());
-  FRESHET_ASSIGN(std::shared_ptr<AttributeIndex::Compiled> compiled, attributes_.Compile(filter));
-  std::uint64_t version = attributes_.version();
-  for (std::size_t chunk = 0; chunk < attributes_.chunks(); ++chunk) {
-    if (chunk > 0 && chunk % kChunksPerLock == 0) {
-      lock.unlock();
-      if (expired()) return DeadlineExceeded("the deadline passed while the filter was evaluated");
-      lock = ReadLock();
-      if (version != attributes_.version()) {
-        FRESHET_ASSIGN(compiled, attributes_.Compile(filter));
-        version = attributes_.version();
-      }
-    }
-    AttributeIndex::Words matching;
-    attributes_.Evaluate(*compiled, chunk, &matching);
-    selection.words_.insert(selection.words_.end(), matching.begin(), matching.end());
-  }
+  FRESHET_TRY(EvaluateFilter(filter, expired, &lock, &selection.words_));
   for (const std::string_view id : excluded_ids) {
     const std::uint32_t slot = SlotOf(id);
     if (slot == SlotTable::kNone || slot / 64 >= selection.words_.size()) continue;

@@ -27,6 +27,7 @@ namespace freshet {
 struct AttributeIndexOptions {
   std::size_t max_columns = 256;
   std::size_t max_bytes = std::size_t{1} << 30;
+  std::size_t filter_cache_bytes = std::size_t{64} << 20;  // of the Catalog's FilterCache; 0: none
 };
 
 struct AttributeIndexStats {
@@ -62,6 +63,10 @@ class AttributeIndex {
   [[nodiscard]] std::size_t chunks() const { return live_.size(); }
   void Evaluate(const Compiled& filter, std::size_t chunk, Words* matching) const;
   [[nodiscard]] const Words& Live(std::size_t chunk) const { return live_[chunk]; }
+  // When anything of the chunk changed last: the same number, the same answer to every filter, for as long as
+  // columns_version() is the same too (it counts what was dropped).
+  [[nodiscard]] std::uint64_t ChangedAt(std::size_t chunk) const { return changed_at_[chunk]; }
+  [[nodiscard]] std::uint64_t columns_version() const { return columns_version_; }
 
   // One slot, by its values as they are now. REQUIRES: the slot is set.
   [[nodiscard]] bool Matches(const Filter& filter, Slot slot) const;
@@ -85,9 +90,11 @@ class AttributeIndex {
 
   const AttributeIndexOptions options_;
   std::deque<Words> live_;
+  std::vector<std::uint64_t> changed_at_;  // by chunk, as of version_
   std::map<std::string, std::unique_ptr<Column>, std::less<>> columns_;
-  std::size_t bytes_ = 0;       // of the columns
-  std::uint64_t version_ = 0;   // counts changes
+  std::size_t bytes_ = 0;      // of the columns
+  std::uint64_t version_ = 0;  // counts changes
+  std::uint64_t columns_version_ = 0;
   bool names_dropped_ = false;  // more names than columns: of an unknown one nothing is known
 };
 

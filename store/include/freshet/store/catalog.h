@@ -23,6 +23,7 @@
 #include "freshet/core/slot_table.h"
 #include "freshet/indexer/index.h"
 #include "freshet/store/attribute_index.h"
+#include "freshet/store/filter_cache.h"
 #include "freshet/store/label_map.h"
 
 namespace freshet {
@@ -35,7 +36,8 @@ class Catalog {
     Attributes attributes = {};
     std::int32_t partition = -1;  // of the items topic; see ShowOnly()
   };
-  explicit Catalog(const AttributeIndexOptions& options = {}) : attributes_(options) {}
+  explicit Catalog(const AttributeIndexOptions& options = {})
+      : filters_(options.filter_cache_bytes), attributes_(options) {}
 
   // Room for so many items, at once.
   void Reserve(std::size_t items);
@@ -107,6 +109,7 @@ class Catalog {
   // Errors: kUnavailable when this attribute cannot be filtered by, because the attribute index is full.
   Status CheckFilterable(const std::string& key) const;
   [[nodiscard]] AttributeIndexStats attribute_stats() const;
+  [[nodiscard]] FilterCache::Stats filter_cache_stats() const { return filters_.stats(); }
 
  private:
   struct Item {
@@ -133,6 +136,11 @@ class Catalog {
     return std::shared_lock(mu_);
   }
 
+  // The slots that match, chunk by chunk.
+  Status EvaluateFilter(const Filter& filter, const std::function<bool()>& expired,
+                        std::shared_lock<std::shared_mutex>* lock, std::vector<std::uint64_t>* words) const;
+
+  mutable FilterCache filters_;
   mutable std::mutex gate_;  // a waiting writer holds it, so that readers cannot starve it
   mutable std::shared_mutex mu_;
   // Guarded by mu_. Slots are stable: a label points to the slot of its item for as long as it is remembered.
