@@ -96,19 +96,24 @@ topics:
   EXPECT_EQ(config->interactions.schema.timestamp_format, TimestampFormat::kRfc3339);
   const auto registry = ParseConfig(std::string(kMinimal) + R"(
 topics:
-  items: {format: confluent}
+  items: {format: confluent, key_format: protobuf, protobuf: {descriptor_set: shop.desc, key_message: shop.Key}}
   interactions: {format: protobuf, protobuf: {descriptor_set: shop.desc, message: shop.View}}
+batch: {decode_threads: 3}
 schema_registry: {url: "https://r:8081", username: u, password: p, timeout_ms: 100}
 )",
                                     "f.yaml", {});
   ASSERT_OK(registry);
   EXPECT_EQ(registry->items.format.format, RecordFormat::kConfluent);
+  EXPECT_EQ(registry->items.format.key_format, KeyFormat::kProtobuf);
+  EXPECT_EQ(registry->items.format.protobuf_key_message, "shop.Key");
   EXPECT_EQ(registry->interactions.format.protobuf_message, "shop.View");
+  EXPECT_EQ(registry->ingest.decode_threads, 3U);
   EXPECT_EQ(registry->registry.url, "https://r:8081");
   EXPECT_EQ(registry->registry.timeout_ms, 100);
-  for (const char* wrong : {"schema_registry.timeout_ms=5", "schema_registry.url=r:8081", "topics.items.format=xml",
-                            "topics.items.key_format=avro", "topics.items.schema.attribute_types={year: integer}",
-                            "topics.items.schema.attribute_types=int", "topics.items.schema.timestamp_format=ns"}) {
+  for (const char* wrong :
+       {"schema_registry.timeout_ms=5", "schema_registry.url=r:8081", "topics.items.format=xml",
+        "topics.items.key_format=avro", "batch.decode_threads=0", "topics.items.schema.attribute_types={year: integer}",
+        "topics.items.schema.attribute_types=int", "topics.items.schema.timestamp_format=ns"}) {
     EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {wrong}).status().code(), Code::kConfig) << wrong;
   }
 }
