@@ -19,26 +19,10 @@ struct ModelArguments {
   bool json = false;
 };
 
-const char* KindText(FeatureKind kind) {
-  switch (kind) {
-    case FeatureKind::kCategorical:
-      return "categorical";
-    case FeatureKind::kMultiValued:
-      return "multi_valued";
-    case FeatureKind::kText:
-      return "text";
-    case FeatureKind::kDense:
-      return "dense";
-    case FeatureKind::kHistory:
-      return "history";
-  }
-  return "unknown";
-}
-
 void WriteSpec(const char* key, const FeatureSpec& spec, JsonWriter* out) {
   out->Key(key).BeginArray();
   for (const FeatureDef& def : spec.features) {
-    out->BeginObject().Key("name").String(def.name).Key("kind").String(KindText(def.kind));
+    out->BeginObject().Key("name").String(def.name).Key("kind").String(FeatureKindName(def.kind));
     if (def.kind != FeatureKind::kDense) {
       out->Key("vocabulary").Uint(def.vocabulary.size()).Key("buckets").Int(def.buckets);
     }
@@ -71,7 +55,7 @@ std::string ToJson(const ModelManifest& manifest, bool verified) {
 void PrintSpec(const char* title, const FeatureSpec& spec) {
   std::printf("%s\n", title);
   for (const FeatureDef& def : spec.features) {
-    std::printf("  %-20s %-12s", def.name.c_str(), KindText(def.kind));
+    std::printf("  %-20s %-12s", def.name.c_str(), std::string(FeatureKindName(def.kind)).c_str());
     if (def.kind == FeatureKind::kDense) {
       std::printf("(x - %.6g) / %.6g%s\n", def.mean, def.stddev, def.log ? " of the logarithm" : "");
     } else {

@@ -300,7 +300,11 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       ->capture_default_str();
   command->add_flag("!--no-report", options.report, "Do not write OUT.report.html");
   AddSplitOptions(command, &arguments->split);
-  arguments->config = std::make_unique<ConfigFileOption>(command, "train");
+  arguments->config = std::make_unique<ConfigFileOption>(
+      command, "train", [&options](const YamlNode& node, const std::string& file) -> Status {
+        FRESHET_ASSIGN(options.features, FeatureRequestsFromYaml(node, file));
+        return Status::Ok();
+      });
   command->add_flag("--json", arguments->json, "Print the report as one JSON object");
   command->footer(
       "Example:\n"

@@ -12,7 +12,7 @@
 namespace freshet {
 namespace {
 
-const std::vector<std::string> kSections = {"split", "train", "evaluate"};
+const std::vector<std::string> kSections = {"split", "features", "train", "evaluate"};
 
 std::string OptionName(std::string key) {
   std::replace(key.begin(), key.end(), '_', '-');
@@ -145,10 +145,11 @@ void AddSplitOptions(CLI::App* command, SplitArguments* arguments) {
   command->add_option("--split-seed", split.seed, "Of the random split")->capture_default_str()->group(group);
 }
 
-ConfigFileOption::ConfigFileOption(CLI::App* command, std::string section)
-    : command_(command), section_(std::move(section)) {
+ConfigFileOption::ConfigFileOption(CLI::App* command, std::string section, ReadFeatures features)
+    : command_(command), section_(std::move(section)), features_(std::move(features)) {
   command->add_option("--config", *file_,
-                      StrCat("YAML: sections `split` and `", section_, "` with these options, underscores for dashes"));
+                      StrCat("YAML: sections `split` and `", section_, "` with these options, underscores for dashes",
+                             features_ ? ";\n`features` says what to make of single features" : ""));
 }
 
 Status ConfigFileOption::Apply() const {
@@ -156,7 +157,7 @@ Status ConfigFileOption::Apply() const {
   constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
   FRESHET_ASSIGN(const std::string text, ReadFile(*file_, kMaxBytes));
   FRESHET_ASSIGN(const YamlNode root, ParseYaml(text, *file_));
-  if (!root.IsMapping()) return At(*file_, 1, "sections are wanted: split, train, evaluate");
+  if (!root.IsMapping()) return At(*file_, 1, "sections are wanted: split, features, train, evaluate");
   std::string mistakes;
   const auto note = [&](const Status& status) {
     if (!status.ok()) mistakes += (mistakes.empty() ? "" : "\n  ") + status.message();
@@ -167,6 +168,7 @@ Status ConfigFileOption::Apply() const {
       note(At(*file_, root.member_lines[i], StrCat("there is no section `", name, "`", DidYouMean(name, kSections))));
       continue;
     }
+    if (name == "features" && features_) note(features_(body, *file_));
     if (name != "split" && name != section_) continue;
     if (!body.IsMapping()) {
       note(At(*file_, root.member_lines[i], StrCat("`", name, "` must hold settings")));

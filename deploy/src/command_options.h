@@ -4,12 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "freshet/core/status.h"
+#include "freshet/core/yaml.h"
 #include "freshet/encoder/split.h"
 
 namespace CLI {
@@ -39,13 +41,18 @@ void AddSplitOptions(CLI::App* command, SplitArguments* arguments);
 // commands are left alone. Apply() reads the file; call it first when the command runs.
 class ConfigFileOption {
  public:
-  ConfigFileOption(CLI::App* command, std::string section);
+  // Of the section `features`, which is no list of options.
+  using ReadFeatures = std::function<Status(const YamlNode& node, const std::string& file)>;
+
+  // Without `features` that section is another command's.
+  ConfigFileOption(CLI::App* command, std::string section, ReadFeatures features = nullptr);
   // Errors: kConfig, "file:line: what", for every unknown section or key and every value that an option refuses.
   Status Apply() const;
 
  private:
   CLI::App* const command_;
   const std::string section_;
+  const ReadFeatures features_;
   const std::shared_ptr<std::string> file_ = std::make_shared<std::string>();
 };
 

@@ -4,14 +4,13 @@
 #include <bit>
 #include <cmath>
 #include <utility>
-#include <vector>
 
+#include "feature_values.h"
 #include "freshet/core/strings.h"
 
 namespace freshet {
 namespace {
 
-constexpr std::size_t kMaxVocabulary = 200'000;
 // Below this mean number of repeats a text is read as words, not as a category.
 constexpr std::int64_t kCategoryRepeats = 4;
 
@@ -27,7 +26,24 @@ FeatureDef DenseFeature(const std::string& name, bool log, double sum, double sq
   return def;
 }
 
+// A feature that carries a built-in source's name would hide behind it.
+bool IsBuiltIn(std::string_view name) { return name == "item_id" || name == "user_id" || name == "history"; }
+
+bool IsBag(FeatureKind kind) { return kind != FeatureKind::kDense; }
+
 }  // namespace
+
+FeatureBuilder::FeatureBuilder(std::span<const FeatureRequest> requests, std::string entities)
+    : entities_(std::move(entities)) {
+  for (const FeatureRequest& request : requests) {
+    if (IsBuiltIn(request.name)) continue;
+    Seen& seen = seen_[request.name];
+    seen.request = &request;
+    seen.asked.name = request.name;
+    seen.asked.kind = request.kind;
+    if (request.max_values) seen.asked.max_values = *request.max_values;
+  }
+}
 
 Status FeatureBuilder::Add(const Features& features) {
   for (const auto& [name, value] : features) {
@@ -53,35 +69,86 @@ Status FeatureBuilder::Add(const Features& features) {
       ++seen.lists;
       for (const std::string& part : std::get<std::vector<std::string>>(value)) ++seen.values[part];
     }
+    if (seen.request == nullptr || seen.request->ignore || !IsBag(seen.asked.kind)) continue;
+    ForEachValue(seen.asked, value, &lowered_, [&](std::string_view text) { ++seen.bag[std::string(text)]; });
   }
   return Status::Ok();
 }
 
-std::vector<FeatureDef> FeatureBuilder::Build() const {
+Result<std::vector<FeatureDef>> FeatureBuilder::Build() const {
   std::vector<FeatureDef> defs;
+  std::string mistakes;
   for (const auto& [name, seen] : seen_) {
-    // A feature that carries a built-in source's name would hide behind it.
-    if (name == "item_id" || name == "user_id" || name == "history") continue;
-    if (seen.lists > 0) {
-      defs.push_back(VocabularyFeature(name, FeatureKind::kMultiValued, seen.values, 2));
-    } else if (seen.texts > seen.numbers) {
-      const auto distinct = static_cast<std::int64_t>(seen.values.size());
-      const bool category = name == "category" || distinct * kCategoryRepeats <= seen.texts || seen.words.empty();
-      defs.push_back(category ? VocabularyFeature(name, FeatureKind::kCategorical, seen.values, 2)
-                              : VocabularyFeature(name, FeatureKind::kText, seen.words, 2));
-    } else if (seen.numbers > 0) {
-      const bool log = seen.minimum >= 0;
-      defs.push_back(log ? DenseFeature(name, true, seen.log_sum, seen.log_squares, seen.numbers)
-                         : DenseFeature(name, false, seen.sum, seen.squares, seen.numbers));
+    if (IsBuiltIn(name)) continue;
+    if (seen.request == nullptr) {
+      if (seen.given() > 0) defs.push_back(Infer(name, seen));
+      continue;
+    }
+    Result<FeatureDef> def = Fit(seen);
+    if (!def.ok()) {
+      mistakes += StrCat(mistakes.empty() ? "" : "\n  ", def.status().message());
+    } else if (!seen.request->ignore) {
+      defs.push_back(std::move(*def));
     }
   }
+  if (!mistakes.empty()) return ConfigError(mistakes);
   return defs;
+}
+
+FeatureDef FeatureBuilder::Infer(const std::string& name, const Seen& seen) const {
+  if (seen.lists > 0) return VocabularyFeature(name, FeatureKind::kMultiValued, seen.values, 2);
+  if (seen.texts > seen.numbers) {
+    const auto distinct = static_cast<std::int64_t>(seen.values.size());
+    const bool category = name == "category" || distinct * kCategoryRepeats <= seen.texts || seen.words.empty();
+    return category ? VocabularyFeature(name, FeatureKind::kCategorical, seen.values, 2)
+                    : VocabularyFeature(name, FeatureKind::kText, seen.words, 2);
+  }
+  return seen.minimum >= 0 ? DenseFeature(name, true, seen.log_sum, seen.log_squares, seen.numbers)
+                           : DenseFeature(name, false, seen.sum, seen.squares, seen.numbers);
+}
+
+Result<FeatureDef> FeatureBuilder::Fit(const Seen& seen) const {
+  const FeatureRequest& request = *seen.request;
+  if (seen.given() == 0) return NotGiven(request);
+  if (request.ignore) return FeatureDef{};
+  if (request.kind == FeatureKind::kDense) {
+    if (seen.numbers == 0) {
+      return ConfigError(StrCat(request.where, ": feature `", request.name, "` is to be dense, but of ", seen.given(),
+                                " values none is a number: categorical or text would fit"));
+    }
+    const bool log = request.log.value_or(seen.minimum >= 0);
+    return log ? DenseFeature(request.name, true, seen.log_sum, seen.log_squares, seen.numbers)
+               : DenseFeature(request.name, false, seen.sum, seen.squares, seen.numbers);
+  }
+  return VocabularyFeature(request, seen.bag, 2);
+}
+
+Status FeatureBuilder::NotGiven(const FeatureRequest& request) const {
+  std::vector<std::string> names;
+  for (const auto& [name, seen] : seen_) {
+    if (seen.given() > 0 && !IsBuiltIn(name)) names.push_back(name);
+  }
+  std::string what =
+      StrCat(request.where, ": feature `", request.name, "`: no ", entities_, " of the training part has it");
+  if (const auto nearest = Nearest(request.name, names)) {
+    what += StrCat(": did you mean `", *nearest, "`?");
+  } else if (names.empty()) {
+    what += ", nor any other feature";
+  } else {
+    what += "; there are";
+    constexpr std::size_t kShown = 20;
+    for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i)
+      what += StrCat(i == 0 ? " `" : ", `", names[i], "`");
+    if (names.size() > kShown) what += StrCat(" and ", names.size() - kShown, " more");
+  }
+  return ConfigError(what);
 }
 
 std::vector<std::string> FeatureBuilder::Constant() const {
   std::vector<std::string> names;
   for (const auto& [name, seen] : seen_) {
-    const std::int64_t given = seen.numbers + seen.texts + seen.lists;
+    const std::int64_t given = seen.given();
+    if (seen.request != nullptr && seen.request->ignore) continue;
     const bool number = seen.numbers == given && seen.minimum == seen.maximum;
     const bool word = seen.numbers == 0 && seen.values.size() <= 1;
     if (given > 1 && (number || word)) names.push_back(name);
@@ -90,13 +157,14 @@ std::vector<std::string> FeatureBuilder::Constant() const {
 }
 
 FeatureDef VocabularyFeature(std::string name, FeatureKind kind,
-                             const std::unordered_map<std::string, std::int64_t>& counts, std::int64_t min_count) {
+                             const std::unordered_map<std::string, std::int64_t>& counts, std::int64_t min_count,
+                             std::int64_t size) {
   std::vector<std::pair<std::int64_t, std::string>> words;
   for (const auto& [word, count] : counts) {
     if (count >= min_count) words.emplace_back(-count, word);
   }
   std::sort(words.begin(), words.end());
-  if (words.size() > kMaxVocabulary) words.resize(kMaxVocabulary);
+  if (static_cast<std::int64_t>(words.size()) > size) words.resize(static_cast<std::size_t>(size));
 
   FeatureDef def;
   def.name = std::move(name);
@@ -106,6 +174,27 @@ FeatureDef VocabularyFeature(std::string name, FeatureKind kind,
   const std::size_t rare = counts.size() - def.vocabulary.size();
   def.buckets = static_cast<std::int64_t>(std::bit_ceil(std::clamp<std::size_t>(rare / 16, 4, 4096)));
   return def;
+}
+
+Result<FeatureDef> VocabularyFeature(const FeatureRequest& request,
+                                     const std::unordered_map<std::string, std::int64_t>& counts,
+                                     std::int64_t min_count) {
+  FeatureDef def;
+  if (request.vocabulary.empty()) {
+    def = VocabularyFeature(request.name, request.kind, counts, request.min_count.value_or(min_count),
+                            request.vocabulary_size.value_or(kMaxVocabulary));
+  } else {
+    def.name = request.name;
+    def.kind = request.kind;
+    def.vocabulary = request.vocabulary;
+    def.buckets = 1;
+  }
+  if (request.buckets) def.buckets = *request.buckets;
+  if (request.max_values) def.max_values = *request.max_values;
+  if (def.rows() > 0) return def;
+  return ConfigError(StrCat(request.where, ": feature `", request.name, "`: none of its ", counts.size(),
+                            " values is seen ", request.min_count.value_or(min_count),
+                            " times, and there are no buckets: give `buckets`, or a lower `min_count`"));
 }
 
 }  // namespace freshet

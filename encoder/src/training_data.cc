@@ -116,8 +116,14 @@ class Loader {
     }
   }
 
+  static const FeatureRequest* RequestOf(const std::vector<FeatureRequest>& requests, std::string_view name) {
+    const auto found =
+        std::find_if(requests.begin(), requests.end(), [&](const auto& one) { return one.name == name; });
+    return found == requests.end() ? nullptr : &*found;
+  }
+
   Status FitItems() {
-    FeatureBuilder builder;
+    FeatureBuilder builder(options_.features.items, "item");
     std::unordered_map<std::string, std::int64_t> ids;
     for (std::size_t i = 0; i < data_.items.size(); ++i) {
       const ItemUpdate& item = data_.items[i];
@@ -130,21 +136,31 @@ class Loader {
     }
     WarnOfConstants(builder, options_.items_file);
     FeatureDef id = VocabularyFeature("item_id", FeatureKind::kCategorical, ids, 1);
+    FeatureDef history = id;
     id.buckets = 1;  // "an item I do not know", trained by id dropout
-    data_.item_spec.features = builder.Build();
-    data_.item_spec.features.insert(data_.item_spec.features.begin(), id);
+    if (const FeatureRequest* request = RequestOf(options_.features.items, "item_id")) {
+      FeatureRequest asked = *request;
+      if (!asked.buckets) asked.buckets = 1;
+      FRESHET_ASSIGN(id, VocabularyFeature(asked, ids, 1));
+    }
+    FRESHET_ASSIGN(data_.item_spec.features, builder.Build());
+    data_.item_spec.features.insert(data_.item_spec.features.begin(), std::move(id));
 
-    FeatureDef history = std::move(id);
     history.name = "history";
     history.kind = FeatureKind::kHistory;
     history.buckets = 0;  // unknown items of a history are left out of its mean
+    if (const FeatureRequest* request = RequestOf(options_.features.users, "history")) {
+      FeatureRequest asked = *request;
+      if (!asked.buckets) asked.buckets = 0;
+      FRESHET_ASSIGN(history, VocabularyFeature(asked, ids, 1));
+    }
     history.max_values = options_.history;
     data_.user_spec.features.push_back(std::move(history));
     return data_.item_spec.Finish();
   }
 
   Status FitUsers() {
-    FeatureBuilder builder;
+    FeatureBuilder builder(options_.features.users, "user");
     for (std::size_t i = 0; i < data_.users.size(); ++i) {
       if (data_.sequences[i].empty()) continue;
       if (const Status status = builder.Add(data_.users[i].features); !status.ok()) {
@@ -152,7 +168,8 @@ class Loader {
       }
     }
     WarnOfConstants(builder, options_.users_file);
-    for (FeatureDef& def : builder.Build()) data_.user_spec.features.push_back(std::move(def));
+    FRESHET_ASSIGN(std::vector<FeatureDef> defs, builder.Build());
+    for (FeatureDef& def : defs) data_.user_spec.features.push_back(std::move(def));
     return data_.user_spec.Finish();
   }
 
@@ -182,6 +199,12 @@ int BagOf(const FeatureSpec& spec, std::string_view name) {
   return -1;
 }
 
+std::size_t FeatureOf(const FeatureSpec& spec, std::string_view name) {
+  const auto found =
+      std::find_if(spec.features.begin(), spec.features.end(), [&](const FeatureDef& def) { return def.name == name; });
+  return static_cast<std::size_t>(found - spec.features.begin());
+}
+
 void CopyDense(const TowerInput& from, std::int64_t row, int count, TowerInput* to) {
   const auto begin = from.dense.begin() + static_cast<std::ptrdiff_t>(row * count);
   to->dense.insert(to->dense.end(), begin, begin + count);
@@ -201,30 +224,23 @@ InputCache::InputCache(const TrainingData& data) : item_spec_(data.item_spec), u
   for (const FeatureDef& def : user_spec_.features) {
     if (def.kind == FeatureKind::kHistory) max_history_ = static_cast<std::size_t>(def.max_values);
   }
-  TowerInput probe;
-  // No id is longer than kMaxIdBytes, so this one is unknown.
-  ItemUpdate unknown;
-  unknown.item_id.assign(kMaxIdBytes + 1, 'x');
-  freshet::AppendItem(item_spec_, unknown, &probe);
-  const auto hidden = Bag(probe, 0, id_bag_, item_spec_.bag_count());
-  hidden_id_.assign(hidden.begin(), hidden.end());
-  UserContext user;
-  user.history.resize(1);
+  const std::size_t id = FeatureOf(item_spec_, "item_id");
+  const std::size_t history = FeatureOf(user_spec_, "history");
   for (const ItemUpdate& item : data.items) {
-    probe.Clear();
-    user.history[0].item_id = item.item_id;
-    freshet::AppendUser(user_spec_, user, &probe);
-    const auto rows = Bag(probe, 0, history_bag_, user_spec_.bag_count());
-    history_rows_.push_back(rows.empty() ? -1 : rows[0]);
+    hidden_ids_.push_back(BucketRowOf(item_spec_, id, item.item_id));
+    history_rows_.push_back(RowOf(user_spec_, history, item.item_id));
   }
 }
 
 std::vector<std::int64_t> InputCache::SharedRows() const {
   std::vector<std::int64_t> rows(static_cast<std::size_t>(user_spec_.table_rows()), -1);
+  const std::size_t history = FeatureOf(user_spec_, "history");
+  const auto words = static_cast<std::int64_t>(user_spec_.features[history].vocabulary.size());
   for (std::size_t item = 0; item < history_rows_.size(); ++item) {
-    if (history_rows_[item] < 0) continue;
+    if (history_rows_[item] < 0 || history_rows_[item] - user_spec_.row_base[history] >= words) continue;
     const auto ids = Bag(items_, static_cast<std::int64_t>(item), id_bag_, item_spec_.bag_count());
-    if (!ids.empty()) rows[static_cast<std::size_t>(history_rows_[item])] = ids[0];
+    // A bucket is of many items: it stands for none of them.
+    if (!ids.empty() && ids[0] != hidden_ids_[item]) rows[static_cast<std::size_t>(history_rows_[item])] = ids[0];
   }
   return rows;
 }
@@ -260,8 +276,12 @@ void InputCache::AppendItem(std::int32_t item, bool hide_id, TowerInput* input) 
   const int bags = item_spec_.bag_count();
   for (int bag = 0; bag < bags; ++bag) {
     input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));
-    const auto rows =
-        hide_id && bag == id_bag_ ? std::span<const std::int64_t>(hidden_id_) : Bag(items_, item, bag, bags);
+    if (hide_id && bag == id_bag_) {
+      const std::int64_t row = hidden_ids_[static_cast<std::size_t>(item)];
+      if (row >= 0) input->indices.push_back(row);
+      continue;
+    }
+    const auto rows = Bag(items_, item, bag, bags);
     input->indices.insert(input->indices.end(), rows.begin(), rows.end());
   }
   CopyDense(items_, item, item_spec_.dense_count(), input);

@@ -42,7 +42,8 @@ struct TrainingData {
 };
 
 // Reads the files, splits by time, and fits both feature specs on the training part. Errors: kNotFound,
-// kInvalidArgument (nothing to train or to validate on, files that do not belong together), kIoError.
+// kInvalidArgument (nothing to train or to validate on, files that do not belong together), kConfig (a feature is asked
+// for that the data does not have), kIoError.
 // With kValidationToo that part is trained on, and `validation` is empty.
 enum class TrainOn { kTrainingPart, kValidationToo };
 [[nodiscard]] Result<TrainingData> LoadTrainingData(const TrainOptions& options, TrainOn part = TrainOn::kTrainingPart);
@@ -69,7 +70,7 @@ class InputCache {
   TowerInput items_;
   TowerInput users_;
   std::vector<std::int64_t> history_rows_;  // per item; -1: not in the vocabulary
-  std::vector<std::int64_t> hidden_id_;     // what the id bag of an unknown item holds
+  std::vector<std::int64_t> hidden_ids_;    // per item: the row of its id where nobody knows it; -1: none
   int id_bag_ = -1;
   int history_bag_ = -1;
   std::size_t max_history_ = 0;

@@ -36,6 +36,7 @@ std::string ResultSettings(const TrainOptions& o) {
       << exact(o.half_life_days) << "\nmask_seen " << o.mask_seen << "\nvalidation_k " << o.validation_k
       << "\npatience " << o.patience << "\nid_dropout " << exact(o.id_dropout) << "\nseed " << o.seed << "\nlibtorch "
       << TorchVersion() << "\n";
+  if (!o.features.empty()) out << "features " << FeatureRequestsText(o.features) << "\n";
   return std::move(out).str();
 }
 

@@ -81,5 +81,20 @@ TEST_F(ConfigFileTest, TellsEveryMistakeWithItsLine) {
   }
 }
 
+TEST_F(ConfigFileTest, TheSectionOfFeaturesIsHandedOn) {
+  CLI::App train;
+  int seen = 0;
+  const ConfigFileOption config(&train, "train", [&](const YamlNode& node, const std::string& file) -> Status {
+    ++seen;
+    return ConfigError(file.substr(file.rfind('/') + 1) + ":" + std::to_string(node.line) + ": of features");
+  });
+  ASSERT_OK(Run("features: {items: []}\n", {}));  // a command that reads none leaves them alone
+  std::vector<std::string> arguments = {dir_ / "c.yaml", "--config"};
+  train.parse(arguments);
+  const Status status = config.Apply();
+  EXPECT_EQ(seen, 1);
+  EXPECT_NE(status.message().find("c.yaml:1: of features"), std::string::npos) << status.message();
+}
+
 }  // namespace
 }  // namespace freshet

@@ -24,7 +24,7 @@ TEST(FeatureBuilderTest, ChoosesKindsFromWhatItSees) {
                            {"tags", std::vector<std::string>{"all", i % 3 == 0 ? "third" : "other"}},
                            {"title", "Red lamp number " + std::to_string(i)}}));
   }
-  const std::vector<FeatureDef> defs = builder.Build();
+  const std::vector<FeatureDef> defs = *builder.Build();
   EXPECT_EQ(Find(defs, "history"), nullptr) << "a built-in source's name";
   EXPECT_EQ(Find(defs, "color")->kind, FeatureKind::kCategorical);
   EXPECT_EQ(Find(defs, "tags")->kind, FeatureKind::kMultiValued);
@@ -47,7 +47,85 @@ TEST(FeatureBuilderTest, RefusesNumbersThatAreNotFinite) {
 TEST(FeatureBuilderTest, AConstantNumberKeepsAFiniteScale) {
   FeatureBuilder builder;
   for (int i = 0; i < 3; ++i) ASSERT_OK(builder.Add({{"x", 5.0}}));
-  EXPECT_EQ(builder.Build().at(0).stddev, 1.0);
+  EXPECT_EQ(builder.Build()->at(0).stddev, 1.0);
+}
+
+TEST(FeatureBuilderTest, MakesWhatIsAskedFor) {
+  std::vector<FeatureRequest> requests(5);
+  requests[0].name = "code";  // numbers that are names
+  requests[0].vocabulary_size = 2;
+  requests[0].buckets = 7;
+  requests[1].name = "price";
+  requests[1].kind = FeatureKind::kDense;
+  requests[1].log = false;
+  requests[2].name = "title";
+  requests[2].kind = FeatureKind::kText;
+  requests[2].vocabulary_size = 0;
+  requests[2].buckets = 100;
+  requests[2].max_values = 2;
+  requests[3].name = "secret";
+  requests[3].ignore = true;
+  requests[4].name = "color";
+  requests[4].vocabulary = {"blue", "red", "never seen"};
+  FeatureBuilder builder(requests, "item");
+  for (int i = 0; i < 40; ++i) {
+    ASSERT_OK(builder.Add({{"code", static_cast<double>(i % 4 == 3 ? 9 : i % 2)},
+                           {"color", std::string("red")},
+                           {"other", static_cast<double>(i)},
+                           {"price", static_cast<double>(i)},
+                           {"secret", 1.0},
+                           {"title", "Red lamp " + std::to_string(i)}}));
+  }
+  const Result<std::vector<FeatureDef>> built = builder.Build();
+  ASSERT_OK(built);
+  const std::vector<FeatureDef>& defs = *built;
+  ASSERT_EQ(defs.size(), 5U);
+  EXPECT_EQ(Find(defs, "code")->kind, FeatureKind::kCategorical);
+  EXPECT_EQ(Find(defs, "code")->vocabulary, (std::vector<std::string>{"0", "1"})) << "the most frequent two";
+  EXPECT_EQ(Find(defs, "code")->buckets, 7);
+  EXPECT_FALSE(Find(defs, "price")->log);
+  EXPECT_NEAR(Find(defs, "price")->mean, 19.5, 1e-9);
+  EXPECT_TRUE(Find(defs, "other")->log) << "what is not named is inferred";
+  EXPECT_TRUE(Find(defs, "title")->vocabulary.empty());
+  EXPECT_EQ(Find(defs, "title")->buckets, 100);
+  EXPECT_EQ(Find(defs, "title")->max_values, 2);
+  EXPECT_EQ(Find(defs, "secret"), nullptr);
+  EXPECT_EQ(Find(defs, "color")->vocabulary, requests[4].vocabulary);
+  EXPECT_EQ(Find(defs, "color")->buckets, 1);
+  EXPECT_EQ(builder.Constant(), std::vector<std::string>{"color"}) << "what is ignored is nobody's worry";
+}
+
+// One vocabulary for what extraction cuts off, and none for what it never sees.
+TEST(FeatureBuilderTest, LearnsOnlyWhatExtractionReads) {
+  std::vector<FeatureRequest> requests(1);
+  requests[0].name = "title";
+  requests[0].kind = FeatureKind::kText;
+  requests[0].max_values = 2;
+  FeatureBuilder builder(requests, "item");
+  for (int i = 0; i < 3; ++i) ASSERT_OK(builder.Add({{"title", std::string("one two three")}}));
+  EXPECT_EQ(builder.Build()->at(0).vocabulary, (std::vector<std::string>{"one", "two"}));
+}
+
+TEST(FeatureBuilderTest, SaysWhichRequestsTheDataCannotMeet) {
+  std::vector<FeatureRequest> requests(3);
+  requests[0].name = "colour";
+  requests[0].where = "c.yaml:3";
+  requests[1].name = "title";
+  requests[1].kind = FeatureKind::kDense;
+  requests[1].where = "c.yaml:4";
+  requests[2].name = "rare";
+  requests[2].buckets = 0;
+  requests[2].where = "c.yaml:5";
+  FeatureBuilder builder(requests, "item");
+  ASSERT_OK(builder.Add({{"color", std::string("red")}, {"rare", std::string("x")}, {"title", std::string("lamp")}}));
+  const Result<std::vector<FeatureDef>> built = builder.Build();
+  ASSERT_EQ(built.status().code(), Code::kConfig);
+  for (const char* part :
+       {"c.yaml:3: feature `colour`: no item of the training part has it: did you mean `color`?",
+        "c.yaml:4: feature `title` is to be dense, but of 1 values none is a number",
+        "c.yaml:5: feature `rare`: none of its 1 values is seen 2 times, and there are no buckets"}) {
+    EXPECT_NE(built.status().message().find(part), std::string::npos) << built.status().message();
+  }
 }
 
 }  // namespace

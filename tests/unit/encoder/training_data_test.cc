@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "freshet/core/checksum.h"
 #include "freshet_test/test_support.h"
 
 namespace freshet {
@@ -195,6 +196,74 @@ TEST_F(TrainingDataTest, CachedRowsEqualTheExtractionOfServing) {
       EXPECT_EQ(ids.vocabulary[static_cast<std::size_t>(shared[row])], history.vocabulary[row]);
     }
   }
+}
+
+// What a configuration asks of features is what the package holds, and what training reads is what serving extracts.
+TEST_F(TrainingDataTest, FitsWhatTheConfigurationAsksFor) {
+  Put("items.jsonl", R"({"item_id": "a", "features": {"price": 1.5, "title": "red lamp", "code": 7}}
+{"item_id": "b", "features": {"price": 2.5, "title": "blue lamp", "code": 8}}
+{"item_id": "c", "features": {"price": 3.5, "title": "green lamp", "code": 7}}
+{"item_id": "d", "features": {"price": 3.5, "title": "green lamp", "code": 7}}
+)");
+  std::string lines;
+  for (int i = 0; i < 16; ++i) lines += Line(i % 3 == 0 ? "v" : "u", i % 2 == 0 ? "a" : "b", 10 + i);
+  Put("interactions.jsonl", Line("u", "c", 1) + lines);
+  TrainOptions options = Options();
+  const Result<YamlNode> yaml = ParseYaml(R"(
+items:
+  - {name: item_id, kind: categorical, min_count: 2, buckets: 50}
+  - {name: code, kind: categorical, min_count: 1}
+  - {name: price, kind: ignore}
+  - {name: title, kind: text, vocabulary_size: 0, buckets: 64}
+users:
+  - {name: history, kind: history, min_count: 2, buckets: 20}
+)",
+                                          "c.yaml");
+  ASSERT_OK(yaml);
+  const Result<FeatureRequests> requests = FeatureRequestsFromYaml(*yaml, "c.yaml");
+  ASSERT_OK(requests);
+  options.features = *requests;
+  const Result<TrainingData> data = LoadTrainingData(options);
+  ASSERT_OK(data);
+  ASSERT_EQ(data->item_spec.features.size(), 3U);
+  EXPECT_EQ(data->item_spec.features[0].vocabulary, (std::vector<std::string>{"a", "b"})) << "c was taken once";
+  EXPECT_EQ(data->item_spec.features[1].vocabulary, (std::vector<std::string>{"7", "8"}));
+  EXPECT_EQ(data->item_spec.features[2].rows(), 64);
+  EXPECT_EQ(data->user_spec.features[0].buckets, 20);
+
+  const InputCache cache(*data);
+  TowerInput cached;
+  TowerInput served;
+  for (std::size_t i = 0; i < data->items.size(); ++i) {
+    cache.AppendItem(static_cast<std::int32_t>(i), false, &cached);
+    AppendItem(data->item_spec, data->items[i], &served);
+    UserContext user;
+    user.history.push_back({data->items[i].item_id, "view", 1.0, 0});
+    TowerInput history;
+    AppendUser(data->user_spec, user, &history);
+    EXPECT_EQ(cache.InHistories(static_cast<std::int32_t>(i)), !history.indices.empty());
+  }
+  EXPECT_EQ(cached.indices, served.indices);
+  EXPECT_EQ(cached.offsets, served.offsets);
+  // A hidden id is in the bucket that a new item of its name would be in.
+  for (std::size_t i = 0; i < data->items.size(); ++i) {
+    cached.Clear();
+    cache.AppendItem(static_cast<std::int32_t>(i), true, &cached);
+    const std::string& id = data->items[i].item_id;
+    EXPECT_EQ(cached.indices[0], 2 + static_cast<std::int64_t>(Xxh3(id) % 50)) << id;
+  }
+  // Rows that many ids share are nobody's own.
+  const std::vector<std::int64_t> shared = cache.SharedRows();
+  EXPECT_EQ(std::count(shared.begin(), shared.end(), -1), 20);
+  EXPECT_EQ(shared[0], 0);
+
+  options.features.items[1].name = "codes";
+  const Status status = LoadTrainingData(options).status();
+  EXPECT_EQ(status.code(), Code::kConfig);
+  EXPECT_NE(
+      status.message().find("c.yaml:4: feature `codes`: no item of the training part has it: did you mean `code`?"),
+      std::string::npos)
+      << status.message();
 }
 
 }  // namespace

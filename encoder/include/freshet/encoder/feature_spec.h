@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,11 @@
 namespace freshet {
 
 enum class FeatureKind { kCategorical, kMultiValued, kText, kDense, kHistory };
+inline constexpr FeatureKind kAllFeatureKinds[] = {FeatureKind::kCategorical, FeatureKind::kMultiValued,
+                                                   FeatureKind::kText, FeatureKind::kDense, FeatureKind::kHistory};
+// As packages and configurations write it: "multi_valued".
+[[nodiscard]] std::string_view FeatureKindName(FeatureKind kind);
+[[nodiscard]] std::optional<FeatureKind> ParseFeatureKind(std::string_view name);
 
 struct FeatureDef {
   std::string name;  // of the feature in the event; "item_id", "user_id" and "history" are the built-in sources
@@ -64,6 +70,11 @@ struct TowerInput {
   std::string lowered;  // scratch of the extraction
   void Clear();
 };
+
+// The row of a value in feature `f`, a bag: that of its word, else that of its bucket; -1: it is left out.
+[[nodiscard]] std::int64_t RowOf(const FeatureSpec& spec, std::size_t f, std::string_view value);
+// The row of its bucket, whether or not the vocabulary holds it: what a value that nobody knows gets; -1: none.
+[[nodiscard]] std::int64_t BucketRowOf(const FeatureSpec& spec, std::size_t f, std::string_view value);
 
 void AppendItem(const FeatureSpec& spec, const ItemUpdate& item, TowerInput* input);
 void AppendUser(const FeatureSpec& spec, const UserContext& user, TowerInput* input);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "freshet/core/status.h"
+#include "freshet/encoder/feature_request.h"
 #include "freshet/encoder/split.h"
 
 namespace freshet {
@@ -27,6 +28,7 @@ struct TrainOptions {
   std::string version = "1";
   std::int64_t until_ms = 0;  // only events before this time are seen at all; 0: all
   SplitOptions split;         // validation chooses the epoch; a test part is not looked at
+  FeatureRequests features;   // of single features; what is not named is inferred
   int dim = 64;
   int embedding_dim = 64;
   int hidden = 128;

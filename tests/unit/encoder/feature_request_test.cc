@@ -1,0 +1,102 @@
+// What a configuration says of single features, and what of it is refused.
+#include "freshet/encoder/feature_request.h"
+
+#include "freshet_test/test_support.h"
+
+namespace freshet {
+namespace {
+
+Result<FeatureRequests> Read(const std::string& yaml) {
+  const Result<YamlNode> node = ParseYaml(yaml, "c.yaml");
+  EXPECT_OK(node);
+  return FeatureRequestsFromYaml(*node, "c.yaml");
+}
+
+TEST(FeatureRequestTest, ReadsBothSides) {
+  const Result<FeatureRequests> read = Read(R"(
+items:
+  - {name: item_id, kind: categorical, min_count: 5, buckets: 100}
+  - {name: title, kind: text, vocabulary_size: 0, buckets: 20000, max_values: 128}
+  - {name: price, kind: dense, log: false}
+  - {name: internal, kind: ignore}
+users:
+  - {name: history, kind: history, vocabulary_size: 1000}
+  - name: country
+    kind: categorical
+    vocabulary: [DE, "no", ""]
+)");
+  ASSERT_OK(read);
+  ASSERT_EQ(read->items.size(), 4U);
+  EXPECT_EQ(read->items[0].min_count, 5);
+  EXPECT_EQ(read->items[1].kind, FeatureKind::kText);
+  EXPECT_EQ(read->items[1].vocabulary_size, 0);
+  EXPECT_EQ(read->items[1].buckets, 20000);
+  EXPECT_EQ(read->items[1].max_values, 128);
+  EXPECT_EQ(read->items[2].log, false);
+  EXPECT_EQ(read->items[2].where, "c.yaml:5");
+  EXPECT_TRUE(read->items[3].ignore);
+  ASSERT_EQ(read->users.size(), 2U);
+  EXPECT_EQ(read->users[0].vocabulary_size, 1000);
+  EXPECT_EQ(read->users[1].vocabulary, (std::vector<std::string>{"DE", "no", ""}));
+}
+
+TEST(FeatureRequestTest, TellsEveryMistakeWithItsLineAndWhatToDo) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"items: [{name: a, kind: txt}]", "c.yaml:1: `txt` is no kind of feature: did you mean `text`?"},
+      {"items: [{name: a, kind: text, bucket: 1}]",
+       "feature `a`: a text one has no key `bucket`: did you mean `buckets`? (it has `vocabulary`, `vocabulary_size`"},
+      {"items: [{name: a, kind: dense, buckets: 1}]", "a dense one has no key `buckets` (it has `log`)"},
+      {"items: [{name: a, kind: dense, log: yes}]", "`log` must be true or false"},
+      {"items: [{name: a, kind: text, buckets: -1}]", "`buckets` must be a whole number from 0 to 10000000"},
+      {"items: [{name: a, kind: text, min_count: 0}]", "`min_count` must be a whole number from 1"},
+      {"items: [{name: a, kind: text, max_values: 70000}]", "`max_values` must be a whole number from 1 to 65536"},
+      {"items: [{name: a, kind: text, vocabulary_size: 0}]", "it needs `buckets`"},
+      {"items: [{name: a, kind: text, vocabulary: [x, x]}]", "`x` is in the vocabulary twice"},
+      {"items: [{name: a, kind: text, vocabulary: []}]", "`vocabulary` must be a list"},
+      {"items: [{name: a, kind: text, vocabulary: [x], min_count: 3}]", "a vocabulary that is given is not learned"},
+      {"items: [{name: a, kind: ignore, buckets: 3}]", "a feature that is ignored has nothing but its name"},
+      {"items:\n- {name: a, kind: dense}\n- {name: a, kind: text}", "c.yaml:3: feature `a` is named twice"},
+      {"items: [{name: item_id, kind: ignore}]", "`id_dropout` of `train` says how often it is hidden"},
+      {"items: [{name: item_id, kind: categorical, vocabulary: [a]}]", "has no key `vocabulary`"},
+      {"items: [{name: history, kind: history}]", "belongs to `users`"},
+      {"users: [{name: history, kind: ignore}]", "`history` is of kind `history`"},
+      {"users: [{name: clicks, kind: history}]", "belongs to the feature `history`"},
+      {"users: [{name: item_id, kind: categorical}]", "`item_id` belongs to `items`"},
+      {"users: [{kind: dense}]", "a feature needs `name` and `kind`"},
+      {"users: [x]", "a feature must be a mapping"},
+      {"user: []", "c.yaml:1: `features` has no list `user`"},
+      {"users: {a: b}", "`users` must be a list of features"},
+      {"[]", "must hold the lists `items` and `users`"},
+  };
+  for (const auto& [yaml, reason] : cases) {
+    const Result<FeatureRequests> read = Read(yaml);
+    ASSERT_FALSE(read.ok()) << yaml;
+    EXPECT_EQ(read.status().code(), Code::kConfig);
+    EXPECT_NE(read.status().message().find(reason), std::string::npos) << yaml << "\n" << read.status().message();
+  }
+  const Status both = Read("items: [{name: a, kind: txt}]\nusers: [{name: b, kind: dense, x: 1}]").status();
+  EXPECT_NE(both.message().find("c.yaml:1"), std::string::npos);
+  EXPECT_NE(both.message().find("c.yaml:2"), std::string::npos) << "all of them at once";
+}
+
+TEST(FeatureRequestTest, TheTextTellsRequestsApart) {
+  const char* const all[] = {"items: [{name: a, kind: text}]",
+                             "users: [{name: a, kind: text}]",
+                             "items: [{name: a, kind: ignore}]",
+                             "items: [{name: a, kind: text, buckets: 3}]",
+                             "items: [{name: a, kind: text, min_count: 3}]",
+                             "items: [{name: a, kind: text, vocabulary_size: 3}]",
+                             "items: [{name: a, kind: text, max_values: 3}]",
+                             "items: [{name: a, kind: text, vocabulary: [b]}]",
+                             "items: [{name: a, kind: dense}]",
+                             "items: [{name: a, kind: dense, log: true}]",
+                             "items: [{name: a, kind: dense, log: false}]"};
+  for (const char* one : all) {
+    for (const char* other : all) {
+      EXPECT_EQ(FeatureRequestsText(*Read(one)) == FeatureRequestsText(*Read(other)), one == other) << one << other;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace freshet
