@@ -15,6 +15,7 @@ The towers are scripted, saved, loaded again, and run on the goldens; `freshet m
 freshet's LibTorch answers the same within `tolerance`. The format is described in encoder/README.md.
 """
 
+import bisect
 import hashlib
 import json
 import math
@@ -25,7 +26,7 @@ import shutil
 import struct
 import tempfile
 
-KINDS = ["categorical", "multi_valued", "text", "dense", "history"]
+KINDS = ["categorical", "multi_valued", "text", "dense", "history", "bucketised"]
 TEXT = re.compile("[a-z0-9\u0080-\U0010ffff]+")
 LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # of other letters the case stays
 MANIFEST = "model.yaml"
@@ -94,9 +95,37 @@ def _values(feature, record):
     if value is None:
         return []
     texts = _texts(feature, value)
+    if kind == "text" and _reads_ngrams(feature):
+        return _ngrams(feature, value, texts)[:most]
     if kind == "text" and not isinstance(value, numbers.Real):
         texts = [word for text in texts for word in TEXT.findall(text.translate(LOWER))]
     return texts[:1 if kind == "categorical" else most]
+
+
+def _reads_ngrams(feature):
+    return feature.get("word_ngrams", 1) != 1 or "char_ngrams" in feature
+
+
+def _ngrams(feature, value, texts):
+    """Runs of words, the shortest first, none across two texts; then `#` and the runs of characters within <word>."""
+    if isinstance(value, numbers.Real):
+        parts = [texts]
+    else:
+        parts = [TEXT.findall(text.translate(LOWER)) for text in texts]
+    grams = [" ".join(words[first:first + run]) for run in range(1, feature.get("word_ngrams", 1) + 1) for words in parts
+             for first in range(len(words) - run + 1)]
+    shortest, longest = feature.get("char_ngrams", (1, 0))
+    marked = [f"<{word}>" for words in parts for word in words]
+    grams += ["#" + word[first:first + run] for run in range(shortest, longest + 1) for word in marked
+              for first in range(len(word) - run + 1)]
+    return grams
+
+
+def _bucket(feature, record):
+    x = record.get("features", {}).get(feature["name"])
+    if not isinstance(x, numbers.Real) or not math.isfinite(x):
+        return len(feature["boundaries"]) + 1
+    return bisect.bisect_right(feature["boundaries"], float(x))
 
 
 def _dense(feature, record):
@@ -108,6 +137,8 @@ def _dense(feature, record):
 
 
 def _rows(feature):
+    if feature["kind"] == "bucketised":
+        return len(feature["boundaries"]) + 2
     return len(feature.get("vocabulary", [])) + feature.get("buckets", 0)
 
 
@@ -141,7 +172,8 @@ def extract_lists(features, records):
                 dense.append(_dense(feature, record))
                 continue
             offsets.append(len(indices))
-            found = [find(value) for value in _values(feature, record)]
+            found = ([_bucket(feature, record)] if feature["kind"] == "bucketised" else
+                     [find(value) for value in _values(feature, record)])
             indices += [base + row for row in found if row is not None]
             base += _rows(feature)
     return indices, offsets, dense
@@ -175,7 +207,23 @@ def _canonical(tower, features):
             _bits(f.get("stddev", 1.0) if dense else 1.0), str(int(dense and f.get("log", False))), str(len(words)),
             json.dumps(f["name"], ensure_ascii=False)]))
         lines += [json.dumps(word, ensure_ascii=False) for word in words]
+        if f["kind"] == "bucketised":
+            lines.append(" ".join(["+boundaries", str(len(f["boundaries"]))] + [_bits(x) for x in f["boundaries"]]))
+        if _reads_ngrams(f):
+            lines.append(" ".join(["+ngrams", str(f.get("word_ngrams", 1))] + [str(n) for n in f.get("char_ngrams", (0, 0))]))
     return lines
+
+
+def _format(*specs):
+    """The lowest that can hold these features."""
+    return 2 if any(KINDS.index(f["kind"]) > KINDS.index("history") or _reads_ngrams(f) for spec in specs for f in spec) else 1
+
+
+def _space_id(sums, metric, dim, specs):
+    lines = ["freshet-space-v1", sums["item_tower.pt"], sums["user_tower.pt"], metric, str(dim)]
+    for side, features in specs:
+        lines += _canonical(side, features)
+    return _sha256(("\n".join(lines) + "\n").encode())[:16]
 
 
 def _yaml(features):
@@ -341,6 +389,8 @@ def _write_reranker(directory, reranker, item_features, user_features, attribute
     manifest = re.sub("^reranker:\n(?: .*\n)*", "", manifest, flags=re.M)
     manifest = re.sub("^  goldens\\.json: .*$", f'  goldens.json: "{_sha256(text)}"\n  {RERANKER}: "{digest}"', manifest,
                       flags=re.M)
+    if _format(item_features, user_features) == 2:
+        manifest = re.sub("^format: 1$", "format: 2", manifest, flags=re.M)
     lines = ["reranker:", '  signature: "rerank-v1"']
     for key, features in (("item_features", item_features), ("user_features", user_features)):
         lines += [f"  {key}:"] + _yaml(features) if features else []
@@ -379,12 +429,10 @@ def _write_files(directory, name, version, dim, metric, tolerance, sides):
     _write(os.path.join(directory, GOLDENS), text)
     sums[GOLDENS] = _sha256(text)
     specs = [(side, features) for side, _, features, _ in sides]
-    space = "\n".join(["freshet-space-v1", sums["item_tower.pt"], sums["user_tower.pt"], metric, str(dim)] +
-                      [line for side, features in specs for line in _canonical(side, features)]) + "\n"
-    space_id = _sha256(space.encode())[:16]
+    space_id = _space_id(sums, metric, dim, specs)
     manifest = "\n".join(
-        ["format: 1", f"name: {json.dumps(name)}", f"version: {json.dumps(version)}", f'embedding_space_id: "{space_id}"',
-         f"dim: {dim}", f"metric: {metric}", 'signature: "bags-dense-v1"', f'library: "PyTorch {torch.__version__}"',
+        [f"format: {_format(*(features for _, features in specs))}", f"name: {json.dumps(name)}",
+         f"version: {json.dumps(version)}", f'embedding_space_id: "{space_id}"', f"dim: {dim}", f"metric: {metric}", 'signature: "bags-dense-v1"', f'library: "PyTorch {torch.__version__}"',
          "files:"] + [f'  {file}: "{digest}"' for file, digest in sorted(sums.items())] +
         [line for side, features in specs for line in [f"{side}_features:"] + _yaml(features)]) + "\n"
     _write_manifest(directory, manifest)

@@ -23,8 +23,17 @@ void WriteSpec(const char* key, const FeatureSpec& spec, JsonWriter* out) {
   out->Key(key).BeginArray();
   for (const FeatureDef& def : spec.features) {
     out->BeginObject().Key("name").String(def.name).Key("kind").String(FeatureKindName(def.kind));
-    if (def.kind != FeatureKind::kDense) {
+    if (!def.boundaries.empty()) {
+      out->Key("boundaries").BeginArray();
+      for (const double boundary : def.boundaries) out->Double(boundary);
+      out->EndArray();
+    } else if (def.kind != FeatureKind::kDense) {
       out->Key("vocabulary").Uint(def.vocabulary.size()).Key("buckets").Int(def.buckets);
+    }
+    if (def.ReadsNgrams()) {
+      out->Key("word_ngrams").Int(def.word_ngrams).Key("char_ngrams").BeginArray();
+      if (def.char_max > 0) out->Int(def.char_min).Int(def.char_max);
+      out->EndArray();
     }
     out->EndObject();
   }
@@ -58,8 +67,15 @@ void PrintSpec(const char* title, const FeatureSpec& spec) {
     std::printf("  %-20s %-12s", def.name.c_str(), std::string(FeatureKindName(def.kind)).c_str());
     if (def.kind == FeatureKind::kDense) {
       std::printf("(x - %.6g) / %.6g%s\n", def.mean, def.stddev, def.log ? " of the logarithm" : "");
+    } else if (!def.boundaries.empty()) {
+      std::printf("%zu boundaries from %.6g to %.6g, and what is missing\n", def.boundaries.size(),
+                  def.boundaries.front(), def.boundaries.back());
     } else {
-      std::printf("%zu values, %lld buckets\n", def.vocabulary.size(), static_cast<long long>(def.buckets));
+      std::printf("%zu values, %lld buckets", def.vocabulary.size(), static_cast<long long>(def.buckets));
+      if (def.word_ngrams > 1) std::printf(", of 1 to %d words", def.word_ngrams);
+      if (def.char_max > 0) std::printf(", of %d to %d characters", def.char_min, def.char_max);
+      if (def.word_ngrams == 0) std::printf(" only");
+      std::printf("\n");
     }
   }
 }

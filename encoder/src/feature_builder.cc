@@ -29,7 +29,8 @@ FeatureDef DenseFeature(const std::string& name, bool log, double sum, double sq
 // A feature that carries a built-in source's name would hide behind it.
 bool IsBuiltIn(std::string_view name) { return name == "item_id" || name == "user_id" || name == "history"; }
 
-bool IsBag(FeatureKind kind) { return kind != FeatureKind::kDense; }
+// Whether it has a vocabulary, or buckets for hashes.
+bool HasWords(FeatureKind kind) { return kind != FeatureKind::kDense && kind != FeatureKind::kBucketised; }
 
 }  // namespace
 
@@ -42,6 +43,9 @@ FeatureBuilder::FeatureBuilder(std::span<const FeatureRequest> requests, std::st
     seen.asked.name = request.name;
     seen.asked.kind = request.kind;
     if (request.max_values) seen.asked.max_values = *request.max_values;
+    seen.asked.word_ngrams = request.word_ngrams;
+    seen.asked.char_min = request.char_min;
+    seen.asked.char_max = request.char_max;
   }
 }
 
@@ -58,10 +62,11 @@ Status FeatureBuilder::Add(const Features& features) {
       const double log = std::log1p(std::max(*number, 0.0));
       seen.log_sum += log;
       seen.log_squares += log * log;
+      if (seen.Wants(FeatureKind::kBucketised) && seen.request->boundaries.empty()) seen.all_numbers.push_back(*number);
     } else if (const auto* text = std::get_if<std::string>(&value)) {
       ++seen.texts;
       ++seen.values[*text];
-      ForEachToken(*text, &lowered_, [&](std::string_view word) {
+      ForEachToken(*text, &scratch_.lowered, [&](std::string_view word) {
         ++seen.words[std::string(word)];
         return true;
       });
@@ -69,8 +74,8 @@ Status FeatureBuilder::Add(const Features& features) {
       ++seen.lists;
       for (const std::string& part : std::get<std::vector<std::string>>(value)) ++seen.values[part];
     }
-    if (seen.request == nullptr || seen.request->ignore || !IsBag(seen.asked.kind)) continue;
-    ForEachValue(seen.asked, value, &lowered_, [&](std::string_view text) { ++seen.bag[std::string(text)]; });
+    if (seen.request == nullptr || seen.request->ignore || !HasWords(seen.asked.kind)) continue;
+    ForEachValue(seen.asked, value, &scratch_, [&](std::string_view text) { ++seen.bag[std::string(text)]; });
   }
   return Status::Ok();
 }
@@ -111,11 +116,17 @@ Result<FeatureDef> FeatureBuilder::Fit(const Seen& seen) const {
   const FeatureRequest& request = *seen.request;
   if (seen.given() == 0) return NotGiven(request);
   if (request.ignore) return FeatureDef{};
+  if (!HasWords(request.kind) && seen.numbers == 0) {
+    return ConfigError(StrCat(request.where, ": feature `", request.name, "` is to be ", FeatureKindName(request.kind),
+                              ", but of ", seen.given(), " values none is a number: categorical or text would fit"));
+  }
+  if (request.kind == FeatureKind::kBucketised) {
+    FeatureDef def = seen.asked;
+    def.boundaries =
+        request.boundaries.empty() ? QuantileBoundaries(seen.all_numbers, request.quantiles) : request.boundaries;
+    return def;
+  }
   if (request.kind == FeatureKind::kDense) {
-    if (seen.numbers == 0) {
-      return ConfigError(StrCat(request.where, ": feature `", request.name, "` is to be dense, but of ", seen.given(),
-                                " values none is a number: categorical or text would fit"));
-    }
     const bool log = request.log.value_or(seen.minimum >= 0);
     return log ? DenseFeature(request.name, true, seen.log_sum, seen.log_squares, seen.numbers)
                : DenseFeature(request.name, false, seen.sum, seen.squares, seen.numbers);
@@ -156,6 +167,19 @@ std::vector<std::string> FeatureBuilder::Constant() const {
   return names;
 }
 
+std::vector<double> QuantileBoundaries(std::vector<double> numbers, int quantiles) {
+  std::sort(numbers.begin(), numbers.end());
+  std::vector<double> boundaries;
+  const auto parts = static_cast<std::size_t>(quantiles);
+  for (std::size_t part = 1; part < parts; ++part) {
+    const double at = numbers[part * numbers.size() / parts];
+    // Nothing lies below the least one: it would cut off an empty bucket.
+    if (at > (boundaries.empty() ? numbers.front() : boundaries.back())) boundaries.push_back(at);
+  }
+  if (boundaries.empty()) boundaries.push_back(numbers.back());
+  return boundaries;
+}
+
 FeatureDef VocabularyFeature(std::string name, FeatureKind kind,
                              const std::unordered_map<std::string, std::int64_t>& counts, std::int64_t min_count,
                              std::int64_t size) {
@@ -191,6 +215,9 @@ Result<FeatureDef> VocabularyFeature(const FeatureRequest& request,
   }
   if (request.buckets) def.buckets = *request.buckets;
   if (request.max_values) def.max_values = *request.max_values;
+  def.word_ngrams = request.word_ngrams;
+  def.char_min = request.char_min;
+  def.char_max = request.char_max;
   if (def.rows() > 0) return def;
   return ConfigError(StrCat(request.where, ": feature `", request.name, "`: none of its ", counts.size(),
                             " values is seen ", request.min_count.value_or(min_count),

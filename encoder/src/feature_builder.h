@@ -50,6 +50,10 @@ class FeatureBuilder {
     std::unordered_map<std::string, std::int64_t> values;  // of texts and lists
     std::unordered_map<std::string, std::int64_t> words;   // of texts
     std::unordered_map<std::string, std::int64_t> bag;     // what extraction makes of them, where a bag is asked for
+    std::vector<double> all_numbers;                       // where quantiles are asked for
+    [[nodiscard]] bool Wants(FeatureKind kind) const {
+      return request != nullptr && !request->ignore && request->kind == kind;
+    }
     [[nodiscard]] std::int64_t given() const { return numbers + texts + lists; }
   };
   [[nodiscard]] FeatureDef Infer(const std::string& name, const Seen& seen) const;
@@ -58,8 +62,12 @@ class FeatureBuilder {
 
   const std::string entities_;
   std::map<std::string, Seen, std::less<>> seen_;
-  std::string lowered_;  // scratch
+  TextScratch scratch_;
 };
+
+// What cuts `numbers` into at most `quantiles` parts of about the same size; fewer where many are alike. At least one.
+// REQUIRES: some, finite.
+[[nodiscard]] std::vector<double> QuantileBoundaries(std::vector<double> numbers, int quantiles);
 
 // Words seen at least `min_count` times, at most `size` of them, most frequent first (ties by text), and a few buckets
 // for the rest and the new.

@@ -41,8 +41,12 @@ void AppendRow(const FeatureSpec& spec, const Features& features, TowerInput* in
     }
     input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));
     if (builtin(f)) continue;
-    if (const FeatureValue* value = FindFeature(features, def.name)) {
-      ForEachValue(def, *value, &input->lowered, [&](std::string_view text) { AppendValue(spec, f, text, input); });
+    const FeatureValue* value = FindFeature(features, def.name);
+    if (def.kind == FeatureKind::kBucketised) {
+      const double* number = value == nullptr ? nullptr : std::get_if<double>(value);
+      input->indices.push_back(spec.row_base[f] + BucketOf(def.boundaries, number));
+    } else if (value != nullptr) {
+      ForEachValue(def, *value, &input->scratch, [&](std::string_view text) { AppendValue(spec, f, text, input); });
     }
   }
   ++input->rows;
@@ -59,6 +63,37 @@ std::int64_t RowOf(const FeatureSpec& spec, std::size_t f, std::string_view valu
 
 std::int64_t BucketRowOf(const FeatureSpec& spec, std::size_t f, std::string_view value) {
   return BucketRow(spec, f, Xxh3(value));
+}
+
+void CollectWords(const FeatureValue& value, std::size_t most, TextScratch* scratch) {
+  std::string& lowered = scratch->lowered;
+  lowered.clear();
+  scratch->words.clear();
+  std::size_t part = 0;
+  const auto add = [&](std::string_view text) {
+    const std::size_t begin = lowered.size();
+    LowerWords(text, &scratch->gram);
+    lowered += scratch->gram;
+    for (std::size_t at = begin; at < lowered.size() && scratch->words.size() < most; ++at) {
+      if (lowered[at] == '\0') continue;
+      const std::size_t end = std::min(lowered.find('\0', at), lowered.size());
+      scratch->words.push_back({at, end, part});
+      at = end;
+    }
+    ++part;
+  };
+  if (const auto* number = std::get_if<double>(&value)) {
+    std::array<char, 32> buffer{};
+    lowered = CategoryText(*number, &buffer);
+    if (most > 0) scratch->words.push_back({0, lowered.size(), part});
+  } else if (const auto* text = std::get_if<std::string>(&value)) {
+    add(*text);
+  } else {
+    for (const std::string& one : std::get<std::vector<std::string>>(value)) {
+      if (scratch->words.size() == most) break;
+      add(one);
+    }
+  }
 }
 
 void TowerInput::Clear() {

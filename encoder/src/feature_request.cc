@@ -1,7 +1,8 @@
 #include "freshet/encoder/feature_request.h"
 
 #include <algorithm>
-#include <limits>
+#include <cmath>
+#include <ios>
 #include <set>
 #include <string_view>
 
@@ -20,8 +21,11 @@ std::vector<std::string> KeysOf(FeatureKind kind) {
     case FeatureKind::kCategorical:
       return {"vocabulary", "vocabulary_size", "min_count", "buckets"};
     case FeatureKind::kMultiValued:
-    case FeatureKind::kText:
       return {"vocabulary", "vocabulary_size", "min_count", "buckets", "max_values"};
+    case FeatureKind::kText:
+      return {"vocabulary", "vocabulary_size", "min_count", "buckets", "max_values", "word_ngrams", "char_ngrams"};
+    case FeatureKind::kBucketised:
+      return {"boundaries", "quantiles"};
     case FeatureKind::kDense:
       return {"log"};
     case FeatureKind::kHistory:
@@ -149,6 +153,16 @@ class Reader {
       request->buckets = Integer(key, line, value, 0, kMaxLearned);
     } else if (key == "max_values") {
       if (const auto read = Integer(key, line, value, 1, 65'536)) request->max_values = static_cast<int>(*read);
+    } else if (key == "quantiles") {
+      if (!request->boundaries.empty()) Note(line, "either `boundaries` or `quantiles`, which learn them");
+      if (const auto read = Integer(key, line, value, 2, 1000)) request->quantiles = static_cast<int>(*read);
+    } else if (key == "boundaries") {
+      ReadBoundaries(value, line, request);
+    } else if (key == "word_ngrams") {
+      if (const auto read = Integer(key, line, value, 0, kMaxWordNgrams))
+        request->word_ngrams = static_cast<int>(*read);
+    } else if (key == "char_ngrams") {
+      ReadCharNgrams(value, line, request);
     } else if (key == "log") {
       if (value.scalar != "true" && value.scalar != "false") {
         Note(line, "`log` must be true or false");
@@ -164,6 +178,32 @@ class Reader {
     if (read && *read >= low && *read <= high) return static_cast<std::int64_t>(*read);
     Note(line, StrCat("`", key, "` must be a whole number from ", low, " to ", high));
     return std::nullopt;
+  }
+
+  void ReadBoundaries(const YamlNode& value, int line, FeatureRequest* request) {
+    request->boundaries.clear();
+    const auto wrong = [&] {
+      Note(line, StrCat("`boundaries` must be a list of 1 to ", kMaxBoundaries, " numbers that ascend"));
+    };
+    if (!value.IsSequence() || value.items.empty() || value.items.size() > kMaxBoundaries) return wrong();
+    for (const YamlNode& one : value.items) {
+      const auto number = one.IsScalar() ? ParseDouble(one.scalar) : std::nullopt;
+      const bool ascends = number && (request->boundaries.empty() || *number > request->boundaries.back());
+      if (!ascends || !std::isfinite(*number)) return wrong();
+      request->boundaries.push_back(*number);
+    }
+  }
+
+  void ReadCharNgrams(const YamlNode& value, int line, FeatureRequest* request) {
+    const auto at = [&](std::size_t i) {
+      return value.items.size() == 2 && value.items[i].IsScalar() ? ParseInt(value.items[i].scalar).value_or(0) : 0;
+    };
+    if (at(0) < 1 || at(1) < at(0) || at(1) > kMaxCharNgrams) {
+      Note(line, StrCat("`char_ngrams` must be two whole numbers, [shortest, longest], from 1 to ", kMaxCharNgrams));
+      return;
+    }
+    request->char_min = static_cast<int>(at(0));
+    request->char_max = static_cast<int>(at(1));
   }
 
   void ReadVocabulary(const YamlNode& value, int line, FeatureRequest* request) {
@@ -188,6 +228,9 @@ class Reader {
     if (!request.vocabulary.empty() && (request.vocabulary_size || request.min_count)) {
       Note(line, where + "a vocabulary that is given is not learned: leave `vocabulary_size` and `min_count` out");
     }
+    if (request.word_ngrams == 0 && request.char_max == 0) {
+      Note(line, where + "`word_ngrams: 0` leaves nothing of a text: give `char_ngrams`");
+    }
     if (request.vocabulary_size == 0 && request.buckets.value_or(0) == 0) {
       Note(line, where + "without a vocabulary (`vocabulary_size: 0`) it needs `buckets`");
     }
@@ -211,7 +254,9 @@ std::string FeatureRequestsText(const FeatureRequests& requests) {
     for (const FeatureRequest& one : *side) {
       out += StrCat(" ", YamlQuote(one.name), " ", one.ignore ? kIgnore : FeatureKindName(one.kind), " ",
                     number(one.vocabulary_size), " ", number(one.min_count), " ", number(one.buckets), " ",
-                    number(one.max_values), " ", number(one.log));
+                    number(one.max_values), " ", number(one.log), " ", one.quantiles, " ", one.word_ngrams, " ",
+                    one.char_min, " ", one.char_max);
+      for (const double boundary : one.boundaries) out += StrCat(" ", std::hexfloat, boundary);
       for (const std::string& word : one.vocabulary) out += " " + YamlQuote(word);
     }
   }

@@ -37,6 +37,38 @@ Result<double> NumberOf(const YamlNode& node, const std::string& file) {
   return *value;
 }
 
+Result<std::vector<double>> NumbersOf(const std::string& key, const YamlNode& node, const std::string& file) {
+  if (!node.IsSequence()) return BadFeature(file, node, StrCat("`", key, "` must be a list of numbers"));
+  std::vector<double> numbers;
+  for (const YamlNode& one : node.items) {
+    FRESHET_ASSIGN(const double number, NumberOf(one, file));
+    numbers.push_back(number);
+  }
+  return numbers;
+}
+
+// What a kind has not is refused, so that nobody waits for what it would do. Keys of format 1 are let pass, as ever.
+Status CheckKeysOfKind(const FeatureDef& def) {
+  const bool bucketised = def.kind == FeatureKind::kBucketised;
+  if (def.ReadsNgrams() && def.kind != FeatureKind::kText) {
+    return ConfigError("`word_ngrams` and `char_ngrams` belong to the kind text");
+  }
+  if (def.word_ngrams == 0 && def.char_max == 0) {
+    return ConfigError("`word_ngrams: 0` leaves nothing of a text: give `char_ngrams`");
+  }
+  if (!def.boundaries.empty() && !bucketised) return ConfigError("`boundaries` belong to the kind bucketised");
+  if (!bucketised) return Status::Ok();
+  if (!def.vocabulary.empty() || def.buckets != 0) {
+    return ConfigError("a bucketised feature has neither vocabulary nor buckets: its boundaries make its rows");
+  }
+  if (def.boundaries.empty() || def.boundaries.size() > kMaxBoundaries) {
+    return ConfigError(StrCat("needs 1 to ", kMaxBoundaries, " `boundaries`"));
+  }
+  const auto falls =
+      std::adjacent_find(def.boundaries.begin(), def.boundaries.end(), [](double a, double b) { return !(a < b); });
+  return falls == def.boundaries.end() ? Status::Ok() : ConfigError("`boundaries` must ascend");
+}
+
 Status ReadKey(const std::string& key, const YamlNode& value, const std::string& file, FeatureDef* def) {
   if (key == "name") {
     if (!value.IsScalar()) return BadFeature(file, value, "`name` must be text");
@@ -66,6 +98,24 @@ Status ReadKey(const std::string& key, const YamlNode& value, const std::string&
     if (value.scalar != "true" && value.scalar != "false")
       return BadFeature(file, value, "`log` must be true or false");
     def->log = value.scalar == "true";
+  } else if (key == "boundaries") {
+    FRESHET_ASSIGN(def->boundaries, NumbersOf(key, value, file));
+  } else if (key == "word_ngrams") {
+    FRESHET_ASSIGN(const std::int64_t words, IntegerOf(value, file));
+    if (words < 0 || words > kMaxWordNgrams) {
+      return BadFeature(file, value, StrCat("`word_ngrams` must be 0 to ", kMaxWordNgrams));
+    }
+    def->word_ngrams = static_cast<int>(words);
+  } else if (key == "char_ngrams") {
+    FRESHET_ASSIGN(const std::vector<double> range, NumbersOf(key, value, file));
+    if (range.size() != 2 || !(range[0] >= 1 && range[0] <= range[1] && range[1] <= kMaxCharNgrams) ||
+        std::trunc(range[0]) != range[0] || std::trunc(range[1]) != range[1]) {
+      return BadFeature(
+          file, value,
+          StrCat("`char_ngrams` must be two whole numbers, [shortest, longest], from 1 to ", kMaxCharNgrams));
+    }
+    def->char_min = static_cast<int>(range[0]);
+    def->char_max = static_cast<int>(range[1]);
   } else {
     return BadFeature(file, value, StrCat("unknown key `", key, "` of a feature"));
   }
@@ -86,6 +136,8 @@ std::string_view FeatureKindName(FeatureKind kind) {
       return "dense";
     case FeatureKind::kHistory:
       return "history";
+    case FeatureKind::kBucketised:
+      return "bucketised";
   }
   return "unknown";
 }
@@ -110,6 +162,7 @@ Status FeatureSpec::Finish() {
     const std::string where = StrCat("feature `", def.name, "`: ");
     if (def.name.empty()) return ConfigError("a feature has no name");
     if (!names.insert(def.name).second) return ConfigError(where + "named twice");
+    FRESHET_TRY(CheckKeysOfKind(def).Prefixed(StrCat("feature `", def.name, "`")));
     row_base.push_back(table_rows_);
     auto& words = lookup.emplace_back();
     if (def.kind == FeatureKind::kDense) {
@@ -143,6 +196,12 @@ Status FeatureSpec::Finish() {
   return Status::Ok();
 }
 
+int FeatureSpec::format() const {
+  int format = 1;
+  for (const FeatureDef& def : features) format = std::max(format, def.format());
+  return format;
+}
+
 std::string FeatureSpec::ToYaml(int indent) const {
   const std::string pad(static_cast<std::size_t>(indent), ' ');
   std::string out;
@@ -155,7 +214,17 @@ std::string FeatureSpec::ToYaml(int indent) const {
       out += StrCat(pad, "  log: ", def.log ? "true" : "false", "\n");
       continue;
     }
+    if (def.kind == FeatureKind::kBucketised) {
+      out += StrCat(pad, "  boundaries: [");
+      for (std::size_t i = 0; i < def.boundaries.size(); ++i) {
+        out += StrCat(i == 0 ? "" : i % 10 == 0 ? ",\n" + pad + "    " : ", ", NumberText(def.boundaries[i], &buffer));
+      }
+      out += "]\n";
+      continue;
+    }
     out += StrCat(pad, "  max_values: ", def.max_values, "\n", pad, "  buckets: ", def.buckets, "\n");
+    if (def.word_ngrams != 1) out += StrCat(pad, "  word_ngrams: ", def.word_ngrams, "\n");
+    if (def.char_max != 0) out += StrCat(pad, "  char_ngrams: [", def.char_min, ", ", def.char_max, "]\n");
     if (def.vocabulary.empty()) continue;
     out += pad + "  vocabulary: [";
     std::size_t column = 0;

@@ -24,6 +24,13 @@ void AppendCanonical(const char* tower, const FeatureSpec& spec, std::string* ou
         StrCat(tower, " ", static_cast<int>(def.kind), " ", def.buckets, " ", def.max_values, " ", Bits(def.mean), " ",
                Bits(def.stddev), " ", def.log ? 1 : 0, " ", def.vocabulary.size(), " ", YamlQuote(def.name), "\n");
     for (const std::string& word : def.vocabulary) *out += YamlQuote(word) + "\n";
+    // What format 1 has not is told apart from a feature and from a word by its `+`.
+    if (!def.boundaries.empty()) {
+      *out += StrCat("+boundaries ", def.boundaries.size());
+      for (const double boundary : def.boundaries) *out += " " + Bits(boundary);
+      *out += "\n";
+    }
+    if (def.ReadsNgrams()) *out += StrCat("+ngrams ", def.word_ngrams, " ", def.char_min, " ", def.char_max, "\n");
   }
 }
 
@@ -95,6 +102,14 @@ std::string SpaceIdOf(const ModelManifest& manifest) {
   return Sha256Hex(text).substr(0, 16);
 }
 
+int FormatOf(const ModelManifest& manifest) {
+  int format = std::max(manifest.item.format(), manifest.user.format());
+  if (manifest.reranker) {
+    format = std::max({format, manifest.reranker->item.format(), manifest.reranker->user.format()});
+  }
+  return format;
+}
+
 std::string ManifestToYaml(const ModelManifest& manifest) {
   std::string out = "# A freshet model package. Layout and keys: encoder/README.md.\n";
   out += StrCat("format: ", manifest.format, "\n");
@@ -123,10 +138,12 @@ Result<ModelManifest> ManifestFromYaml(const std::string& text) {
   ModelManifest manifest;
   const YamlNode* format = root.Find("format");
   if (format == nullptr) return Bad(root.line, "`format` is missing");
-  if (ParseInt(format->scalar) != manifest.format) {
-    return FailedPrecondition(
-        StrCat(kManifestFile, ": format `", format->scalar, "` is not known to this version (it reads 1)"));
+  const auto number = ParseInt(format->scalar);
+  if (number < 1 || number > kNewestFormat) {
+    return FailedPrecondition(StrCat(kManifestFile, ": format `", format->scalar,
+                                     "` is not known to this version (it reads 1 to ", kNewestFormat, ")"));
   }
+  manifest.format = static_cast<int>(*number);
   FRESHET_ASSIGN(manifest.signature, TextOf(root, "signature"));
   if (manifest.signature != kSignature) {
     return FailedPrecondition(StrCat(kManifestFile, ": signature `", manifest.signature,
@@ -160,6 +177,10 @@ Result<ModelManifest> ManifestFromYaml(const std::string& text) {
   FRESHET_ASSIGN(manifest.item, SpecOf(root, "item_features"));
   FRESHET_ASSIGN(manifest.user, SpecOf(root, "user_features"));
   FRESHET_ASSIGN(manifest.reranker, RerankerOf(root, manifest.sha256.contains(kRerankerFile)));
+  // A reader of that format would have refused it.
+  if (const int needed = FormatOf(manifest); needed > manifest.format) {
+    return Bad(format->line, StrCat("format ", manifest.format, ", but its features are of format ", needed));
+  }
   for (const auto& [key, node] : root.members) {
     static constexpr std::string_view kKeys[] = {"format", "name",          "version",       "embedding_space_id",
                                                  "dim",    "metric",        "signature",     "library",

@@ -17,6 +17,10 @@ inline constexpr const char* kGoldensFile = "goldens.json";
 inline constexpr const char* kSignature = "bags-dense-v1";
 inline constexpr const char* kRerankSignature = "rerank-v1";
 inline constexpr int kMaxDim = 4096;
+inline constexpr int kNewestFormat = 2;
+
+// The lowest format that can hold its features: what every version that can serve them reads.
+[[nodiscard]] int FormatOf(const ModelManifest& manifest);
 
 // First 16 hex digits of the SHA-256 of the canonical text (README.md): tower hashes, metric, dimension, feature specs.
 // REQUIRES: manifest.sha256 holds both towers.

@@ -75,6 +75,7 @@ Result<std::string> WritePackage(PackageContents contents, const std::string& di
                      {kUserTowerFile, Sha256Hex(contents.user_tower)},
                      {kGoldensFile, Sha256Hex(goldens)}};
   if (manifest.reranker) manifest.sha256[kRerankerFile] = Sha256Hex(contents.reranker);
+  manifest.format = FormatOf(manifest);
   manifest.space_id = SpaceIdOf(manifest);
   const std::string yaml = ManifestToYaml(manifest);
 

@@ -128,5 +128,44 @@ TEST(FeatureBuilderTest, SaysWhichRequestsTheDataCannotMeet) {
   }
 }
 
+TEST(FeatureBuilderTest, QuantilesCutIntoPartsOfOneSize) {
+  std::vector<double> numbers;
+  for (int i = 100; i > 0; --i) numbers.push_back(i);
+  EXPECT_EQ(QuantileBoundaries(numbers, 4), (std::vector<double>{26, 51, 76}));
+  EXPECT_EQ(QuantileBoundaries({0, 0, 0, 0, 0, 0, 1, 2}, 4), std::vector<double>{1})
+      << "what is frequent is one bucket, and none is empty";
+  EXPECT_EQ(QuantileBoundaries({5, 5, 5}, 10), std::vector<double>{5});
+  EXPECT_EQ(QuantileBoundaries({7}, 2), std::vector<double>{7});
+  EXPECT_EQ(QuantileBoundaries({1, 2}, 1000), std::vector<double>{2});
+}
+
+TEST(FeatureBuilderTest, LearnsBoundariesOrTakesThem) {
+  std::vector<FeatureRequest> requests(3);
+  requests[0].name = "age";
+  requests[1].name = "price";
+  requests[1].quantiles = 2;
+  requests[2].name = "title";
+  for (FeatureRequest& request : requests) request.kind = FeatureKind::kBucketised;
+  requests[0].boundaries = {18, 65};
+  FeatureBuilder builder(requests, "user");
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_OK(builder.Add(
+        {{"age", static_cast<double>(10 * i)}, {"price", static_cast<double>(i)}, {"title", std::string("t")}}));
+  }
+  const Status status = builder.Build().status();
+  EXPECT_NE(status.message().find("feature `title` is to be bucketised, but of 10 values none is a number"),
+            std::string::npos)
+      << status.message();
+  requests.pop_back();
+  FeatureBuilder numbers(requests, "user");
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_OK(numbers.Add({{"age", static_cast<double>(10 * i)}, {"price", static_cast<double>(i)}}));
+  }
+  const Result<std::vector<FeatureDef>> built = numbers.Build();
+  ASSERT_OK(built);
+  EXPECT_EQ(Find(*built, "age")->boundaries, requests[0].boundaries);
+  EXPECT_EQ(Find(*built, "price")->boundaries, std::vector<double>{5});
+}
+
 }  // namespace
 }  // namespace freshet

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "feature_builder.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
 #include "freshet/core/yaml.h"
@@ -10,6 +11,7 @@
 #include "freshet/ingest/event_file.h"
 #include "freshet_test/test_support.h"
 #include "goldens.h"
+#include "model_manifest.h"
 
 namespace freshet {
 namespace {
@@ -162,33 +164,59 @@ class FeatureParityTest : public ::testing::Test {
     }
   }
 
+  // Of the records above, as the stream has them: through the decoder. Their JSON, comma between them, goes to `json`.
+  std::vector<ItemUpdate> Items(std::string* json) {
+    std::string lines;
+    const auto add = [&](const std::string& record) {
+      lines += record + "\n";
+      *json += (json->empty() ? "" : ",\n") + record;
+    };
+    for (const char* record : kItemRecords) add(record);
+    for (const char* number : kNumbers) add(StrCat(R"({"item_id": "a", "features": {"number": )", number, "}}"));
+    std::ofstream(dir_ / "items.jsonl") << lines;
+    std::vector<ItemUpdate> items;
+    EXPECT_OK(
+        ForEachEvent(dir_ / "items.jsonl", TopicRole::kItems, DecodeLimits{}, [&](freshet::Event&& event, double) {
+          items.push_back(std::get<ItemUpdate>(std::move(event.body)));
+          return Status::Ok();
+        }));
+    return items;
+  }
+
+  // What the script makes of the items, and of one user by a history of one item, is what ours does; so is the space
+  // id.
+  void ExpectSameItems(const std::string& features, const FeatureSpec& spec) {
+    std::string json;
+    TowerInput ours;
+    for (const ItemUpdate& item : Items(&json)) AppendItem(spec, item, &ours);
+    const std::string users = R"([{"name": "history", "kind": "history", "vocabulary": ["a"]}])";
+    const auto theirs = ParseJson(Python(StrCat(R"({"items": {"features": )", features, R"(, "records": [)", json,
+                                                R"(]}, "users": {"features": )", users, R"(, "records": []}})")));
+    ASSERT_OK(theirs);
+    ExpectSame(ours, *JsonFind(**theirs, "items"));
+    ModelManifest manifest;
+    manifest.item = spec;
+    manifest.user = SpecOf(users);
+    manifest.dim = 8;
+    manifest.sha256 = {{kItemTowerFile, "i"}, {kUserTowerFile, "u"}};
+    EXPECT_EQ(JsonText(*JsonFind(**theirs, "space_id")), SpaceIdOf(manifest));
+  }
+
   const test::TempDir dir_;
 };
 
 TEST_F(FeatureParityTest, PythonExtractsWhatServingExtracts) {
   if (std::string_view(FRESHET_PYTHON).empty()) GTEST_SKIP() << "there is no python3 to run the script with";
-  std::string lines;
-  std::string items;
-  const auto add = [&](const std::string& record) {
-    lines += record + "\n";
-    items += (items.empty() ? "" : ",\n") + record;
-  };
-  for (const char* record : kItemRecords) add(record);
-  for (const char* number : kNumbers) add(StrCat(R"({"item_id": "a", "features": {"number": )", number, "}}"));
   const std::string users =
       User("u", "", "") + ",\n" + User("v", Event("a"), R"("country": "UK", "age": 33, "item_id": ["b", "z"])") +
       ",\n" +
       User("u", StrCat(Event("a"), ",", Event("zz"), ",", Event("b")), R"("country": ["FR", "UK"], "age": "old")") +
       ",\n" + User("u", StrCat(Event("a"), ",", Event("b"), ",", Event("c")), R"("age": 1e9, "item_id": "a")");
 
-  // As the stream has them: through the decoder.
-  std::ofstream(dir_ / "items.jsonl") << lines;
   TowerInput of_items;
   const FeatureSpec item_spec = SpecOf(kItemFeatures);
-  ASSERT_OK(ForEachEvent(dir_ / "items.jsonl", TopicRole::kItems, DecodeLimits{}, [&](freshet::Event&& event, double) {
-    AppendItem(item_spec, std::get<ItemUpdate>(event.body), &of_items);
-    return Status::Ok();
-  }));
+  std::string items;
+  for (const ItemUpdate& item : Items(&items)) AppendItem(item_spec, item, &of_items);
   const Result<Goldens> goldens = GoldensFromJson(
       StrCat(R"({"tolerance": 0.001, "items": [{"item_id": "a", "vector": [0]}], "users": [)", users, "]}"), 1);
   ASSERT_OK(goldens);
@@ -204,6 +232,65 @@ TEST_F(FeatureParityTest, PythonExtractsWhatServingExtracts) {
   ASSERT_EQ(of_items.rows, static_cast<std::int64_t>(std::size(kItemRecords) + std::size(kNumbers)));
   ExpectSame(of_items, *JsonFind(**rows, "items"));
   ExpectSame(of_users, *JsonFind(**rows, "users"));
+}
+
+// Every run of words and characters has a row of its own, by a vocabulary that training learned from these records.
+TEST_F(FeatureParityTest, PythonMakesTheSameNgrams) {
+  if (std::string_view(FRESHET_PYTHON).empty()) GTEST_SKIP() << "there is no python3 to run the script with";
+  for (const auto& [words, shortest, longest, most] :
+       {std::array{1, 3, 5, 64}, {3, 0, 0, 64}, {2, 1, 2, 1000}, {0, 2, 3, 1000}, {5, 4, 10, 7}, {0, 3, 3, 2}}) {
+    std::vector<FeatureRequest> requests;
+    for (const char* name : {"category", "number", "tags", "title"}) {
+      FeatureRequest& request = requests.emplace_back();
+      request.name = name;
+      request.kind = FeatureKind::kText;
+      request.min_count = 1;
+      request.buckets = 1;
+      request.max_values = most;
+      request.word_ngrams = words;
+      request.char_min = shortest;
+      request.char_max = longest;
+    }
+    FeatureBuilder builder(requests, "item");
+    std::string json;
+    for (ItemUpdate& item : Items(&json)) {
+      std::erase_if(item.features, [](const auto& one) { return one.first == "price" || one.first == "weight"; });
+      ASSERT_OK(builder.Add(item.features));
+    }
+    FeatureSpec spec;
+    spec.features = *builder.Build();
+    ASSERT_OK(spec.Finish());
+    EXPECT_GT(spec.table_rows(), 60) << "the records have something to say";
+    JsonWriter features;
+    features.BeginArray();
+    for (const FeatureDef& def : spec.features) {
+      features.BeginObject().Key("name").String(def.name).Key("kind").String("text").Key("max_values").Int(most);
+      features.Key("buckets").Int(1).Key("word_ngrams").Int(words);
+      if (longest > 0) features.Key("char_ngrams").BeginArray().Int(shortest).Int(longest).EndArray();
+      features.Key("vocabulary").BeginArray();
+      for (const std::string& word : def.vocabulary) features.String(word);
+      features.EndArray().EndObject();
+    }
+    features.EndArray();
+    const std::string text = features.Take();
+    EXPECT_EQ(SpecOf(text).ToYaml(0), spec.ToYaml(0));
+    ExpectSameItems(text, spec);
+  }
+}
+
+TEST_F(FeatureParityTest, PythonFindsTheSameBuckets) {
+  if (std::string_view(FRESHET_PYTHON).empty()) GTEST_SKIP() << "there is no python3 to run the script with";
+  const std::string features = R"([
+    {"name": "item_id", "kind": "categorical", "vocabulary": ["a"], "buckets": 1},
+    {"name": "number", "kind": "bucketised", "boundaries":
+     [-9007199254740992, -2, -1e-300, 0, 1e-7, 0.0001, 0.1, 0.30000000000000004, 0.3333333333333333, 1, 2.5, 3,
+      9007199254740992, 9007199254740994, 1e16, 1e23, 1.7976931348623157e308]},
+    {"name": "price", "kind": "bucketised", "boundaries": [0.5]},
+    {"name": "weight", "kind": "bucketised", "boundaries": [-1e300, 0, 1]},
+    {"name": "category", "kind": "bucketised", "boundaries": [0, 2, 3]},
+    {"name": "title", "kind": "bucketised", "boundaries": [1]}
+  ])";
+  ExpectSameItems(features, SpecOf(features));
 }
 
 }  // namespace

@@ -40,6 +40,22 @@ users:
   EXPECT_EQ(read->users[1].vocabulary, (std::vector<std::string>{"DE", "no", ""}));
 }
 
+TEST(FeatureRequestTest, ReadsBucketsAndNgrams) {
+  const Result<FeatureRequests> read = Read(R"(
+items:
+  - {name: price, kind: bucketised, boundaries: [-1, 0, 2.5]}
+  - {name: weight, kind: bucketised, quantiles: 4}
+  - {name: title, kind: text, word_ngrams: 2, char_ngrams: [3, 5]}
+)");
+  ASSERT_OK(read);
+  EXPECT_EQ(read->items[0].boundaries, (std::vector<double>{-1, 0, 2.5}));
+  EXPECT_EQ(read->items[1].quantiles, 4);
+  EXPECT_TRUE(read->items[1].boundaries.empty());
+  EXPECT_EQ(read->items[2].word_ngrams, 2);
+  EXPECT_EQ(read->items[2].char_min, 3);
+  EXPECT_EQ(read->items[2].char_max, 5);
+}
+
 TEST(FeatureRequestTest, TellsEveryMistakeWithItsLineAndWhatToDo) {
   const std::pair<const char*, const char*> cases[] = {
       {"items: [{name: a, kind: txt}]", "c.yaml:1: `txt` is no kind of feature: did you mean `text`?"},
@@ -64,6 +80,18 @@ TEST(FeatureRequestTest, TellsEveryMistakeWithItsLineAndWhatToDo) {
       {"users: [{name: item_id, kind: categorical}]", "`item_id` belongs to `items`"},
       {"users: [{kind: dense}]", "a feature needs `name` and `kind`"},
       {"users: [x]", "a feature must be a mapping"},
+      {"items: [{name: a, kind: bucketised, boundaries: [2, 1]}]", "`boundaries` must be a list of 1 to 10000 numbers"},
+      {"items: [{name: a, kind: bucketised, boundaries: []}]", "`boundaries` must be a list"},
+      {"items: [{name: a, kind: bucketised, boundaries: [.nan]}]", "`boundaries` must be a list"},
+      {"items: [{name: a, kind: bucketised, boundaries: [1], quantiles: 3}]", "either `boundaries` or `quantiles`"},
+      {"items: [{name: a, kind: bucketised, quantiles: 1}]", "`quantiles` must be a whole number from 2 to 1000"},
+      {"items: [{name: a, kind: bucketised, log: true}]", "a bucketised one has no key `log`"},
+      {"items: [{name: a, kind: dense, boundaries: [1]}]", "a dense one has no key `boundaries`"},
+      {"items: [{name: a, kind: text, word_ngrams: 9}]", "`word_ngrams` must be a whole number from 0 to 5"},
+      {"items: [{name: a, kind: text, word_ngrams: 0}]", "leaves nothing of a text"},
+      {"items: [{name: a, kind: text, char_ngrams: 3}]", "`char_ngrams` must be two whole numbers"},
+      {"items: [{name: a, kind: text, char_ngrams: [2, 20]}]", "`char_ngrams` must be two whole numbers"},
+      {"items: [{name: a, kind: categorical, word_ngrams: 2}]", "a categorical one has no key `word_ngrams`"},
       {"user: []", "c.yaml:1: `features` has no list `user`"},
       {"users: {a: b}", "`users` must be a list of features"},
       {"[]", "must hold the lists `items` and `users`"},
@@ -88,6 +116,11 @@ TEST(FeatureRequestTest, TheTextTellsRequestsApart) {
                              "items: [{name: a, kind: text, vocabulary_size: 3}]",
                              "items: [{name: a, kind: text, max_values: 3}]",
                              "items: [{name: a, kind: text, vocabulary: [b]}]",
+                             "items: [{name: a, kind: text, word_ngrams: 2}]",
+                             "items: [{name: a, kind: text, char_ngrams: [2, 3]}]",
+                             "items: [{name: a, kind: bucketised}]",
+                             "items: [{name: a, kind: bucketised, quantiles: 4}]",
+                             "items: [{name: a, kind: bucketised, boundaries: [4]}]",
                              "items: [{name: a, kind: dense}]",
                              "items: [{name: a, kind: dense, log: true}]",
                              "items: [{name: a, kind: dense, log: false}]"};

@@ -123,6 +123,72 @@ TEST(FeatureSpecTest, DenseIsStandardisedAndMissingIsTheMean) {
   EXPECT_FLOAT_EQ(input.dense[5], -0.5F);
 }
 
+TEST(FeatureSpecTest, ANumberIsInItsInterval) {
+  FeatureDef price = Def("price", FeatureKind::kBucketised, 0);
+  price.boundaries = {0, 1.5, 10};
+  const FeatureSpec spec = Spec({Def("item_id", FeatureKind::kCategorical, 1), price});
+  EXPECT_EQ(spec.table_rows(), 1 + 5) << "four intervals, and what is missing";
+  EXPECT_EQ(spec.bag_count(), 2);
+  TowerInput input;
+  const std::pair<FeatureValue, std::int64_t> cases[] = {{-0.1, 0},
+                                                         {0.0, 1},
+                                                         {-0.0, 1},
+                                                         {1.4999, 1},
+                                                         {1.5, 2},
+                                                         {9.0, 2},
+                                                         {10.0, 3},
+                                                         {1e300, 3},
+                                                         {std::numeric_limits<double>::quiet_NaN(), 4},
+                                                         {std::numeric_limits<double>::infinity(), 4},
+                                                         {std::string("5"), 4},
+                                                         {std::vector<std::string>{"5"}, 4}};
+  for (const auto& [value, bucket] : cases) {
+    input.Clear();
+    ItemUpdate item;
+    item.features = {{"price", value}};
+    AppendItem(spec, item, &input);
+    EXPECT_EQ(input.indices, (Indices{0, 1 + bucket}));
+  }
+  input.Clear();
+  AppendItem(spec, {}, &input);
+  EXPECT_EQ(input.indices, (Indices{0, 5})) << "a missing value is a value";
+  EXPECT_EQ(input.offsets, (Indices{0, 1}));
+}
+
+// Of a text by each run of words and characters, in order.
+TEST(FeatureSpecTest, NgramsOfWordsAndCharacters) {
+  FeatureDef title = Def("title", FeatureKind::kText, 0);
+  title.word_ngrams = 2;
+  title.char_min = 3;
+  title.char_max = 4;
+  title.vocabulary = {"red",  "an",   "é",    "red an", "#<re",  "#red", "#ed>",
+                      "#<an", "#an>", "#<é>", "#<red",  "#red>", "#<an>"};
+  const auto of = [&](const FeatureValue& value) {
+    const FeatureSpec spec = Spec({title});
+    TowerInput input;
+    ItemUpdate item;
+    item.features = {{"title", value}};
+    AppendItem(spec, item, &input);
+    return input.indices;
+  };
+  EXPECT_EQ(of(std::string("RED, an")), (Indices{0, 1, 3, 4, 5, 6, 7, 8, 10, 11, 12}));
+  EXPECT_EQ(of(std::vector<std::string>{"red", "an é"}), (Indices{0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12}))
+      << "no run from one text into the next; é is one character, and <é> one run of three";
+  title.max_values = 4;
+  EXPECT_EQ(of(std::string("red an")), (Indices{0, 1, 3, 4}));
+  title.word_ngrams = 0;
+  EXPECT_EQ(of(std::string("red an")), (Indices{4, 5, 6, 7}));
+  title.vocabulary = {"2.5", "#2.5"};
+  title.max_values = 64;
+  EXPECT_EQ(of(2.5), Indices{1}) << "a number is one word";
+  title.word_ngrams = 1;
+  EXPECT_EQ(of(2.5), (Indices{0, 1}));
+  // What is no UTF-8 is cut somewhere, and nothing breaks.
+  title.vocabulary.clear();
+  title.buckets = 7;
+  for (const char* bytes : {"\x80\x80", "\xff", "a\xc3", "\xe6\x97", "", " "}) of(std::string(bytes));
+}
+
 TEST(FeatureSpecTest, YamlRoundTrips) {
   FeatureDef dense = Def("price", FeatureKind::kDense, 0);
   dense.mean = 0.1 + 0.2;
@@ -133,6 +199,8 @@ TEST(FeatureSpecTest, YamlRoundTrips) {
   words.insert(words.end(), {"", "yes", "null", "a: b", "\"quoted\"", "new\nline", "# no comment", "ключ", "~", "[x]"});
   const FeatureSpec spec =
       Spec({Def("item_id", FeatureKind::kCategorical, 1, words), dense, Def("t: x", FeatureKind::kText, 7)});
+  EXPECT_EQ(spec.format(), 1);
+  EXPECT_EQ(spec.ToYaml(0).find("ngrams"), std::string::npos) << "what older versions read";
   const std::string yaml = "root:\n" + spec.ToYaml(2);
   const Result<YamlNode> node = ParseYaml(yaml, "x.yaml");
   ASSERT_OK(node);
@@ -142,6 +210,29 @@ TEST(FeatureSpecTest, YamlRoundTrips) {
   EXPECT_EQ(parsed->features[0].vocabulary, words);
   EXPECT_EQ(parsed->features[1].mean, dense.mean) << "to the last bit";
   EXPECT_EQ(parsed->table_rows(), spec.table_rows());
+}
+
+TEST(FeatureSpecTest, YamlRoundTripsWhatCameWithFormat2) {
+  FeatureDef price = Def("price", FeatureKind::kBucketised, 0);
+  for (int i = 0; i < 45; ++i) price.boundaries.push_back(std::exp(i - 20.0) + 0.1);
+  FeatureDef words = Def("words", FeatureKind::kText, 7, {"a b"});
+  words.word_ngrams = 3;
+  FeatureDef characters = Def("characters", FeatureKind::kText, 7);
+  characters.word_ngrams = 0;
+  characters.char_min = 2;
+  characters.char_max = 5;
+  for (const auto& defs : {std::vector{price}, {words}, {characters}, {price, words, characters}}) {
+    const FeatureSpec spec = Spec(defs);
+    EXPECT_EQ(spec.format(), 2);
+    const Result<YamlNode> node = ParseYaml("root:\n" + spec.ToYaml(2), "x.yaml");
+    ASSERT_OK(node);
+    const Result<FeatureSpec> parsed = FeatureSpec::FromYaml(*node->Find("root"), "x.yaml");
+    ASSERT_OK(parsed);
+    EXPECT_EQ(parsed->ToYaml(2), spec.ToYaml(2));
+    EXPECT_EQ(parsed->features[0].boundaries, spec.features[0].boundaries) << "to the last bit";
+    EXPECT_EQ(parsed->features[0].word_ngrams, spec.features[0].word_ngrams);
+    EXPECT_EQ(parsed->features[0].char_max, spec.features[0].char_max);
+  }
 }
 
 TEST(FeatureSpecTest, RefusesMistakesWithTheirLine) {
@@ -157,6 +248,20 @@ TEST(FeatureSpecTest, RefusesMistakesWithTheirLine) {
       {"- name: a\n  kind: text\n  vocabulary: [x, x]\n", "in the vocabulary twice"},
       {"- name: a\n  kind: history\n  buckets: 1\n", "belongs to the feature of that name"},
       {"- kind: dense\n", "needs `name` and `kind`"},
+      {"- name: a\n  kind: bucketised\n", "feature `a`: needs 1 to 10000 `boundaries`"},
+      {"- name: a\n  kind: bucketised\n  boundaries: [1, 1]\n", "`boundaries` must ascend"},
+      {"- name: a\n  kind: bucketised\n  boundaries: [1, x]\n", "x.yaml:3: a finite number"},
+      {"- name: a\n  kind: bucketised\n  boundaries: [1, .inf]\n", "x.yaml:3: a finite number"},
+      {"- name: a\n  kind: bucketised\n  boundaries: 1\n", "x.yaml:3: `boundaries` must be a list"},
+      {"- name: a\n  kind: bucketised\n  boundaries: [1]\n  buckets: 3\n", "neither vocabulary nor buckets"},
+      {"- name: a\n  kind: categorical\n  buckets: 1\n  boundaries: [1]\n", "belong to the kind bucketised"},
+      {"- name: a\n  kind: text\n  buckets: 1\n  word_ngrams: 6\n", "x.yaml:4: `word_ngrams` must be 0 to 5"},
+      {"- name: a\n  kind: text\n  buckets: 1\n  word_ngrams: 0\n", "leaves nothing of a text"},
+      {"- name: a\n  kind: text\n  buckets: 1\n  char_ngrams: [3]\n", "x.yaml:4: `char_ngrams` must be two"},
+      {"- name: a\n  kind: text\n  buckets: 1\n  char_ngrams: [3, 2]\n", "`char_ngrams` must be two"},
+      {"- name: a\n  kind: text\n  buckets: 1\n  char_ngrams: [0, 2]\n", "`char_ngrams` must be two"},
+      {"- name: a\n  kind: text\n  buckets: 1\n  char_ngrams: [1.5, 2]\n", "`char_ngrams` must be two"},
+      {"- name: a\n  kind: categorical\n  buckets: 1\n  word_ngrams: 2\n", "belong to the kind text"},
       {"[]\n", "at least one feature"},
       {"a: b\n", "must be a list"},
   };

@@ -142,6 +142,56 @@ TEST_F(PackageTest, TheSpaceDependsOnTowersMetricAndSpecButNotOnTheName) {
   EXPECT_NE(space_id_, first);
 }
 
+// Of format 1: as every version derived it.
+TEST_F(PackageTest, TheSpaceIdIsWhatItAlwaysWas) {
+  ModelManifest manifest = test::TinyPackage().manifest;
+  manifest.sha256 = {{kItemTowerFile, "items"}, {kUserTowerFile, "users"}};
+  EXPECT_EQ(SpaceIdOf(manifest),
+            Sha256Hex("freshet-space-v1\nitems\nusers\nl2\n2\n"
+                      "item 0 1 64 0000000000000000 3ff0000000000000 0 2 \"item_id\"\n\"a\"\n\"b\"\n"
+                      "item 3 0 64 0000000000000000 3ff0000000000000 0 0 \"price\"\n"
+                      "user 4 1 64 0000000000000000 3ff0000000000000 0 2 \"history\"\n\"a\"\n\"b\"\n")
+                .substr(0, 16));
+  EXPECT_EQ(FormatOf(manifest), 1);
+}
+
+// Prices by intervals: the tower adds the row of the id and that of the price.
+TEST_F(PackageTest, WritesTheFormatThatItsFeaturesNeed) {
+  Write();
+  EXPECT_NE(Bytes("model.yaml").find("format: 1\n"), std::string::npos);
+  const auto bucketised = [&](double boundary) {
+    PackageContents contents = test::TinyPackage();
+    FeatureDef& price = contents.manifest.item.features[1];
+    price.kind = FeatureKind::kBucketised;
+    price.boundaries = {boundary};
+    EXPECT_OK(contents.manifest.item.Finish());
+    const Result<std::string> tower =
+        SerializeTower({{"table", {6, 2}, {1, 0, 0, 1, 1, 1, 0, 0, 0, 2, 0, 4}}},
+                       "def forward(self, indices: Tensor, offsets: Tensor, dense: Tensor) -> Tensor:\n"
+                       "    bags = torch.embedding_bag(self.table, indices, offsets, False, 0, False, None, False)[0]\n"
+                       "    return bags.reshape([dense.size(0), 2, 2]).sum(1)\n");
+    EXPECT_OK(tower);
+    contents.item_tower = *tower;
+    return contents;
+  };
+  Write(bucketised(3));
+  const std::string space_id = space_id_;
+  EXPECT_NE(Bytes("model.yaml").find("format: 2\n"), std::string::npos);
+  EXPECT_OK(OpenAndLoad());  // item b at a price of 4: (0, 1) + (0, 2)
+  const auto package = Open();
+  ASSERT_OK(package);
+  EXPECT_EQ((*package)->manifest().format, 2);
+  EXPECT_EQ((*package)->manifest().item.features[1].boundaries, std::vector<double>{3});
+  ReplaceInManifest("format: 2", "format: 1");
+  ExpectRefusal(OpenAndLoad(), Code::kCorruption, "format 1, but its features are of format 2");
+  Write(bucketised(3.5));
+  EXPECT_NE(space_id_, space_id) << "another boundary is another space";
+  Write(bucketised(3));
+  EXPECT_EQ(space_id_, space_id);
+  ReplaceInManifest("boundaries: [3]", "boundaries: [3.5]");
+  ExpectRefusal(OpenAndLoad(), Code::kCorruption, "embedding_space_id is");
+}
+
 TEST_F(PackageTest, RefusesAFlippedBitInAnyFile) {
   for (const std::string file : kFiles) {
     Write();
@@ -174,8 +224,8 @@ TEST_F(PackageTest, RefusesATruncatedEmptyOrMissingFile) {
 
 TEST_F(PackageTest, RefusesFormatsAndSignaturesItDoesNotKnow) {
   Write();
-  ReplaceInManifest("format: 1", "format: 2");
-  ExpectRefusal(OpenAndLoad(), Code::kFailedPrecondition, "format `2`");
+  ReplaceInManifest("format: 1", "format: 3");
+  ExpectRefusal(OpenAndLoad(), Code::kFailedPrecondition, "format `3` is not known to this version (it reads 1 to 2)");
   Write();
   ReplaceInManifest("bags-dense-v1", "bags-dense-v9");
   ExpectRefusal(OpenAndLoad(), Code::kFailedPrecondition, "bags-dense-v9");

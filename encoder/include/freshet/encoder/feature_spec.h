@@ -1,9 +1,10 @@
 // Which features feed a tower, and how they become tensors. One implementation serves training and serving.
 //
 // Place in the flow: part of a model package; used by the trainer and by both encoders. Every feature becomes one bag
-// of rows of the tower's single embedding table (categorical: one row; multi-valued: several, mean-pooled; text: hashed
-// word tokens; history: the item ids of recent interactions), or, for `dense`, one column. Missing values are values:
-// an empty bag, or 0 after standardisation. Extraction is deterministic, thread-safe and allocation-light.
+// of rows of the tower's single embedding table (categorical: one row; multi-valued: several, mean-pooled; text: its
+// words, or runs of words and of characters; bucketised: the row of a number's interval; history: the item ids of
+// recent interactions), or, for `dense`, one column. Missing values are values: an empty bag, a bucket of their own, or
+// 0 after standardisation. Extraction is deterministic, thread-safe and allocation-light.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +20,11 @@
 
 namespace freshet {
 
-enum class FeatureKind { kCategorical, kMultiValued, kText, kDense, kHistory };
+// In the order of the numbers that the embedding space id is made of: new ones go to the end.
+enum class FeatureKind { kCategorical, kMultiValued, kText, kDense, kHistory, kBucketised };
 inline constexpr FeatureKind kAllFeatureKinds[] = {FeatureKind::kCategorical, FeatureKind::kMultiValued,
-                                                   FeatureKind::kText, FeatureKind::kDense, FeatureKind::kHistory};
+                                                   FeatureKind::kText,        FeatureKind::kDense,
+                                                   FeatureKind::kHistory,     FeatureKind::kBucketised};
 // As packages and configurations write it: "multi_valued".
 [[nodiscard]] std::string_view FeatureKindName(FeatureKind kind);
 [[nodiscard]] std::optional<FeatureKind> ParseFeatureKind(std::string_view name);
@@ -35,9 +38,25 @@ struct FeatureDef {
   double mean = 0;                      // dense: (x - mean) / stddev, of log1p(max(x, 0)) when `log`
   double stddev = 1;
   bool log = false;
+  // bucketised: ascending. A number's row is how many of them are not above it; what is no number has the row after the
+  // last.
+  std::vector<double> boundaries;
+  int word_ngrams = 1;  // text: runs of 1 to so many words; 0: none
+  int char_min = 0;     // text: runs of so many to so many characters of a word between `<` and `>`; 0: none
+  int char_max = 0;
 
-  [[nodiscard]] std::int64_t rows() const { return static_cast<std::int64_t>(vocabulary.size()) + buckets; }
+  [[nodiscard]] std::int64_t rows() const {
+    if (!boundaries.empty()) return static_cast<std::int64_t>(boundaries.size()) + 2;
+    return static_cast<std::int64_t>(vocabulary.size()) + buckets;
+  }
+  [[nodiscard]] bool ReadsNgrams() const { return word_ngrams != 1 || char_max != 0; }
+  // The format that a package needs to hold it; see encoder/README.md.
+  [[nodiscard]] int format() const { return kind > FeatureKind::kHistory || ReadsNgrams() ? 2 : 1; }
 };
+
+inline constexpr std::size_t kMaxBoundaries = 10'000;
+inline constexpr int kMaxWordNgrams = 5;
+inline constexpr int kMaxCharNgrams = 10;
 
 struct FeatureSpec {
   std::vector<FeatureDef> features;
@@ -47,6 +66,7 @@ struct FeatureSpec {
   [[nodiscard]] int bag_count() const { return bag_count_; }
   [[nodiscard]] int dense_count() const { return dense_count_; }
   [[nodiscard]] std::int64_t table_rows() const { return table_rows_; }  // of the embedding table over all bags
+  [[nodiscard]] int format() const;                                      // the largest of its features; 1 without any
 
   [[nodiscard]] std::string ToYaml(int indent) const;
   [[nodiscard]] static Result<FeatureSpec> FromYaml(const YamlNode& node, const std::string& file);
@@ -60,6 +80,20 @@ struct FeatureSpec {
   std::int64_t table_rows_ = 0;
 };
 
+// Memory of the extraction, kept from one text to the next.
+struct TextScratch {
+  std::string lowered;
+  std::string marked;  // a word between its marks
+  std::string gram;
+  struct Word {
+    std::size_t begin = 0;  // in `lowered`
+    std::size_t end = 0;
+    std::size_t part = 0;  // of the list that the text is
+  };
+  std::vector<Word> words;
+  std::vector<std::size_t> starts;  // of the characters of `marked`, and its end
+};
+
 // The tensors of signature `bags-dense-v1`, for a batch of B rows: indices i64[n], offsets i64[B * bags] (bag (b, f)
 // starts at offsets[b * bags + f]), dense f32[B, dense_count]. Cleared and refilled without giving memory back.
 struct TowerInput {
@@ -67,7 +101,7 @@ struct TowerInput {
   std::vector<std::int64_t> offsets;
   std::vector<float> dense;
   std::int64_t rows = 0;
-  std::string lowered;  // scratch of the extraction
+  TextScratch scratch;
   void Clear();
 };
 

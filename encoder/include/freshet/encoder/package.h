@@ -29,7 +29,7 @@ struct RerankSpec {
 };
 
 struct ModelManifest {
-  int format = 1;
+  int format = 1;  // the writer takes the lowest that can hold its features
   std::string name;
   std::string version;
   std::string space_id;  // 16 hex digits, derived from the SHA-256 of both towers and the feature spec
