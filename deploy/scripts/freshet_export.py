@@ -1,5 +1,5 @@
-"""Writes towers made in PyTorch as a model package that freshet serves. Needs torch to do so, and xxhash where a feature
-has more than one bucket; extract_lists() needs neither.
+"""Writes towers made in PyTorch as a model package that freshet serves. Needs torch, and freshet_features.py beside it,
+which extracts features.
 
     import freshet_export as export
     export.write_package(directory, name="mine", version="1", dim=64, metric="cosine",
@@ -15,182 +15,21 @@ The towers are scripted, saved, loaded again, and run on the goldens; `freshet m
 freshet's LibTorch answers the same within `tolerance`. The format is described in encoder/README.md.
 """
 
-import bisect
 import hashlib
 import json
-import math
-import numbers
 import os
 import re
 import shutil
 import struct
 import tempfile
 
-KINDS = ["categorical", "multi_valued", "text", "dense", "history", "bucketised"]
-TEXT = re.compile("[a-z0-9\u0080-\U0010ffff]+")
-LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # of other letters the case stays
+from freshet_features import KINDS, extract, extract_lists, reads_ngrams, stream_features, table_rows
+
+__all__ = ["add_reranker", "extract", "extract_lists", "rerank_inputs", "table_rows", "write_package"]
+
 MANIFEST = "model.yaml"
 GOLDENS = "goldens.json"
 RERANKER = "reranker.pt"
-
-
-def _number_text(number):
-    """A number as the text of a category: whole ones below 2^53 plainly, others as C++'s std::to_chars writes them."""
-    x = float(number)
-    if math.isfinite(x) and x == int(x) and abs(x) < 2**53:
-        return str(int(x))
-    if not math.isfinite(x):
-        return repr(x)
-    # The shortest digits that read back as x; then the shorter of both notations, plain where they are equally long.
-    sign, digits, exponent = re.fullmatch(r"(-?)(\d(?:\.\d+)?)e([+-]\d+)", _scientific(x)).groups()
-    exponent, count = int(exponent), len(digits.replace(".", ""))
-    plain = exponent + 1 if exponent >= count - 1 else count + 1 if exponent >= 0 else count + 1 - exponent
-    if plain > len(digits) + 4:
-        return f"{sign}{digits}e{exponent:+03d}"
-    if x == int(x):
-        return str(int(x))
-    return f"{x:.{count - 1 - exponent}f}"
-
-
-def _scientific(x):
-    for precision in range(17):
-        text = f"{x:.{precision}e}"
-        if float(text) == x:
-            return text
-    return f"{x:.17e}"
-
-
-def _stream_features(record):
-    """A record's features as the stream has them: a bool is a number, and what is missing is absent."""
-    features = {}
-    for name, value in record.get("features", {}).items():
-        if isinstance(value, bool):
-            value = float(value)
-        elif isinstance(value, (list, tuple)):
-            value = [part for part in value if part is not None]
-        if value is not None:
-            features[name] = value
-    return features
-
-
-def _texts(feature, value):
-    """A value of the stream as texts: what freshet's decoders take, and nothing else."""
-    if isinstance(value, numbers.Real):
-        return [_number_text(value)]
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, (list, tuple)) or not all(part is None or isinstance(part, str) for part in value):
-        raise ValueError(f"feature `{feature['name']}` must be a number, a bool, a text or a list of texts, not {value!r}")
-    return [part for part in value if part is not None]
-
-
-def _values(feature, record):
-    """The values of a bag, in order."""
-    name, kind, most = feature["name"], feature["kind"], feature.get("max_values", 64)
-    if kind == "history" and "item_id" not in record:
-        return [event["item_id"] for event in reversed(record.get("history", []))][:most]
-    if name in ("item_id", "user_id") and name in record:
-        return [record[name]]
-    value = record.get("features", {}).get(name)
-    if value is None:
-        return []
-    texts = _texts(feature, value)
-    if kind == "text" and _reads_ngrams(feature):
-        return _ngrams(feature, value, texts)[:most]
-    if kind == "text" and not isinstance(value, numbers.Real):
-        texts = [word for text in texts for word in TEXT.findall(text.translate(LOWER))]
-    return texts[:1 if kind == "categorical" else most]
-
-
-def _reads_ngrams(feature):
-    return feature.get("word_ngrams", 1) != 1 or "char_ngrams" in feature
-
-
-def _ngrams(feature, value, texts):
-    """Runs of words, the shortest first, none across two texts; then `#` and the runs of characters within <word>."""
-    if isinstance(value, numbers.Real):
-        parts = [texts]
-    else:
-        parts = [TEXT.findall(text.translate(LOWER)) for text in texts]
-    grams = [" ".join(words[first:first + run]) for run in range(1, feature.get("word_ngrams", 1) + 1) for words in parts
-             for first in range(len(words) - run + 1)]
-    shortest, longest = feature.get("char_ngrams", (1, 0))
-    marked = [f"<{word}>" for words in parts for word in words]
-    grams += ["#" + word[first:first + run] for run in range(shortest, longest + 1) for word in marked
-              for first in range(len(word) - run + 1)]
-    return grams
-
-
-def _bucket(feature, record):
-    x = record.get("features", {}).get(feature["name"])
-    if not isinstance(x, numbers.Real) or not math.isfinite(x):
-        return len(feature["boundaries"]) + 1
-    return bisect.bisect_right(feature["boundaries"], float(x))
-
-
-def _dense(feature, record):
-    x = record.get("features", {}).get(feature["name"])
-    if not isinstance(x, numbers.Real) or not math.isfinite(x):
-        return 0.0
-    x = math.log1p(max(float(x), 0.0)) if feature.get("log", False) else float(x)
-    return min(max((x - feature.get("mean", 0.0)) / feature.get("stddev", 1.0), -10.0), 10.0)
-
-
-def _rows(feature):
-    if feature["kind"] == "bucketised":
-        return len(feature["boundaries"]) + 2
-    return len(feature.get("vocabulary", [])) + feature.get("buckets", 0)
-
-
-def _row_finder(feature):
-    """Value -> its row within the feature's range; None: it is left out."""
-    words = feature.get("vocabulary", [])
-    if not all(isinstance(word, str) for word in words):
-        raise ValueError(f"the vocabulary of `{feature['name']}` must hold texts only")
-    rows = {word: row for row, word in enumerate(words)}
-    buckets = feature.get("buckets", 0)
-
-    def find(value):
-        if value in rows or buckets == 0:
-            return rows.get(value)
-        if buckets == 1:
-            return len(words)
-        import xxhash  # pylint: disable=import-outside-toplevel
-        return len(words) + xxhash.xxh3_64_intdigest(value.encode()) % buckets
-
-    return find
-
-
-def extract_lists(features, records):
-    """As extract(), but plain lists, the dense ones row after row. Needs no torch."""
-    indices, offsets, dense = [], [], []
-    finders = [_row_finder(feature) for feature in features]
-    for record in records:
-        base = 0
-        for feature, find in zip(features, finders):
-            if feature["kind"] == "dense":
-                dense.append(_dense(feature, record))
-                continue
-            offsets.append(len(indices))
-            found = ([_bucket(feature, record)] if feature["kind"] == "bucketised" else
-                     [find(value) for value in _values(feature, record)])
-            indices += [base + row for row in found if row is not None]
-            base += _rows(feature)
-    return indices, offsets, dense
-
-
-def extract(features, records):
-    """(indices, offsets, dense) of `bags-dense-v1`, as freshet extracts them."""
-    import torch  # pylint: disable=import-outside-toplevel
-    indices, offsets, dense = extract_lists(features, records)
-    columns = sum(feature["kind"] == "dense" for feature in features)
-    return (torch.tensor(indices, dtype=torch.int64), torch.tensor(offsets, dtype=torch.int64),
-            torch.tensor(dense, dtype=torch.float32).reshape(len(records), columns))
-
-
-def table_rows(features):
-    """Rows of the embedding table over all features that are bags."""
-    return sum(_rows(feature) for feature in features if feature["kind"] != "dense")
 
 
 def _bits(x):
@@ -207,16 +46,18 @@ def _canonical(tower, features):
             _bits(f.get("stddev", 1.0) if dense else 1.0), str(int(dense and f.get("log", False))), str(len(words)),
             json.dumps(f["name"], ensure_ascii=False)]))
         lines += [json.dumps(word, ensure_ascii=False) for word in words]
-        if f["kind"] == "bucketised":
+        if "boundaries" in f:
             lines.append(" ".join(["+boundaries", str(len(f["boundaries"]))] + [_bits(x) for x in f["boundaries"]]))
-        if _reads_ngrams(f):
+        if f["kind"] == "history_gaps":
+            lines.append(f"+to {f.get('to', 'newest')}")
+        if reads_ngrams(f):
             lines.append(" ".join(["+ngrams", str(f.get("word_ngrams", 1))] + [str(n) for n in f.get("char_ngrams", (0, 0))]))
     return lines
 
 
 def _format(*specs):
     """The lowest that can hold these features."""
-    return 2 if any(KINDS.index(f["kind"]) > KINDS.index("history") or _reads_ngrams(f) for spec in specs for f in spec) else 1
+    return 2 if any(KINDS.index(f["kind"]) > KINDS.index("history") or reads_ngrams(f) for spec in specs for f in spec) else 1
 
 
 def _space_id(sums, metric, dim, specs):
@@ -334,7 +175,7 @@ def _read(path):
 
 def _attribute_features(attributes):
     """Attributes as the re-ranker's features: a bool is a number, lists of anything but texts are left out."""
-    return {name: value for name, value in _stream_features({"features": attributes}).items()
+    return {name: value for name, value in stream_features({"features": attributes}).items()
             if not isinstance(value, list) or all(isinstance(part, str) for part in value)}
 
 
@@ -416,7 +257,7 @@ def _write_files(directory, name, version, dim, metric, tolerance, sides):
         if vectors.shape != (len(records), dim) or not torch.isfinite(vectors).all():
             raise ValueError(f"the {side} tower answers {tuple(vectors.shape)}, or numbers that are not finite")
         for record, vector in zip(records, vectors.tolist()):
-            entry = {**record, "features": _stream_features(record), "vector": vector}
+            entry = {**record, "features": stream_features(record), "vector": vector}
             if side == "user":
                 entry["history"] = [{"event": "view", "value": 1.0, "timestamp": 0, **event}
                                     for event in record.get("history", [])]

@@ -64,7 +64,7 @@ std::string ToJson(const ModelManifest& manifest, bool verified) {
 void PrintSpec(const char* title, const FeatureSpec& spec) {
   std::printf("%s\n", title);
   for (const FeatureDef& def : spec.features) {
-    std::printf("  %-20s %-12s", def.name.c_str(), std::string(FeatureKindName(def.kind)).c_str());
+    std::printf("  %-20s %-15s", def.name.c_str(), std::string(FeatureKindName(def.kind)).c_str());
     if (def.kind == FeatureKind::kDense) {
       std::printf("(x - %.6g) / %.6g%s\n", def.mean, def.stddev, def.log ? " of the logarithm" : "");
     } else if (!def.boundaries.empty()) {

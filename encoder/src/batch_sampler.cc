@@ -66,7 +66,7 @@ std::size_t BatchSampler::Fill(std::int64_t step) {
       continue;
     }
     const TrainingExample& example = data_.examples[order_[i]];
-    cache_.AppendUser(example.user, HistoryOf(example), &users_);
+    AddUser(example.user, HistoryOf(example));
     AddTarget(example);
   }
   const std::size_t pairs = batch_.targets.size();
@@ -104,13 +104,17 @@ std::int32_t BatchSampler::HistoryEnd(const TrainingExample& example) {
 std::span<const std::int32_t> BatchSampler::HistoryOf(const TrainingExample& example) {
   const std::int32_t end = HistoryEnd(example);
   const std::size_t count = std::min(static_cast<std::size_t>(end), static_cast<std::size_t>(options_.history));
-  const auto newest = std::span(data_.sequences[static_cast<std::size_t>(example.user)])
-                          .subspan(static_cast<std::size_t>(end) - count, count);
   history_.clear();
-  for (const std::int32_t item : newest) {
-    if (UnitInterval() >= options_.history_dropout) history_.push_back(item);
+  for (std::int32_t position = end - static_cast<std::int32_t>(count); position < end; ++position) {
+    if (UnitInterval() >= options_.history_dropout) history_.push_back(position);
   }
   return history_;
+}
+
+// For as many users as items hide their ids, nobody knows of events and times: a request may bring item ids alone.
+void BatchSampler::AddUser(std::int32_t user, std::span<const std::int32_t> positions) {
+  const bool hide = cache_.history_beside() > 0 && UnitInterval() < options_.id_dropout;
+  cache_.AppendUser(user, positions, hide, &users_);
 }
 
 void BatchSampler::AddWindow(const Window& window) {
@@ -123,11 +127,11 @@ void BatchSampler::AddWindow(const Window& window) {
   for (std::int32_t position = first; position < last; ++position) {
     kept_.push_back(static_cast<std::int64_t>(history_.size()));
     const std::int32_t item = sequence[static_cast<std::size_t>(position)];
-    if (UnitInterval() >= options_.history_dropout && cache_.InHistories(item)) history_.push_back(item);
+    if (UnitInterval() >= options_.history_dropout && cache_.InHistories(item)) history_.push_back(position);
   }
   kept_.push_back(static_cast<std::int64_t>(history_.size()));
   const std::int64_t row = users_.rows;
-  cache_.AppendUser(window.user, history_, &users_);
+  AddUser(window.user, history_);
   for (std::int32_t position = window.begin; position < window.end; ++position) {
     const TrainingExample& example = data_.examples[examples_of_[user][static_cast<std::size_t>(position)]];
     const std::int32_t end = std::max(HistoryEnd(example), first);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "freshet/encoder/training.h"
+#include "input_cache.h"
 #include "torch_trainer.h"
 #include "training_data.h"
 
@@ -58,7 +59,8 @@ class BatchSampler {
   void AddWindow(const Window& window);
   [[nodiscard]] std::int32_t HistoryEnd(const TrainingExample& example);
   [[nodiscard]] double UnitInterval() { return static_cast<double>((*random_)() >> 11) * 0x1.0p-53; }
-  [[nodiscard]] std::span<const std::int32_t> HistoryOf(const TrainingExample& example);
+  [[nodiscard]] std::span<const std::int32_t> HistoryOf(const TrainingExample& example);  // positions
+  void AddUser(std::int32_t user, std::span<const std::int32_t> positions);
   void AddTarget(const TrainingExample& example);
   [[nodiscard]] float WeightOf(const TrainingExample& example) const;
   void AddItem(std::int32_t item, float log_q);
@@ -79,7 +81,7 @@ class BatchSampler {
   // Reused from batch to batch:
   TowerInput users_;
   TrainingBatch batch_;
-  std::vector<std::int32_t> history_;
+  std::vector<std::int32_t> history_;      // positions in a sequence
   std::vector<std::int32_t> batch_users_;  // of each target
   std::vector<std::int64_t> kept_;         // per position of a window's history: how many items before it were kept
 };

@@ -51,6 +51,8 @@ class Loader {
     std::int32_t user = 0;
     std::int32_t item = 0;  // by id numbers, not yet by candidates
     std::int64_t timestamp_ms = 0;
+    std::int32_t event = 0;
+    double value = 1;
   };
 
   [[nodiscard]] bool Seen(std::int64_t timestamp_ms) const {
@@ -106,7 +108,8 @@ class Loader {
             if (data_.unknown_items++ == 0) first_unknown = one->item_id;
             return Status::Ok();
           }
-          raw_.push_back({user_ids_.Of(one->user_id), item, one->timestamp_ms});
+          raw_.push_back({user_ids_.Of(one->user_id), item, one->timestamp_ms, events_.Of(one->event), one->value});
+          if (events_.size() > data_.event_names.size()) data_.event_names.push_back(one->event);
           if (user_ids_.size() > user_names_.size()) user_names_.push_back(one->user_id);
           return Status::Ok();
         }));
@@ -179,7 +182,7 @@ class Loader {
         user = static_cast<std::int32_t>(data_.users.size());
         data_.users.emplace_back().user_id = user_names_[static_cast<std::size_t>(one.user)];
       }
-      data_.positives.push_back({user, item, one.timestamp_ms, part});
+      data_.positives.push_back({user, item, one.timestamp_ms, part, one.event, one.value});
     }
     return Status::Ok();
   }
@@ -208,6 +211,7 @@ class Loader {
   Dataset data_;
   Numbering item_ids_;
   Numbering user_ids_;
+  Numbering events_;
   std::vector<std::vector<Version<ItemUpdate>>> versions_;  // per item id
   std::vector<bool> has_deletes_;                           // per item id
   std::vector<std::string> user_names_;

@@ -30,6 +30,8 @@ struct Positive {
   std::int32_t item = 0;
   std::int64_t timestamp_ms = 0;
   Part part = Part::kTrain;
+  std::int32_t event = 0;  // of Dataset::event_names
+  double value = 1;        // above 0
 };
 
 struct Dataset {
@@ -37,6 +39,7 @@ struct Dataset {
   std::vector<std::int64_t> item_first_ms;  // when each was first seen
   std::vector<UserContext> users;           // who has positives up to the end of the judged part; history empty
   std::vector<Positive> positives;          // in time order, up to the end of the judged part
+  std::vector<std::string> event_names;     // in the order of their appearance in the file
   std::int64_t judged_from_ms = 0;          // the largest number where the split is not one by time
   std::int64_t unknown_items = 0;           // interactions left out: their item is no candidate, or was deleted by then
 };

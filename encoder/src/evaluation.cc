@@ -73,8 +73,9 @@ class Evaluation {
       if (positive.part == Part::kTrain) ++train_counts[Index(positive.item)];
       report_.train_interactions += positive.part == Part::kTrain ? 1 : 0;
       history_.seen[Index(positive.user)].push_back(positive.item);
-      history_.users[Index(positive.user)].history.push_back(
-          {history_.items[Index(positive.item)].item_id, "interaction", 1.0, positive.timestamp_ms});
+      history_.users[Index(positive.user)].history.push_back({history_.items[Index(positive.item)].item_id,
+                                                              data.event_names[Index(positive.event)], positive.value,
+                                                              positive.timestamp_ms});
       ++history_.counts[Index(positive.item)];
       before.push_back(positive.item);
     }

@@ -27,7 +27,10 @@ FeatureDef DenseFeature(const std::string& name, bool log, double sum, double sq
 }
 
 // A feature that carries a built-in source's name would hide behind it.
-bool IsBuiltIn(std::string_view name) { return name == "item_id" || name == "user_id" || name == "history"; }
+bool IsBuiltIn(std::string_view name) {
+  const auto kind = ParseFeatureKind(name);
+  return name == "item_id" || name == "user_id" || (kind && IsOfHistory(*kind));
+}
 
 // Whether it has a vocabulary, or buckets for hashes.
 bool HasWords(FeatureKind kind) { return kind != FeatureKind::kDense && kind != FeatureKind::kBucketised; }

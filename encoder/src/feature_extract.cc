@@ -111,14 +111,45 @@ void AppendItem(const FeatureSpec& spec, const ItemUpdate& item, TowerInput* inp
   });
 }
 
+void AppendGaps(const FeatureSpec& spec, std::size_t f, std::span<const std::int64_t> times_ms,
+                std::vector<std::int64_t>* indices) {
+  constexpr std::int64_t kMaxMs = std::int64_t{1} << 53;  // beyond, a double would round
+  const FeatureDef& def = spec.features[f];
+  const auto known = [&](std::size_t i) { return i < times_ms.size() && times_ms[i] > 0 && times_ms[i] < kMaxMs; };
+  for (std::size_t i = 0; i < times_ms.size(); ++i) {
+    const std::size_t newer = def.to == GapsTo::kNewest ? 0 : i;
+    const std::size_t older = def.to == GapsTo::kNewest ? i : i + 1;
+    const bool both = known(newer) && known(older);
+    const double seconds = both ? static_cast<double>(times_ms[newer] - times_ms[older]) / 1000 : 0;
+    indices->push_back(spec.row_base[f] + BucketOf(def.boundaries, both ? &seconds : nullptr));
+  }
+}
+
 void AppendUser(const FeatureSpec& spec, const UserContext& user, TowerInput* input) {
+  HistoryScratch& read = input->history;
   AppendRow(spec, user.features, input, [&](std::size_t f) {
     const FeatureDef& def = spec.features[f];
     if (def.kind == FeatureKind::kHistory) {
       const auto count = std::min(user.history.size(), static_cast<std::size_t>(def.max_values));
+      read.kept.clear();
+      read.times_ms.clear();
       for (std::size_t i = 1; i <= count; ++i) {
-        AppendValue(spec, f, user.history[user.history.size() - i].item_id, input);
+        const std::size_t number = user.history.size() - i;
+        const std::int64_t row = RowOf(spec, f, user.history[number].item_id);
+        if (row < 0) continue;
+        input->indices.push_back(row);
+        read.kept.push_back(number);
+        read.times_ms.push_back(user.history[number].timestamp_ms);
       }
+      return true;
+    }
+    // Behind `history` in every spec.
+    if (def.kind == FeatureKind::kHistoryEvents) {
+      for (const std::size_t number : read.kept) AppendValue(spec, f, user.history[number].event, input);
+      return true;
+    }
+    if (def.kind == FeatureKind::kHistoryGaps) {
+      AppendGaps(spec, f, read.times_ms, &input->indices);
       return true;
     }
     if (def.name != "user_id") return false;

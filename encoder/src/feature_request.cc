@@ -26,6 +26,10 @@ std::vector<std::string> KeysOf(FeatureKind kind) {
       return {"vocabulary", "vocabulary_size", "min_count", "buckets", "max_values", "word_ngrams", "char_ngrams"};
     case FeatureKind::kBucketised:
       return {"boundaries", "quantiles"};
+    case FeatureKind::kHistoryEvents:
+      return {"vocabulary", "vocabulary_size", "min_count", "buckets"};
+    case FeatureKind::kHistoryGaps:
+      return {"boundaries", "to"};
     case FeatureKind::kDense:
       return {"log"};
     case FeatureKind::kHistory:
@@ -111,19 +115,23 @@ class Reader {
   // The ids and the history are no features of a record.
   bool CheckName(bool items, int line, const FeatureRequest& request) {
     const std::string& name = request.name;
-    const bool history = request.kind == FeatureKind::kHistory && !request.ignore;
+    const auto named = ParseFeatureKind(name);
+    const bool of_history = named && IsOfHistory(*named);
     std::string wrong;
     if (name == "item_id") {
       if (!items) wrong = "`item_id` belongs to `items`";
       if (items && (request.ignore || request.kind != FeatureKind::kCategorical)) {
         wrong = "`item_id` is categorical, and always there: `id_dropout` of `train` says how often it is hidden";
       }
-    } else if (name == "history") {
-      if (items || !history) wrong = "`history` is of kind `history`, and belongs to `users`";
+    } else if (of_history) {
+      if (items || request.ignore || request.kind != *named) {
+        wrong = StrCat("`", name, "` is of kind `", name, "`, and belongs to `users`");
+      }
     } else if (name == "user_id") {
       wrong = "`user_id` is no feature of a tower";
-    } else if (history) {
-      wrong = "the kind `history` belongs to the feature `history` of `users`";
+    } else if (!request.ignore && IsOfHistory(request.kind)) {
+      const std::string_view kind = FeatureKindName(request.kind);
+      wrong = StrCat("the kind `", kind, "` belongs to the feature `", kind, "` of `users`");
     }
     if (!wrong.empty()) Note(line, wrong);
     return wrong.empty();
@@ -150,7 +158,12 @@ class Reader {
     } else if (key == "min_count") {
       request->min_count = Integer(key, line, value, 1, 1'000'000'000);
     } else if (key == "buckets") {
-      request->buckets = Integer(key, line, value, 0, kMaxLearned);
+      // Every interaction is of some event: one that nobody knows has a row too.
+      const int least = request->kind == FeatureKind::kHistoryEvents ? 1 : 0;
+      request->buckets = Integer(key, line, value, least, kMaxLearned);
+    } else if (key == "to") {
+      request->to = ParseGapsTo(value.scalar);
+      if (!request->to) Note(line, "`to` must be newest or previous");
     } else if (key == "max_values") {
       if (const auto read = Integer(key, line, value, 1, 65'536)) request->max_values = static_cast<int>(*read);
     } else if (key == "quantiles") {
@@ -255,7 +268,7 @@ std::string FeatureRequestsText(const FeatureRequests& requests) {
       out += StrCat(" ", YamlQuote(one.name), " ", one.ignore ? kIgnore : FeatureKindName(one.kind), " ",
                     number(one.vocabulary_size), " ", number(one.min_count), " ", number(one.buckets), " ",
                     number(one.max_values), " ", number(one.log), " ", one.quantiles, " ", one.word_ngrams, " ",
-                    one.char_min, " ", one.char_max);
+                    one.char_min, " ", one.char_max, " ", one.to ? GapsToName(*one.to) : "-");
       for (const double boundary : one.boundaries) out += StrCat(" ", std::hexfloat, boundary);
       for (const std::string& word : one.vocabulary) out += " " + YamlQuote(word);
     }

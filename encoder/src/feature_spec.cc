@@ -49,17 +49,25 @@ Result<std::vector<double>> NumbersOf(const std::string& key, const YamlNode& no
 
 // What a kind has not is refused, so that nobody waits for what it would do. Keys of format 1 are let pass, as ever.
 Status CheckKeysOfKind(const FeatureDef& def) {
-  const bool bucketised = def.kind == FeatureKind::kBucketised;
+  const bool gaps = def.kind == FeatureKind::kHistoryGaps;
+  const bool bucketised = gaps || def.kind == FeatureKind::kBucketised;
+  if (def.to != GapsTo::kNewest && !gaps) return ConfigError("`to` belongs to the kind history_gaps");
+  // As many rows as the history has: what is not known has one too.
+  if (def.kind == FeatureKind::kHistoryEvents && def.buckets < 1) {
+    return ConfigError("needs at least one of `buckets`, for events that are not in its vocabulary");
+  }
   if (def.ReadsNgrams() && def.kind != FeatureKind::kText) {
     return ConfigError("`word_ngrams` and `char_ngrams` belong to the kind text");
   }
   if (def.word_ngrams == 0 && def.char_max == 0) {
     return ConfigError("`word_ngrams: 0` leaves nothing of a text: give `char_ngrams`");
   }
-  if (!def.boundaries.empty() && !bucketised) return ConfigError("`boundaries` belong to the kind bucketised");
+  if (!def.boundaries.empty() && !bucketised)
+    return ConfigError("`boundaries` belong to the kinds bucketised and history_gaps");
   if (!bucketised) return Status::Ok();
   if (!def.vocabulary.empty() || def.buckets != 0) {
-    return ConfigError("a bucketised feature has neither vocabulary nor buckets: its boundaries make its rows");
+    return ConfigError(StrCat("a ", FeatureKindName(def.kind),
+                              " feature has neither vocabulary nor buckets: its boundaries make its rows"));
   }
   if (def.boundaries.empty() || def.boundaries.size() > kMaxBoundaries) {
     return ConfigError(StrCat("needs 1 to ", kMaxBoundaries, " `boundaries`"));
@@ -100,6 +108,10 @@ Status ReadKey(const std::string& key, const YamlNode& value, const std::string&
     def->log = value.scalar == "true";
   } else if (key == "boundaries") {
     FRESHET_ASSIGN(def->boundaries, NumbersOf(key, value, file));
+  } else if (key == "to") {
+    const auto to = ParseGapsTo(value.scalar);
+    if (!to) return BadFeature(file, value, "`to` must be newest or previous");
+    def->to = *to;
   } else if (key == "word_ngrams") {
     FRESHET_ASSIGN(const std::int64_t words, IntegerOf(value, file));
     if (words < 0 || words > kMaxWordNgrams) {
@@ -138,6 +150,10 @@ std::string_view FeatureKindName(FeatureKind kind) {
       return "history";
     case FeatureKind::kBucketised:
       return "bucketised";
+    case FeatureKind::kHistoryEvents:
+      return "history_events";
+    case FeatureKind::kHistoryGaps:
+      return "history_gaps";
   }
   return "unknown";
 }
@@ -145,6 +161,15 @@ std::string_view FeatureKindName(FeatureKind kind) {
 std::optional<FeatureKind> ParseFeatureKind(std::string_view name) {
   for (const FeatureKind kind : kAllFeatureKinds) {
     if (FeatureKindName(kind) == name) return kind;
+  }
+  return std::nullopt;
+}
+
+std::string_view GapsToName(GapsTo to) { return to == GapsTo::kNewest ? "newest" : "previous"; }
+
+std::optional<GapsTo> ParseGapsTo(std::string_view name) {
+  for (const GapsTo to : {GapsTo::kNewest, GapsTo::kPrevious}) {
+    if (GapsToName(to) == name) return to;
   }
   return std::nullopt;
 }
@@ -173,8 +198,12 @@ Status FeatureSpec::Finish() {
       ++dense_count_;
       continue;
     }
-    if (def.kind == FeatureKind::kHistory && def.name != "history") {
-      return ConfigError(where + "the kind `history` belongs to the feature of that name");
+    if (IsOfHistory(def.kind) && def.name != FeatureKindName(def.kind)) {
+      return ConfigError(
+          StrCat(where, "the kind `", FeatureKindName(def.kind), "` belongs to the feature of that name"));
+    }
+    if (IsOfHistory(def.kind) && !names.contains("history")) {
+      return ConfigError(where + "it lies beside `history`, which must come before it");
     }
     if (def.buckets < 0 || def.buckets > kMaxRows) return ConfigError(where + "`buckets` is out of range");
     if (def.rows() == 0) return ConfigError(where + "needs a vocabulary or buckets");
@@ -214,7 +243,8 @@ std::string FeatureSpec::ToYaml(int indent) const {
       out += StrCat(pad, "  log: ", def.log ? "true" : "false", "\n");
       continue;
     }
-    if (def.kind == FeatureKind::kBucketised) {
+    if (!def.boundaries.empty()) {
+      if (def.kind == FeatureKind::kHistoryGaps) out += StrCat(pad, "  to: ", GapsToName(def.to), "\n");
       out += StrCat(pad, "  boundaries: [");
       for (std::size_t i = 0; i < def.boundaries.size(); ++i) {
         out += StrCat(i == 0 ? "" : i % 10 == 0 ? ",\n" + pad + "    " : ", ", NumberText(def.boundaries[i], &buffer));

@@ -30,6 +30,7 @@ void AppendCanonical(const char* tower, const FeatureSpec& spec, std::string* ou
       for (const double boundary : def.boundaries) *out += " " + Bits(boundary);
       *out += "\n";
     }
+    if (def.kind == FeatureKind::kHistoryGaps) *out += StrCat("+to ", GapsToName(def.to), "\n");
     if (def.ReadsNgrams()) *out += StrCat("+ngrams ", def.word_ngrams, " ", def.char_min, " ", def.char_max, "\n");
   }
 }
@@ -57,6 +58,12 @@ Result<FeatureSpec> SpecOf(const YamlNode& root, const char* key) {
   if (node == nullptr) return Bad(root.line, StrCat("`", key, "` is missing"));
   Result<FeatureSpec> spec = FeatureSpec::FromYaml(*node, kManifestFile);
   if (!spec.ok()) return Corruption(spec.status().message());
+  // Of format 1 such a history was let pass: it reads nothing.
+  for (const FeatureDef& def : spec->features) {
+    if (std::string_view(key) == "item_features" && IsOfHistory(def.kind) && def.kind != FeatureKind::kHistory) {
+      return Bad(node->line, StrCat("`", def.name, "` is of a user's interactions: items have none"));
+    }
+  }
   return spec;
 }
 

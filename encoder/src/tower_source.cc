@@ -27,12 +27,27 @@ constexpr const char* kPlaces = R"(    total = indices.size(0)
 constexpr const char* kMeans =
     "    bags = torch.embedding_bag(self.table, indices, offsets, False, 1, True, None, False)[0]\n";
 
+// Each item of the history counts by what lies beside it and, where it is attention, by itself and its age.
 std::string AttentionSource(const TowerDesign& design) {
-  return StrCat("    rows = torch.embedding(self.table, indices, -1, False, True)\n", kPlaces,
-                "    place = torch.clamp(age, 0, ", design.history - 1,
-                ")\n    elsewhere = torch.ne(torch.remainder(bag, ", design.shape.bags, "), ", design.history_bag,
-                R"()
-    score = (torch.mv(rows, self.query) + self.recency.index_select(0, place)).masked_fill(elsewhere, 0.0)
+  const bool attention = design.pooling == Pooling::kAttention;
+  std::string told = "rows";
+  std::string source = StrCat("    rows = torch.embedding(self.table, indices, -1, False, True)\n", kPlaces);
+  if (attention) source += StrCat("    place = torch.clamp(age, 0, ", design.history - 1, ")\n");
+  source +=
+      StrCat("    elsewhere = torch.ne(torch.remainder(bag, ", design.shape.bags, "), ", design.history_bag, ")\n");
+  if (design.history_beside > 0) {
+    told = "told";
+    source += StrCat(
+        "    where = torch.nonzero(torch.logical_not(elsewhere)).squeeze(1)\n    owner = bag.index_select(0, where)\n"
+        "    nth = age.index_select(0, where)\n    told = ",
+        attention ? "rows" : "torch.zeros_like(rows)", "\n");
+    for (int beside = 1; beside <= design.history_beside; ++beside) {
+      source += StrCat("    told = told.index_add(0, where, rows.index_select(0, offsets.index_select(0, owner + ",
+                       beside, ") + nth))\n");
+    }
+  }
+  return StrCat(source, "    score = (torch.mv(", told, ", self.query)",
+                attention ? " + self.recency.index_select(0, place)" : "", R"().masked_fill(elsewhere, 0.0)
     weight = torch.exp(torch.clamp(score, -20.0, 20.0))
     sums = torch.zeros([offsets.size(0)], device=indices.device).index_add(0, bag, weight)
     share = weight / sums.index_select(0, bag)
@@ -40,8 +55,24 @@ std::string AttentionSource(const TowerDesign& design) {
                 design.embedding_dim, "], device=indices.device).index_add(0, bag, rows * share.unsqueeze(1))\n");
 }
 
+// The end of the above: the n-th row of a bag beside the history belongs to its n-th item.
+std::string BesideSource(const TowerDesign& design) {
+  const int width = design.embedding_dim;
+  const int parts = 1 + design.history_beside;
+  std::string source = "    owner = bag.index_select(0, where)\n    beside = [taken]\n";
+  for (int beside = 1; beside <= design.history_beside; ++beside) {
+    source +=
+        StrCat("    beside.append(torch.embedding(self.table, indices.index_select(0, offsets.index_select(0, owner + ",
+               beside, ") + age), -1, False, True))\n");
+  }
+  return StrCat(source, "    wide = torch.zeros([batch * steps, ", parts * width,
+                "], device=indices.device).index_copy(0, place, torch.cat(beside, 1)).reshape([batch, steps, ",
+                parts * width, "])\n    seq = wide.reshape([batch, steps, ", parts, ", ", width, "]).sum(2)\n");
+}
+
 // `seq` [rows, steps, embedding_dim]: the histories, padded with zeros to the longest of the batch; `count` says how
-// much of each is real. Only real places are looked up, so padding moves no row of the table.
+// much of each is real. Only real places are looked up, so padding moves no row of the table. With bags beside the
+// history their rows are added, and `wide` [rows, steps, (1 + beside) * embedding_dim] holds what was added up.
 std::string SequenceSource(const TowerDesign& design, const std::string& place) {
   const int bags = design.shape.bags;
   return StrCat(
@@ -52,20 +83,26 @@ std::string SequenceSource(const TowerDesign& design, const std::string& place) 
       bags, "), ", design.history_bag, "), torch.lt(age, ", design.history,
       "))\n    where = torch.nonzero(real).squeeze(1)\n    owner = torch.floor_divide(bag.index_select(0, where), ",
       bags, ")\n    age = age.index_select(0, where)\n    place = owner * steps + ", place,
-      "\n    taken = torch.embedding(self.table, indices.index_select(0, where), -1, False, True)\n"
-      "    seq = torch.zeros([batch * steps, ",
-      design.embedding_dim, "], device=indices.device).index_copy(0, place, taken).reshape([batch, steps, ",
-      design.embedding_dim, "])\n");
+      "\n    taken = torch.embedding(self.table, indices.index_select(0, where), -1, False, True)\n",
+      design.history_beside > 0
+          ? BesideSource(design)
+          : StrCat("    seq = torch.zeros([batch * steps, ", design.embedding_dim,
+                   "], device=indices.device).index_copy(0, place, taken).reshape([batch, steps, ",
+                   design.embedding_dim, "])\n"));
 }
+
+// Of it the mean of a history is made, and that of each bag beside it.
+const char* SummedUp(const TowerDesign& design) { return design.history_beside > 0 ? "wide" : "seq"; }
 
 // What stands at each place, and where a reader of so many of the oldest items finds it. `target` [targets]: its row of
 // `states`; `sums`: of the items up to each place.
 std::string PlacesSource(const TowerDesign& design, const std::string& target, const std::string& sums) {
   const int width = design.embedding_dim;
+  const int read = (1 + design.history_beside) * width;
   return StrCat(
       "    target = row * steps + torch.clamp(", target, ", 0, steps - 1)\n    some = torch.gt(read, 0).unsqueeze(1)\n",
       "    sequence = states.reshape([batch * steps, ", width, "]).index_select(0, target) * some\n    past = ", sums,
-      ".reshape([batch * steps, ", width, "]).index_select(0, target) * some / torch.clamp(read, 1).unsqueeze(1)\n");
+      ".reshape([batch * steps, ", read, "]).index_select(0, target) * some / torch.clamp(read, 1).unsqueeze(1)\n");
 }
 
 // Oldest first, so that padding comes after what is read and changes nothing.
@@ -77,7 +114,8 @@ std::string GruSource(const TowerDesign& design, Forward forward) {
              "], device=indices.device), [self.gru_in, self.gru_state, self.gru_in_bias, self.gru_state_bias], True, "
              "1, 0.0, False, False, "
              "True)[0]\n");
-  if (forward == Forward::kEveryPlace) return StrCat(source, PlacesSource(design, "read - 1", "torch.cumsum(seq, 1)"));
+  if (forward == Forward::kEveryPlace)
+    return StrCat(source, PlacesSource(design, "read - 1", StrCat("torch.cumsum(", SummedUp(design), ", 1)")));
   return StrCat(source, "    newest = torch.arange(batch, device=indices.device) * steps + torch.clamp(count - 1, 0)\n",
                 "    sequence = states.reshape([batch * steps, ", width, "]).index_select(0, newest)\n");
 }
@@ -124,8 +162,9 @@ std::string SelfAttentionSource(const TowerDesign& design, Forward forward) {
   }
   source += StrCat("    states = torch.layer_norm(x, [", width, "], self.norm, self.norm_bias, 1e-5)\n");
   if (!all) return StrCat(source, "    sequence = states.squeeze(1)\n");
-  return StrCat(source, PlacesSource(design, "count.index_select(0, row) - read",
-                                     "torch.flip(torch.cumsum(torch.flip(seq, [1]), 1), [1])"));
+  return StrCat(source,
+                PlacesSource(design, "count.index_select(0, row) - read",
+                             StrCat("torch.flip(torch.cumsum(torch.flip(", SummedUp(design), ", [1]), 1), [1])")));
 }
 
 void AddSequenceParameters(const TowerDesign& design, std::vector<ParameterDesign>* out) {
@@ -156,6 +195,10 @@ void AddSequenceParameters(const TowerDesign& design, std::vector<ParameterDesig
   out->push_back({"norm_bias", {width}});
 }
 
+bool WeighsHistory(const TowerDesign& design) {
+  return design.pooling == Pooling::kAttention || (design.pooling == Pooling::kMean && design.history_beside > 0);
+}
+
 }  // namespace
 
 bool ReadsSequence(const TowerDesign& design) {
@@ -182,10 +225,8 @@ std::vector<ParameterDesign> ParametersOf(const TowerDesign& design) {
     out.push_back({"batch_mean", {hidden}, 0, 0, true});
     out.push_back({"batch_variance", {hidden}, 0, 1, true});
   }
-  if (design.pooling == Pooling::kAttention) {
-    out.push_back({"query", {width}});
-    out.push_back({"recency", {design.history}});
-  }
+  if (WeighsHistory(design)) out.push_back({"query", {width}});
+  if (design.pooling == Pooling::kAttention) out.push_back({"recency", {design.history}});
   if (ReadsSequence(design)) AddSequenceParameters(design, &out);
   return out;
 }
@@ -194,7 +235,7 @@ std::string ForwardSourceOf(const TowerDesign& design, const std::string& name, 
   std::string body;
   switch (design.pooling) {
     case Pooling::kMean:
-      body = kMeans;
+      body = WeighsHistory(design) ? AttentionSource(design) : kMeans;
       break;
     case Pooling::kAttention:
       body = AttentionSource(design);
@@ -210,8 +251,8 @@ std::string ForwardSourceOf(const TowerDesign& design, const std::string& name, 
   const int bags = design.shape.bags;
   std::string inputs;
   if (forward == Forward::kEveryPlace) {
-    // The bag of the history is what was read of it by then.
-    const int after = design.history_bag + 1;
+    // The bag of the history is what was read of it by then; so are those beside it.
+    const int after = design.history_bag + 1 + design.history_beside;
     body += StrCat("    bags = bags.reshape([batch, ", bags * width, "]).index_select(0, row)\n");
     inputs = StrCat("bags[:, 0:", design.history_bag * width, "], past, bags[:, ", after * width,
                     ":], sequence, dense.index_select(0, row)");

@@ -15,7 +15,7 @@ namespace freshet {
 
 // How a user's history becomes one vector. All but kMean stand beside or in place of the mean of the history's items.
 enum class Pooling {
-  kMean,
+  kMean,           // or, with bags beside the history, a softmax over what these say of each item
   kAttention,      // softmax over what an item is and how long ago it was taken
   kGru,            // a gated recurrent unit from the oldest to the newest (Hidasi et al., ICLR 2016), beside the mean
   kSelfAttention,  // causal self-attention with distances (Kang and McAuley, "SASRec", ICDM 2018), likewise
@@ -30,6 +30,9 @@ struct TowerDesign {
   // Of the user tower; elsewhere every bag is a mean.
   Pooling pooling = Pooling::kMean;
   int history_bag = -1;
+  // So many bags right behind it have a row for each of its items, in the same order: event types, gaps. Their rows are
+  // added to the items' where a tower reads the history one by one; and kMean then weighs its items by them.
+  int history_beside = 0;
   int history = 50;  // positions that are told apart; older items are not read by kGru and kSelfAttention
   int blocks = 2;    // of self-attention
   int heads = 2;     // of each; divides embedding_dim

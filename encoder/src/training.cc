@@ -42,6 +42,12 @@ Status TrainOptions::Validate() const {
   FRESHET_TRY(require(blocks >= 1 && blocks <= 8, "self-attention must have 1 to 8 blocks"));
   FRESHET_TRY(require(heads >= 1 && heads <= 64 && embedding_dim % heads == 0,
                       "the heads of self-attention must be 1 to 64 and divide the embedding dimension"));
+  for (const FeatureRequest& request : features.users) {
+    FRESHET_TRY(
+        require(!ReadsSequence() || request.to != GapsTo::kNewest,
+                StrCat(request.where, ": each place of a sequence answers for what comes next, so it must not know ",
+                       "how long ago that was: with pooling ", pooling, " give `to: previous`")));
+  }
   FRESHET_TRY(require(loss == "in-batch" || loss == "full", "the loss must be in-batch or full"));
   FRESHET_TRY(require(log_q >= 0 && log_q <= 2, "the weight of the logQ correction must be 0 to 2"));
   FRESHET_TRY(require(horizon >= 0 && horizon <= 1000, "the horizon must be 0 to 1000 interactions"));

@@ -1,14 +1,11 @@
 #include "training_data.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "dataset.h"
 #include "feature_builder.h"
-#include "freshet/core/checksum.h"
 #include "freshet/core/strings.h"
 
 namespace freshet {
@@ -27,6 +24,7 @@ class Loader {
     data_.unknown_items = dataset.unknown_items;
     item_first_ms_ = std::move(dataset.item_first_ms);
     split_ms_ = dataset.judged_from_ms;
+    data_.event_names = std::move(dataset.event_names);
     FRESHET_TRY(MakeExamples(dataset.positives));
     FRESHET_TRY(FitItems());
     FRESHET_TRY(FitUsers());
@@ -37,6 +35,8 @@ class Loader {
  private:
   Status MakeExamples(const std::vector<Positive>& positives) {
     data_.sequences.resize(data_.users.size());
+    data_.sequence_events.resize(data_.users.size());
+    data_.sequence_times_ms.resize(data_.users.size());
     data_.item_counts.resize(data_.items.size());
     std::vector<ValidationCase> cases(data_.users.size());
     std::size_t validated = 0;
@@ -57,6 +57,8 @@ class Loader {
       }
       data_.examples.push_back({positive.user, position, basket_begin[user], positive.timestamp_ms});
       sequence.push_back(positive.item);
+      data_.sequence_events[user].push_back(positive.event);
+      data_.sequence_times_ms[user].push_back(positive.timestamp_ms);
       ++data_.item_counts[static_cast<std::size_t>(positive.item)];
     }
     if (data_.examples.size() < 2) {
@@ -156,7 +158,41 @@ class Loader {
     }
     history.max_values = options_.history;
     data_.user_spec.features.push_back(std::move(history));
+    FRESHET_TRY(FitBesideHistory());
     return data_.item_spec.Finish();
+  }
+
+  // What a history tells beside its items, where that is asked for: right behind it, as the towers expect.
+  Status FitBesideHistory() {
+    if (const FeatureRequest* request = RequestOf(options_.features.users, "history_events")) {
+      std::unordered_map<std::string, std::int64_t> events;
+      for (const auto& sequence : data_.sequence_events) {
+        for (const std::int32_t event : sequence) ++events[data_.event_names[static_cast<std::size_t>(event)]];
+      }
+      if (events.size() == 1) {
+        data_.warnings.push_back(StrCat(request->where, ": every interaction is a `", events.begin()->first,
+                                        "`: `history_events` tells nothing apart"));
+      }
+      FeatureRequest asked = *request;
+      if (!asked.buckets) asked.buckets = 1;
+      FRESHET_ASSIGN(FeatureDef def, VocabularyFeature(asked, events, 1));
+      data_.user_spec.features.push_back(std::move(def));
+    }
+    if (const FeatureRequest* request = RequestOf(options_.features.users, "history_gaps")) {
+      // A minute, ten, an hour, a quarter of a day; days.
+      constexpr double kDay = 86'400;
+      FeatureDef def;
+      def.name = request->name;
+      def.kind = request->kind;
+      def.to = request->to.value_or(options_.ReadsSequence() ? GapsTo::kPrevious : GapsTo::kNewest);
+      def.boundaries = request->boundaries;
+      if (def.boundaries.empty()) def.boundaries = {60, 600, 3600, kDay / 4};
+      for (const double days : {1, 3, 7, 14, 30, 90, 365}) {
+        if (request->boundaries.empty()) def.boundaries.push_back(days * kDay);
+      }
+      data_.user_spec.features.push_back(std::move(def));
+    }
+    return Status::Ok();
   }
 
   Status FitUsers() {
@@ -180,131 +216,10 @@ class Loader {
   std::int64_t split_ms_ = 0;
 };
 
-// The indices of bag `bag` of row `row`.
-std::span<const std::int64_t> Bag(const TowerInput& input, std::int64_t row, int bag, int bags) {
-  const auto at = static_cast<std::size_t>(row * bags + bag);
-  const auto begin = static_cast<std::size_t>(input.offsets[at]);
-  const std::size_t end =
-      at + 1 < input.offsets.size() ? static_cast<std::size_t>(input.offsets[at + 1]) : input.indices.size();
-  return std::span(input.indices).subspan(begin, end - begin);
-}
-
-int BagOf(const FeatureSpec& spec, std::string_view name) {
-  int bag = 0;
-  for (const FeatureDef& def : spec.features) {
-    if (def.kind == FeatureKind::kDense) continue;
-    if (def.name == name) return bag;
-    ++bag;
-  }
-  return -1;
-}
-
-std::size_t FeatureOf(const FeatureSpec& spec, std::string_view name) {
-  const auto found =
-      std::find_if(spec.features.begin(), spec.features.end(), [&](const FeatureDef& def) { return def.name == name; });
-  return static_cast<std::size_t>(found - spec.features.begin());
-}
-
-void CopyDense(const TowerInput& from, std::int64_t row, int count, TowerInput* to) {
-  const auto begin = from.dense.begin() + static_cast<std::ptrdiff_t>(row * count);
-  to->dense.insert(to->dense.end(), begin, begin + count);
-}
-
 }  // namespace
 
 Result<TrainingData> LoadTrainingData(const TrainOptions& options, TrainOn part) {
   return Loader(options, part).Load();
-}
-
-InputCache::InputCache(const TrainingData& data) : item_spec_(data.item_spec), user_spec_(data.user_spec) {
-  for (const ItemUpdate& item : data.items) freshet::AppendItem(item_spec_, item, &items_);
-  for (const UserContext& user : data.users) freshet::AppendUser(user_spec_, user, &users_);
-  id_bag_ = BagOf(item_spec_, "item_id");
-  history_bag_ = BagOf(user_spec_, "history");
-  for (const FeatureDef& def : user_spec_.features) {
-    if (def.kind == FeatureKind::kHistory) max_history_ = static_cast<std::size_t>(def.max_values);
-  }
-  const std::size_t id = FeatureOf(item_spec_, "item_id");
-  const std::size_t history = FeatureOf(user_spec_, "history");
-  for (const ItemUpdate& item : data.items) {
-    hidden_ids_.push_back(BucketRowOf(item_spec_, id, item.item_id));
-    history_rows_.push_back(RowOf(user_spec_, history, item.item_id));
-  }
-}
-
-std::vector<std::int64_t> InputCache::SharedRows() const {
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(user_spec_.table_rows()), -1);
-  const std::size_t history = FeatureOf(user_spec_, "history");
-  const auto words = static_cast<std::int64_t>(user_spec_.features[history].vocabulary.size());
-  for (std::size_t item = 0; item < history_rows_.size(); ++item) {
-    if (history_rows_[item] < 0 || history_rows_[item] - user_spec_.row_base[history] >= words) continue;
-    const auto ids = Bag(items_, static_cast<std::int64_t>(item), id_bag_, item_spec_.bag_count());
-    // A bucket is of many items: it stands for none of them.
-    if (!ids.empty() && ids[0] != hidden_ids_[item]) rows[static_cast<std::size_t>(history_rows_[item])] = ids[0];
-  }
-  return rows;
-}
-
-std::string InputCache::Fingerprint(const TrainingData& data) const {
-  Xxh3Stream hash;
-  const auto add = [&](const auto& values) {
-    const std::uint64_t size = values.size();
-    hash.Update({reinterpret_cast<const char*>(&size), sizeof(size)});
-    hash.Update({reinterpret_cast<const char*>(values.data()), size * sizeof(values[0])});
-  };
-  add(data.item_spec.ToYaml(0));
-  add(data.user_spec.ToYaml(0));
-  for (const TowerInput* input : {&items_, &users_}) {
-    add(input->indices);
-    add(input->offsets);
-    add(input->dense);
-  }
-  for (const ItemUpdate& item : data.items) add(item.item_id);
-  for (const auto& sequence : data.sequences) add(sequence);
-  for (const TrainingExample& one : data.examples) {
-    add(std::array{one.user, one.position, one.earlier});
-    add(std::array{one.timestamp_ms});
-  }
-  for (const ValidationCase& one : data.validation) {
-    add(std::array{one.user});
-    add(one.items);
-  }
-  return hash.Hex();
-}
-
-void InputCache::AppendItem(std::int32_t item, bool hide_id, TowerInput* input) const {
-  const int bags = item_spec_.bag_count();
-  for (int bag = 0; bag < bags; ++bag) {
-    input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));
-    if (hide_id && bag == id_bag_) {
-      const std::int64_t row = hidden_ids_[static_cast<std::size_t>(item)];
-      if (row >= 0) input->indices.push_back(row);
-      continue;
-    }
-    const auto rows = Bag(items_, item, bag, bags);
-    input->indices.insert(input->indices.end(), rows.begin(), rows.end());
-  }
-  CopyDense(items_, item, item_spec_.dense_count(), input);
-  ++input->rows;
-}
-
-void InputCache::AppendUser(std::int32_t user, std::span<const std::int32_t> before, TowerInput* input) const {
-  const int bags = user_spec_.bag_count();
-  for (int bag = 0; bag < bags; ++bag) {
-    input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));
-    if (bag == history_bag_) {
-      const std::size_t count = std::min(before.size(), max_history_);
-      for (std::size_t i = 1; i <= count; ++i) {  // newest first, as in serving
-        const std::int64_t row = history_rows_[static_cast<std::size_t>(before[before.size() - i])];
-        if (row >= 0) input->indices.push_back(row);
-      }
-    } else {
-      const auto rows = Bag(users_, user, bag, bags);
-      input->indices.insert(input->indices.end(), rows.begin(), rows.end());
-    }
-  }
-  CopyDense(users_, user, user_spec_.dense_count(), input);
-  ++input->rows;
 }
 
 }  // namespace freshet

@@ -13,6 +13,7 @@
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
 #include "goldens.h"
+#include "input_cache.h"
 #include "model_manifest.h"
 #include "package_writer.h"
 #include "tower_encoders.h"
@@ -53,6 +54,7 @@ TrainerOptions TrainerOptionsOf(const TrainOptions& options, const TrainingData&
   trainer.user.shape = ShapeOf(data.user_spec, options.dim);
   trainer.user.pooling = PoolingOf(options.pooling);
   trainer.user.history_bag = cache.history_bag();
+  trainer.user.history_beside = cache.history_beside();
   trainer.user.history = options.history;
   trainer.user.blocks = options.blocks;
   trainer.user.heads = options.heads;
@@ -76,8 +78,11 @@ Goldens GoldenInputs(const TrainOptions& options, const TrainingData& data) {
   for (std::size_t i = 0; i < std::min(kGoldenRows, users); ++i) {
     const auto number = data.validation.empty() ? i : static_cast<std::size_t>(data.validation[i].user);
     UserContext user = data.users[number];
-    for (const std::int32_t item : data.sequences[number]) {
-      user.history.push_back({data.items[static_cast<std::size_t>(item)].item_id, "purchase", 1.0, 0});
+    for (std::size_t at = 0; at < data.sequences[number].size(); ++at) {
+      const auto item = static_cast<std::size_t>(data.sequences[number][at]);
+      const auto event = static_cast<std::size_t>(data.sequence_events[number][at]);
+      user.history.push_back(
+          {data.items[item].item_id, data.event_names[event], 1.0, data.sequence_times_ms[number][at]});
     }
     const std::size_t keep = std::min(user.history.size(), static_cast<std::size_t>(options.history));
     user.history.erase(user.history.begin(), user.history.end() - static_cast<std::ptrdiff_t>(keep));
@@ -276,7 +281,7 @@ class TrainingRun {
     for (std::size_t user = 0; user < data_.users.size(); ++user) {
       if (!data_.sequences[user].empty()) {
         numbers.push_back(user);
-        cache_.AppendUser(static_cast<std::int32_t>(user), data_.sequences[user], &users);
+        cache_.AppendUser(static_cast<std::int32_t>(user), &users);
       }
       if (numbers.empty() || (numbers.size() < kMineUsers && user + 1 < data_.users.size())) continue;
       FRESHET_ASSIGN(const std::vector<float> queries, trainer_->Embed(Side::kUser, users));

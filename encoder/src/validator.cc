@@ -30,8 +30,7 @@ Result<double> Validator::Recall(const TorchTrainer& trainer) {
     const std::size_t end = std::min(begin + kScoreRows, data_.validation.size());
     users_.Clear();
     for (std::size_t i = begin; i < end; ++i) {
-      const std::int32_t user = data_.validation[i].user;
-      cache_.AppendUser(user, data_.sequences[static_cast<std::size_t>(user)], &users_);
+      cache_.AppendUser(data_.validation[i].user, &users_);
     }
     FRESHET_ASSIGN(const std::vector<float> users, trainer.Embed(Side::kUser, users_));
     std::vector<float> scores((end - begin) * data_.items.size());

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "freshet/encoder/training.h"
+#include "input_cache.h"
 #include "torch_trainer.h"
 #include "training_data.h"
 

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "freshet_test/test_support.h"
+#include "input_cache.h"
 
 namespace freshet {
 namespace {

@@ -1,4 +1,4 @@
-// Two implementations of one extraction: ours, and that of deploy/scripts/freshet_export.py, by which towers from
+// Two implementations of one extraction: ours, and that of deploy/scripts/freshet_features.py, by which towers from
 // PyTorch are trained. A value that they read differently makes such a tower answer for another item.
 #include <cstdio>
 #include <fstream>
@@ -275,6 +275,50 @@ TEST_F(FeatureParityTest, PythonMakesTheSameNgrams) {
     const std::string text = features.Take();
     EXPECT_EQ(SpecOf(text).ToYaml(0), spec.ToYaml(0));
     ExpectSameItems(text, spec);
+  }
+}
+
+// Histories with items that have no row, event types that nobody knows, and times that are missing or run backwards.
+TEST_F(FeatureParityTest, PythonReadsTheSameHistories) {
+  if (std::string_view(FRESHET_PYTHON).empty()) GTEST_SKIP() << "there is no python3 to run the script with";
+  const auto event = [](const char* item, const char* what, const char* time) {
+    return StrCat(R"({"item_id": ")", item, R"(", "event": ")", what, R"(", "value": 1, "timestamp": )", time, "}");
+  };
+  std::string users;
+  for (const std::string& history :
+       {std::string(), event("a", "view", "5000"), event("zz", "view", "5000"),
+        StrCat(event("a", "view", "1000"), ",", event("zz", "buy", "1500"), ",", event("b", "buy", "2000"), ",",
+               event("a", "rent", "62000"), ",", event("c", "view", "62001")),
+        StrCat(event("a", "view", "0"), ",", event("b", "view", "8999999999999998"), ",", event("c", "buy", "-5")),
+        StrCat(event("a", "view", "7000000"), ",", event("b", "", "333"), ",", event("c", "buy", "1333")),
+        StrCat(event("a", "view", "8999999999999999"), ",", event("c", "buy", "8999999999999999"))}) {
+    users += (users.empty() ? "" : ",\n") + User("u", history, "");
+  }
+  const Result<Goldens> goldens = GoldensFromJson(
+      StrCat(R"({"tolerance": 0.001, "items": [{"item_id": "a", "vector": [0]}], "users": [)", users, "]}"), 1);
+  ASSERT_OK(goldens);
+  for (const char* to : {"newest", "previous"}) {
+    for (const int most : {2, 64}) {
+      const std::string features = StrCat(R"([
+        {"name": "history", "kind": "history", "vocabulary": ["a", "b", "c"], "max_values": )",
+                                          most, R"(},
+        {"name": "history_events", "kind": "history_events", "vocabulary": ["buy", "view"], "buckets": 1},
+        {"name": "history_gaps", "kind": "history_gaps", "boundaries": [-1, 0, 0.001, 0.5, 1, 60.001, 1e12], "to": ")",
+                                          to, R"("}])");
+      const FeatureSpec spec = SpecOf(features);
+      TowerInput ours;
+      for (const UserContext& user : goldens->users) AppendUser(spec, user, &ours);
+      const auto theirs =
+          ParseJson(Python(StrCat(R"({"items": {"features": [], "records": []}, "users": {"features": )", features,
+                                  R"(, "records": [)", users, "]}}")));
+      ASSERT_OK(theirs);
+      ExpectSame(ours, *JsonFind(**theirs, "users"));
+      ModelManifest manifest;
+      manifest.user = spec;
+      manifest.dim = 8;
+      manifest.sha256 = {{kItemTowerFile, "i"}, {kUserTowerFile, "u"}};
+      EXPECT_EQ(JsonText(*JsonFind(**theirs, "space_id")), SpaceIdOf(manifest));
+    }
   }
 }
 

@@ -56,6 +56,19 @@ items:
   EXPECT_EQ(read->items[2].char_max, 5);
 }
 
+TEST(FeatureRequestTest, ReadsWhatLiesBesideAHistory) {
+  const Result<FeatureRequests> read = Read(R"(
+users:
+  - {name: history_events, kind: history_events, vocabulary: [view, buy], buckets: 2}
+  - {name: history_gaps, kind: history_gaps, to: previous, boundaries: [60, 3600]}
+)");
+  ASSERT_OK(read);
+  EXPECT_EQ(read->users[0].kind, FeatureKind::kHistoryEvents);
+  EXPECT_EQ(read->users[0].vocabulary.size(), 2U);
+  EXPECT_EQ(read->users[1].to, GapsTo::kPrevious);
+  EXPECT_EQ(read->users[1].boundaries, (std::vector<double>{60, 3600}));
+}
+
 TEST(FeatureRequestTest, TellsEveryMistakeWithItsLineAndWhatToDo) {
   const std::pair<const char*, const char*> cases[] = {
       {"items: [{name: a, kind: txt}]", "c.yaml:1: `txt` is no kind of feature: did you mean `text`?"},
@@ -92,6 +105,11 @@ TEST(FeatureRequestTest, TellsEveryMistakeWithItsLineAndWhatToDo) {
       {"items: [{name: a, kind: text, char_ngrams: 3}]", "`char_ngrams` must be two whole numbers"},
       {"items: [{name: a, kind: text, char_ngrams: [2, 20]}]", "`char_ngrams` must be two whole numbers"},
       {"items: [{name: a, kind: categorical, word_ngrams: 2}]", "a categorical one has no key `word_ngrams`"},
+      {"users: [{name: history_events, kind: history_events, buckets: 0}]", "`buckets` must be a whole number from 1"},
+      {"users: [{name: history_events, kind: ignore}]", "is of kind `history_events`, and belongs to `users`"},
+      {"items: [{name: history_gaps, kind: history_gaps}]", "belongs to `users`"},
+      {"users: [{name: gaps, kind: history_gaps}]", "belongs to the feature `history_gaps` of `users`"},
+      {"users: [{name: history_gaps, kind: history_gaps, to: now}]", "`to` must be newest or previous"},
       {"user: []", "c.yaml:1: `features` has no list `user`"},
       {"users: {a: b}", "`users` must be a list of features"},
       {"[]", "must hold the lists `items` and `users`"},
@@ -121,6 +139,9 @@ TEST(FeatureRequestTest, TheTextTellsRequestsApart) {
                              "items: [{name: a, kind: bucketised}]",
                              "items: [{name: a, kind: bucketised, quantiles: 4}]",
                              "items: [{name: a, kind: bucketised, boundaries: [4]}]",
+                             "users: [{name: history_gaps, kind: history_gaps}]",
+                             "users: [{name: history_gaps, kind: history_gaps, to: newest}]",
+                             "users: [{name: history_gaps, kind: history_gaps, to: previous}]",
                              "items: [{name: a, kind: dense}]",
                              "items: [{name: a, kind: dense, log: true}]",
                              "items: [{name: a, kind: dense, log: false}]"};

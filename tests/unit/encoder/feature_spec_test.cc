@@ -155,6 +155,51 @@ TEST(FeatureSpecTest, ANumberIsInItsInterval) {
   EXPECT_EQ(input.offsets, (Indices{0, 1}));
 }
 
+// Each item of a history has its event and its gap at the same place of the bags beside it.
+TEST(FeatureSpecTest, EventsAndGapsLieBesideTheHistory) {
+  FeatureDef history = Def("history", FeatureKind::kHistory, 0, {"a", "b", "c"});
+  history.max_values = 4;
+  const FeatureDef events = Def("history_events", FeatureKind::kHistoryEvents, 1, {"view", "buy"});
+  FeatureDef gaps = Def("history_gaps", FeatureKind::kHistoryGaps, 0);
+  gaps.boundaries = {1, 60};  // rows: below a second, below a minute, more, not known
+  const auto rows = [&](const std::vector<HistoryEntry>& of, GapsTo to) {
+    gaps.to = to;
+    const FeatureSpec spec = Spec({history, Def("user_id", FeatureKind::kCategorical, 1), events, gaps});
+    EXPECT_EQ(spec.format(), 2);
+    UserContext user;
+    user.history = of;
+    TowerInput input;
+    AppendUser(spec, user, &input);
+    EXPECT_EQ(input.offsets.size(), 4U);
+    const auto bag = [&](std::size_t b) {
+      const auto begin = input.indices.begin() + input.offsets[b];
+      const auto end = b + 1 < 4 ? input.indices.begin() + input.offsets[b + 1] : input.indices.end();
+      Indices out(begin, end);
+      for (std::int64_t& row : out) row -= spec.row_base[b];
+      return out;
+    };
+    return std::vector<Indices>{bag(0), bag(2), bag(3)};
+  };
+  const std::vector<HistoryEntry> some = {{"b", "view", 1, 1'000},
+                                          {"a", "view", 1, 50'000},
+                                          {"unknown", "buy", 1, 99'000},
+                                          {"c", "hover", 1, 99'500},
+                                          {"a", "buy", 1, 100'000}};
+  // The oldest is not read, the unknown has no row: newest first a, c, a. Gaps: 0 s, 0.5 s, 50 s.
+  EXPECT_EQ(rows(some, GapsTo::kNewest), (std::vector<Indices>{{0, 2, 0}, {1, 2, 0}, {0, 0, 1}}));
+  // 0.5 s, 49.5 s, and nothing is read before the last.
+  EXPECT_EQ(rows(some, GapsTo::kPrevious), (std::vector<Indices>{{0, 2, 0}, {1, 2, 0}, {0, 1, 3}}));
+  EXPECT_EQ(rows({}, GapsTo::kNewest), (std::vector<Indices>{{}, {}, {}}));
+  EXPECT_EQ(rows({{"unknown", "view", 1, 5}}, GapsTo::kNewest), (std::vector<Indices>{{}, {}, {}}));
+  // Times that are not known, that cannot be, or that run backwards.
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
+  EXPECT_EQ(rows({{"a", "view", 1, 0}, {"b", "view", 1, 5}}, GapsTo::kNewest)[2], (Indices{0, 3}));
+  EXPECT_EQ(rows({{"a", "view", 1, 5}, {"b", "view", 1, 0}}, GapsTo::kNewest)[2], (Indices{3, 3}));
+  EXPECT_EQ(rows({{"a", "view", 1, kLeast}, {"b", "view", 1, kMost}}, GapsTo::kNewest)[2], (Indices{3, 3}));
+  EXPECT_EQ(rows({{"a", "view", 1, 900'000}, {"b", "view", 1, 5}}, GapsTo::kPrevious)[2], (Indices{0, 3}));
+}
+
 // Of a text by each run of words and characters, in order.
 TEST(FeatureSpecTest, NgramsOfWordsAndCharacters) {
   FeatureDef title = Def("title", FeatureKind::kText, 0);
@@ -221,7 +266,18 @@ TEST(FeatureSpecTest, YamlRoundTripsWhatCameWithFormat2) {
   characters.word_ngrams = 0;
   characters.char_min = 2;
   characters.char_max = 5;
-  for (const auto& defs : {std::vector{price}, {words}, {characters}, {price, words, characters}}) {
+  const FeatureDef history = Def("history", FeatureKind::kHistory, 0, {"a"});
+  const FeatureDef events = Def("history_events", FeatureKind::kHistoryEvents, 1, {"view", "null"});
+  FeatureDef gaps = Def("history_gaps", FeatureKind::kHistoryGaps, 0);
+  gaps.boundaries = {0.5, 60};
+  gaps.to = GapsTo::kPrevious;
+  for (const auto& defs : {std::vector{price},
+                           {words},
+                           {characters},
+                           {price, words, characters},
+                           {history, events},
+                           {history, gaps},
+                           {history, events, gaps}}) {
     const FeatureSpec spec = Spec(defs);
     EXPECT_EQ(spec.format(), 2);
     const Result<YamlNode> node = ParseYaml("root:\n" + spec.ToYaml(2), "x.yaml");
@@ -232,6 +288,7 @@ TEST(FeatureSpecTest, YamlRoundTripsWhatCameWithFormat2) {
     EXPECT_EQ(parsed->features[0].boundaries, spec.features[0].boundaries) << "to the last bit";
     EXPECT_EQ(parsed->features[0].word_ngrams, spec.features[0].word_ngrams);
     EXPECT_EQ(parsed->features[0].char_max, spec.features[0].char_max);
+    EXPECT_EQ(parsed->features.back().to, spec.features.back().to);
   }
 }
 
@@ -254,7 +311,17 @@ TEST(FeatureSpecTest, RefusesMistakesWithTheirLine) {
       {"- name: a\n  kind: bucketised\n  boundaries: [1, .inf]\n", "x.yaml:3: a finite number"},
       {"- name: a\n  kind: bucketised\n  boundaries: 1\n", "x.yaml:3: `boundaries` must be a list"},
       {"- name: a\n  kind: bucketised\n  boundaries: [1]\n  buckets: 3\n", "neither vocabulary nor buckets"},
-      {"- name: a\n  kind: categorical\n  buckets: 1\n  boundaries: [1]\n", "belong to the kind bucketised"},
+      {"- name: a\n  kind: categorical\n  buckets: 1\n  boundaries: [1]\n",
+       "belong to the kinds bucketised and history_gaps"},
+      {"- name: e\n  kind: history_events\n  buckets: 1\n", "belongs to the feature of that name"},
+      {"- name: history_events\n  kind: history_events\n  buckets: 1\n",
+       "lies beside `history`, which must come before"},
+      {"- name: history\n  kind: history\n  buckets: 1\n- name: history_events\n  kind: history_events\n"
+       "  vocabulary: [a]\n",
+       "needs at least one of `buckets`"},
+      {"- name: history_gaps\n  kind: history_gaps\n", "feature `history_gaps`: needs 1 to 10000 `boundaries`"},
+      {"- name: history_gaps\n  kind: history_gaps\n  to: oldest\n", "x.yaml:3: `to` must be newest or previous"},
+      {"- name: a\n  kind: bucketised\n  boundaries: [1]\n  to: previous\n", "`to` belongs to the kind history_gaps"},
       {"- name: a\n  kind: text\n  buckets: 1\n  word_ngrams: 6\n", "x.yaml:4: `word_ngrams` must be 0 to 5"},
       {"- name: a\n  kind: text\n  buckets: 1\n  word_ngrams: 0\n", "leaves nothing of a text"},
       {"- name: a\n  kind: text\n  buckets: 1\n  char_ngrams: [3]\n", "x.yaml:4: `char_ngrams` must be two"},

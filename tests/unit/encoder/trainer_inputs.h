@@ -29,6 +29,28 @@ inline TrainerOptions Options(Pooling pooling) {
   return options;
 }
 
+// The history has so many bags beside it: between it and nothing, so bags are user, history, beside.
+inline TrainerOptions OptionsWithBeside(Pooling pooling, int beside) {
+  TrainerOptions options = Options(pooling);
+  options.user.shape.bags += beside;
+  options.user.history_beside = beside;
+  return options;
+}
+
+// Newest first, as in serving. `beside`: a bag each, with a row for every item.
+inline void AddUser(const std::vector<std::int64_t>& history, const std::vector<std::vector<std::int64_t>>& beside,
+                    TowerInput* input) {
+  const auto bag = [&](const std::vector<std::int64_t>& rows) {
+    input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));
+    input->indices.insert(input->indices.end(), rows.begin(), rows.end());
+  };
+  bag({0});
+  bag(history);
+  for (const auto& rows : beside) bag(rows);
+  input->dense.push_back(0.5F);
+  ++input->rows;
+}
+
 // Newest first, as in serving.
 inline void AddUser(const std::vector<std::int64_t>& history, TowerInput* input) {
   input->offsets.push_back(static_cast<std::int64_t>(input->indices.size()));

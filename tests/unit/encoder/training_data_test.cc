@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <fstream>
+#include <random>
 
 #include "freshet/core/checksum.h"
+#include "freshet/core/strings.h"
 #include "freshet_test/test_support.h"
+#include "input_cache.h"
 
 namespace freshet {
 namespace {
@@ -165,7 +168,7 @@ TEST_F(TrainingDataTest, CachedRowsEqualTheExtractionOfServing) {
     for (const std::int32_t item : data->sequences[u]) {
       user.history.push_back({data->items[static_cast<std::size_t>(item)].item_id, "view", 1.0, 0});
     }
-    cache.AppendUser(static_cast<std::int32_t>(u), data->sequences[u], &cached);
+    cache.AppendUser(static_cast<std::int32_t>(u), &cached);
     AppendUser(data->user_spec, user, &served);
   }
   std::sort(cached.indices.begin(), cached.indices.end());  // the order within a bag means nothing
@@ -264,6 +267,105 @@ users:
       status.message().find("c.yaml:4: feature `codes`: no item of the training part has it: did you mean `code`?"),
       std::string::npos)
       << status.message();
+}
+
+// Event types and gaps of a history: every part of it that a batch may read, to the bit.
+TEST_F(TrainingDataTest, CachedHistoriesEqualTheExtractionOfServing) {
+  PutItems();
+  const char* const events[] = {"view", "buy", "like"};
+  std::string lines;
+  for (int i = 0; i < 24; ++i) {
+    const int time = 1000 + i * i * i * 40;  // from ticks to minutes
+    std::string line = Line(i % 3 == 0 ? "v" : "u", i % 4 == 0 ? "a" : i % 4 == 1 ? "b" : "c", time);
+    lines += line.replace(line.find("\"value\""), 7,
+                          std::string("\"event\": \"") + events[i > 12 ? i % 3 : i % 2] + "\", \"value\"");
+  }
+  Put("interactions.jsonl", lines);
+  TrainOptions options = Options();
+  options.history = 5;
+  for (const char* to : {"newest", "previous"}) {
+    const Result<YamlNode> yaml = ParseYaml(StrCat(R"(
+users:
+  - {name: history_gaps, kind: history_gaps, to: )",
+                                                   to, R"(, boundaries: [0.5, 2, 5, 20, 60, 120]}
+  - {name: history, kind: history, min_count: 3}
+  - {name: history_events, kind: history_events, vocabulary: [buy, view], buckets: 2}
+)"),
+                                            "c.yaml");
+    ASSERT_OK(yaml);
+    options.features = *FeatureRequestsFromYaml(*yaml, "c.yaml");
+    const Result<TrainingData> data = LoadTrainingData(options);
+    ASSERT_OK(data);
+    ASSERT_EQ(data->user_spec.features.size(), 3U);
+    EXPECT_EQ(data->user_spec.features[1].kind, FeatureKind::kHistoryEvents) << "in the order that towers expect";
+    const InputCache cache(*data);
+    EXPECT_EQ(cache.history_bag(), 0);
+    EXPECT_EQ(cache.history_beside(), 2);
+    std::mt19937_64 random(test::TestSeed());
+    std::int64_t told_apart = 0;
+    for (int i = 0; i < 200; ++i) {
+      const std::size_t u = random() % data->users.size();
+      UserContext user = data->users[u];
+      std::vector<std::int32_t> positions;
+      for (std::size_t at = 0; at < data->sequences[u].size(); ++at) {
+        if (random() % 3 == 0) continue;
+        positions.push_back(static_cast<std::int32_t>(at));
+        user.history.push_back({data->items[static_cast<std::size_t>(data->sequences[u][at])].item_id,
+                                data->event_names[static_cast<std::size_t>(data->sequence_events[u][at])], 1.0,
+                                data->sequence_times_ms[u][at]});
+      }
+      TowerInput cached;
+      TowerInput served;
+      cache.AppendUser(static_cast<std::int32_t>(u), positions, false, &cached);
+      AppendUser(data->user_spec, user, &served);
+      EXPECT_EQ(cached.indices, served.indices);
+      EXPECT_EQ(cached.offsets, served.offsets);
+      ASSERT_EQ(cached.offsets.size(), 3U);
+      EXPECT_EQ(static_cast<std::size_t>(cached.offsets[1]) * 3, cached.indices.size())
+          << "one row each beside an item";
+
+      // Hidden, it is the history of somebody of whom the item ids alone are known.
+      const std::vector<std::int64_t> told = cached.indices;
+      cached.Clear();
+      served.Clear();
+      cache.AppendUser(static_cast<std::int32_t>(u), positions, true, &cached);
+      for (HistoryEntry& entry : user.history) entry.timestamp_ms = 0;
+      AppendUser(data->user_spec, user, &served);
+      const auto gaps = static_cast<std::ptrdiff_t>(cached.offsets[2]);
+      EXPECT_TRUE(std::equal(cached.indices.begin() + gaps, cached.indices.end(), served.indices.begin() + gaps));
+      const std::int64_t first = data->user_spec.row_base[1];
+      for (std::int64_t at = cached.offsets[1]; at < cached.offsets[2]; ++at) {
+        const std::int64_t row = cached.indices[static_cast<std::size_t>(at)] - first;
+        EXPECT_TRUE(row == 2 || row == 3) << row;
+      }
+      told_apart += told != cached.indices ? 1 : 0;
+    }
+    EXPECT_GT(told_apart, 100);
+  }
+}
+
+TEST_F(TrainingDataTest, GapsToTheNewestAreNotForSequences) {
+  TrainOptions options = Options();
+  FeatureRequest& gaps = options.features.users.emplace_back();
+  gaps.name = "history_gaps";
+  gaps.kind = FeatureKind::kHistoryGaps;
+  gaps.where = "c.yaml:7";
+  options.pooling = "gru";
+  EXPECT_OK(options.Validate());
+  PutItems();
+  std::string lines;
+  for (int i = 0; i < 16; ++i) lines += Line("u", i % 2 == 0 ? "a" : "b", 10 + i);
+  Put("interactions.jsonl", lines);
+  const Result<TrainingData> data = LoadTrainingData(options);
+  ASSERT_OK(data);
+  EXPECT_EQ(data->user_spec.features[1].to, GapsTo::kPrevious);
+  EXPECT_EQ(data->user_spec.features[1].boundaries.size(), 11U) << "from a minute to a year";
+  gaps.to = GapsTo::kNewest;
+  const Status status = options.Validate();
+  EXPECT_EQ(status.code(), Code::kConfig);
+  EXPECT_NE(status.message().find("c.yaml:7"), std::string::npos) << status.message();
+  options.pooling = "attention";
+  EXPECT_OK(options.Validate());
 }
 
 }  // namespace

@@ -27,9 +27,11 @@ struct FeatureRequest {
   std::optional<std::int64_t> buckets;          // rows for all other values
   std::optional<int> max_values;
   std::optional<bool> log;
-  std::vector<double> boundaries;  // bucketised; empty: quantiles
-  int quantiles = 10;              // bucketised: so many buckets of about as many records each
-  int word_ngrams = 1;             // text
+  std::vector<double>
+      boundaries;            // bucketised; empty: quantiles. history_gaps, in seconds; empty: from a minute to a year
+  std::optional<GapsTo> to;  // history_gaps
+  int quantiles = 10;        // bucketised: so many buckets of about as many records each
+  int word_ngrams = 1;       // text
   int char_min = 0;
   int char_max = 0;
   std::string where;  // "file:line", for messages

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,16 +22,39 @@
 namespace freshet {
 
 // In the order of the numbers that the embedding space id is made of: new ones go to the end.
-enum class FeatureKind { kCategorical, kMultiValued, kText, kDense, kHistory, kBucketised };
-inline constexpr FeatureKind kAllFeatureKinds[] = {FeatureKind::kCategorical, FeatureKind::kMultiValued,
-                                                   FeatureKind::kText,        FeatureKind::kDense,
-                                                   FeatureKind::kHistory,     FeatureKind::kBucketised};
+enum class FeatureKind {
+  kCategorical,
+  kMultiValued,
+  kText,
+  kDense,
+  kHistory,
+  kBucketised,
+  kHistoryEvents,
+  kHistoryGaps,
+};
+inline constexpr FeatureKind kAllFeatureKinds[] = {
+    FeatureKind::kCategorical, FeatureKind::kMultiValued, FeatureKind::kText,          FeatureKind::kDense,
+    FeatureKind::kHistory,     FeatureKind::kBucketised,  FeatureKind::kHistoryEvents, FeatureKind::kHistoryGaps};
+// Of the user's interactions: features of these kinds bear the kind's name.
+[[nodiscard]] constexpr bool IsOfHistory(FeatureKind kind) {
+  return kind == FeatureKind::kHistory || kind == FeatureKind::kHistoryEvents || kind == FeatureKind::kHistoryGaps;
+}
 // As packages and configurations write it: "multi_valued".
 [[nodiscard]] std::string_view FeatureKindName(FeatureKind kind);
 [[nodiscard]] std::optional<FeatureKind> ParseFeatureKind(std::string_view name);
 
+// What the time of an interaction is held against: neither knows when it is that somebody asks, so that a vector is the
+// same whenever it is asked for, and what was trained is what is served.
+enum class GapsTo {
+  kNewest,    // the newest interaction that is read
+  kPrevious,  // the one before it, of those that are read
+};
+[[nodiscard]] std::string_view GapsToName(GapsTo to);
+[[nodiscard]] std::optional<GapsTo> ParseGapsTo(std::string_view name);
+
 struct FeatureDef {
-  std::string name;  // of the feature in the event; "item_id", "user_id" and "history" are the built-in sources
+  // Of the feature in the event; "item_id", "user_id", "history" and the kinds beside it are the built-in sources.
+  std::string name;
   FeatureKind kind = FeatureKind::kCategorical;
   std::int64_t buckets = 0;  // hash buckets: XXH3(value) % buckets; with a vocabulary, the out-of-vocabulary buckets
   std::vector<std::string> vocabulary;  // value -> row by position, before the buckets; may be empty
@@ -38,11 +62,12 @@ struct FeatureDef {
   double mean = 0;                      // dense: (x - mean) / stddev, of log1p(max(x, 0)) when `log`
   double stddev = 1;
   bool log = false;
-  // bucketised: ascending. A number's row is how many of them are not above it; what is no number has the row after the
-  // last.
+  // bucketised, and history_gaps in seconds: ascending. A number's row is how many of them are not above it; what is no
+  // number, or not known, has the row after the last.
   std::vector<double> boundaries;
-  int word_ngrams = 1;  // text: runs of 1 to so many words; 0: none
-  int char_min = 0;     // text: runs of so many to so many characters of a word between `<` and `>`; 0: none
+  GapsTo to = GapsTo::kNewest;  // history_gaps
+  int word_ngrams = 1;          // text: runs of 1 to so many words; 0: none
+  int char_min = 0;             // text: runs of so many to so many characters of a word between `<` and `>`; 0: none
   int char_max = 0;
 
   [[nodiscard]] std::int64_t rows() const {
@@ -94,6 +119,12 @@ struct TextScratch {
   std::vector<std::size_t> starts;  // of the characters of `marked`, and its end
 };
 
+// Which interactions of a history have a row, newest first: what lies beside them has as many, in the same order.
+struct HistoryScratch {
+  std::vector<std::size_t> kept;  // numbers in the user's history
+  std::vector<std::int64_t> times_ms;
+};
+
 // The tensors of signature `bags-dense-v1`, for a batch of B rows: indices i64[n], offsets i64[B * bags] (bag (b, f)
 // starts at offsets[b * bags + f]), dense f32[B, dense_count]. Cleared and refilled without giving memory back.
 struct TowerInput {
@@ -102,6 +133,7 @@ struct TowerInput {
   std::vector<float> dense;
   std::int64_t rows = 0;
   TextScratch scratch;
+  HistoryScratch history;
   void Clear();
 };
 
@@ -109,6 +141,11 @@ struct TowerInput {
 [[nodiscard]] std::int64_t RowOf(const FeatureSpec& spec, std::size_t f, std::string_view value);
 // The row of its bucket, whether or not the vocabulary holds it: what a value that nobody knows gets; -1: none.
 [[nodiscard]] std::int64_t BucketRowOf(const FeatureSpec& spec, std::size_t f, std::string_view value);
+
+// Appends the rows of the gaps of feature `f` between interactions at these times, newest first; a time that is not
+// above 0 is not known.
+void AppendGaps(const FeatureSpec& spec, std::size_t f, std::span<const std::int64_t> times_ms,
+                std::vector<std::int64_t>* indices);
 
 void AppendItem(const FeatureSpec& spec, const ItemUpdate& item, TowerInput* input);
 void AppendUser(const FeatureSpec& spec, const UserContext& user, TowerInput* input);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints what deploy/scripts/freshet_export.py extracts, for feature_parity_test.cc to compare: a JSON object a side, and
+"""Prints what deploy/scripts/freshet_features.py extracts, for feature_parity_test.cc to compare: a JSON object a side, and
 the embedding space id that it derives from the sides of towers whose sums are "i" and "u".
 
     extract_rows.py FILE     FILE: {"items": {"features": [...], "records": [...]}, "users": {...}}
