@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -31,8 +32,22 @@ struct TrainArguments {
   SplitArguments split;
   std::unique_ptr<ConfigFileOption> config;
   std::string until;
+  std::vector<std::string> event_weights;  // "buy=5"
   bool json = false;
 };
+
+// "buy=5": the name may hold a `=` too.
+Status ReadEventWeights(const std::vector<std::string>& texts, std::map<std::string, double>* weights) {
+  for (const std::string& text : texts) {
+    const std::size_t at = text.rfind('=');
+    const auto weight = at == std::string::npos ? std::nullopt : ParseDouble(text.substr(at + 1));
+    if (!weight || at == 0) return ConfigError(StrCat("--event-weights: `", text, "` is not of the form EVENT=WEIGHT"));
+    if (!weights->emplace(text.substr(0, at), *weight).second) {
+      return ConfigError(StrCat("--event-weights: `", text.substr(0, at), "` is given twice"));
+    }
+  }
+  return Status::Ok();
+}
 
 std::string Fixed(double value, int digits) {
   char text[64];
@@ -184,6 +199,7 @@ int RunTrain(TrainArguments* arguments) {
     FRESHET_TRY(arguments->config->Apply());
     FRESHET_ASSIGN(arguments->options.until_ms, TimeOption("--until", arguments->until));
     FRESHET_ASSIGN(arguments->options.split, arguments->split.Read());
+    FRESHET_TRY(ReadEventWeights(arguments->event_weights, &arguments->options.event_weights));
     return FilesFromTopics(arguments);
   }();
   if (!ready.ok()) return ExitCode(ready);
@@ -274,6 +290,13 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
   command->add_option("--stranger-share", options.stranger_share, "Share of pairs whose user's history is hidden")
       ->capture_default_str();
   command->add_option("--user-weight", options.user_weight, "0: every pair weighs alike; 1: every user")
+      ->capture_default_str();
+  command->add_option("--event-weights", arguments->event_weights,
+                      "EVENT=WEIGHT of its pairs; may be given again. Others weigh 1; with 0 an interaction is no pair "
+                      "and\nstands in histories only. In a configuration: {buy: 5, view: 0}");
+  command
+      ->add_option("--value-weight", options.value_weight,
+                   "A pair weighs its interaction's value to this power; 0: the value does not matter")
       ->capture_default_str();
   command
       ->add_option("--half-life-days", options.half_life_days,

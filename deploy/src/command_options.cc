@@ -53,6 +53,12 @@ Status ApplyOne(CLI::App* command, const std::string& key, const YamlNode& value
       for (const YamlNode& item : value.items) option->add_result(item.scalar);
     } else if (value.IsScalar()) {
       option->add_result(value.scalar);
+    } else if (value.IsMapping() && option->get_items_expected_max() > 1) {
+      // NAME=VALUE, as on the command line.
+      for (const auto& [name, of] : value.members) {
+        if (!of.IsScalar()) return At(file, value.line, StrCat("`", key, "`: `", name, "` must have a value"));
+        option->add_result(StrCat(name, "=", of.scalar));
+      }
     } else {
       return At(file, value.line, StrCat("`", key, "` must be a value or a list of values"));
     }

@@ -37,8 +37,9 @@ struct SplitArguments {
 void AddSplitOptions(CLI::App* command, SplitArguments* arguments);
 
 // Adds --config FILE: a YAML mapping of sections, of which `split` and `section` hold options of this command without
-// their dashes (`batch_size: 512` is --batch-size 512). What the command line says wins. The sections of the other
-// commands are left alone. Apply() reads the file; call it first when the command runs.
+// their dashes (`batch_size: 512` is --batch-size 512; a mapping is NAME=VALUE for each of its keys). What the command
+// line says wins. The sections of the other commands are left alone. Apply() reads the file; call it first when the
+// command runs.
 class ConfigFileOption {
  public:
   // Of the section `features`, which is no list of options.

@@ -27,6 +27,8 @@ BatchSampler::BatchSampler(const TrainOptions& options, const TrainingData& data
     MakeWindows();
     steps_per_epoch_ = std::min(steps_per_epoch_, static_cast<std::int64_t>(windows_.size()));
   }
+  pairs_of_.resize(data_.sequences.size());
+  for (const TrainingExample& one : data_.examples) ++pairs_of_[static_cast<std::size_t>(one.user)];
   order_.resize(windows_.empty() ? data_.examples.size() : windows_.size());
   for (const TrainingExample& one : data_.examples) newest_ms_ = std::max(newest_ms_, one.timestamp_ms);
   std::iota(order_.begin(), order_.end(), 0U);
@@ -77,15 +79,21 @@ std::size_t BatchSampler::Fill(std::int64_t step) {
 
 // Half a history long, so that every target but a user's first ones knows at least the other half.
 void BatchSampler::MakeWindows() {
-  examples_of_.resize(data_.sequences.size());
+  for (const auto& sequence : data_.sequences) examples_of_.emplace_back(sequence.size(), kNoExample);
   for (std::size_t i = 0; i < data_.examples.size(); ++i) {
-    examples_of_[static_cast<std::size_t>(data_.examples[i].user)].push_back(static_cast<std::uint32_t>(i));
+    const TrainingExample& one = data_.examples[i];
+    examples_of_[static_cast<std::size_t>(one.user)][static_cast<std::size_t>(one.position)] =
+        static_cast<std::uint32_t>(i);
   }
   const std::int32_t length = std::max(1, options_.history / 2);
   for (std::size_t user = 0; user < data_.sequences.size(); ++user) {
     const auto size = static_cast<std::int32_t>(data_.sequences[user].size());
     for (std::int32_t begin = 0; begin < size; begin += length) {
-      windows_.push_back({static_cast<std::int32_t>(user), begin, std::min(begin + length, size)});
+      const std::int32_t end = std::min(begin + length, size);
+      const auto of =
+          std::span(examples_of_[user]).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+      const bool any = std::any_of(of.begin(), of.end(), [](std::uint32_t example) { return example != kNoExample; });
+      if (any) windows_.push_back({static_cast<std::int32_t>(user), begin, end});
     }
   }
 }
@@ -133,7 +141,9 @@ void BatchSampler::AddWindow(const Window& window) {
   const std::int64_t row = users_.rows;
   AddUser(window.user, history_);
   for (std::int32_t position = window.begin; position < window.end; ++position) {
-    const TrainingExample& example = data_.examples[examples_of_[user][static_cast<std::size_t>(position)]];
+    const std::uint32_t number = examples_of_[user][static_cast<std::size_t>(position)];
+    if (number == kNoExample) continue;
+    const TrainingExample& example = data_.examples[number];
     const std::int32_t end = std::max(HistoryEnd(example), first);
     batch_.rows.push_back(row);
     batch_.reads.push_back(kept_[static_cast<std::size_t>(end - first)]);
@@ -154,11 +164,11 @@ void BatchSampler::AddTarget(const TrainingExample& example) {
   AddItem(item, log_q_[static_cast<std::size_t>(item)]);
 }
 
-// By how much the user took, and by age: what a shop sells drifts, and a recommendation is for tomorrow. Negatives are
-// drawn as before, so their correction stays as it is.
+// By what the interaction was, by how much the user took, and by age: what a shop sells drifts, and a recommendation is
+// for tomorrow. Negatives are drawn as before, so their correction stays as it is.
 float BatchSampler::WeightOf(const TrainingExample& example) const {
-  const std::size_t pairs = data_.sequences[static_cast<std::size_t>(example.user)].size();
-  double weight = std::pow(static_cast<double>(pairs), -options_.user_weight);
+  const std::int32_t pairs = pairs_of_[static_cast<std::size_t>(example.user)];
+  double weight = std::pow(static_cast<double>(pairs), -options_.user_weight) * static_cast<double>(example.weight);
   if (options_.half_life_days > 0) {
     const double age_days = static_cast<double>(newest_ms_ - example.timestamp_ms) / kDayMs;
     weight *= std::max(std::exp2(-age_days / options_.half_life_days), kLeastWeight);

@@ -74,8 +74,11 @@ class BatchSampler {
   std::vector<float> log_q_;  // per item
   std::int64_t newest_ms_ = 0;
   std::int64_t steps_per_epoch_ = 1;
-  std::vector<Window> windows_;                          // empty: batches are of single pairs
-  std::vector<std::vector<std::uint32_t>> examples_of_;  // per user, by position; where there are windows
+  std::vector<Window> windows_;  // empty: batches are of single pairs
+  // Per user, by position; where there are windows. kNoExample: what stands there is no pair.
+  static constexpr std::uint32_t kNoExample = ~std::uint32_t{0};
+  std::vector<std::vector<std::uint32_t>> examples_of_;
+  std::vector<std::int32_t> pairs_of_;  // per user: how many
   std::vector<std::int32_t> mined_;
   std::vector<std::uint32_t> order_;  // of the windows, or of the pairs
   // Reused from batch to batch:

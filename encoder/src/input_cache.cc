@@ -101,6 +101,7 @@ std::string InputCache::Fingerprint(const TrainingData& data) const {
   for (const TrainingExample& one : data.examples) {
     add(std::array{one.user, one.position, one.earlier});
     add(std::array{one.timestamp_ms});
+    if (one.weight != 1) add(std::array{one.weight});
   }
   for (const ValidationCase& one : data.validation) {
     add(std::array{one.user});

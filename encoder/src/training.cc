@@ -59,6 +59,11 @@ Status TrainOptions::Validate() const {
   FRESHET_TRY(require(history_dropout >= 0 && history_dropout < 1, "the history dropout must be at least 0, below 1"));
   FRESHET_TRY(require(stranger_share >= 0 && stranger_share < 1, "the share of strangers must be at least 0, below 1"));
   FRESHET_TRY(require(user_weight >= 0 && user_weight <= 2, "the user weight must be 0 to 2"));
+  for (const auto& [event, weight] : event_weights) {
+    FRESHET_TRY(require(!event.empty() && weight >= 0 && weight <= 1000,
+                        StrCat("the weight of the event `", event, "` must be 0 to 1000")));
+  }
+  FRESHET_TRY(require(value_weight >= 0 && value_weight <= 2, "the value weight must be 0 to 2"));
   FRESHET_TRY(require(half_life_days >= 0, "the half-life must not be negative"));
   FRESHET_TRY(require(validation_k >= 1 && validation_k <= 10'000, "validation's K must be 1 to 10000"));
   FRESHET_TRY(require(patience >= 0, "the patience must not be negative"));

@@ -7,6 +7,7 @@
 #include "dataset.h"
 #include "feature_builder.h"
 #include "freshet/core/strings.h"
+#include "training_run.h"
 
 namespace freshet {
 namespace {
@@ -25,6 +26,7 @@ class Loader {
     item_first_ms_ = std::move(dataset.item_first_ms);
     split_ms_ = dataset.judged_from_ms;
     data_.event_names = std::move(dataset.event_names);
+    FRESHET_TRY(CheckEventWeights());
     FRESHET_TRY(MakeExamples(dataset.positives));
     FRESHET_TRY(FitItems());
     FRESHET_TRY(FitUsers());
@@ -33,6 +35,21 @@ class Loader {
   }
 
  private:
+  // A weight for what never happens is a slip of the pen, and would pass unnoticed.
+  Status CheckEventWeights() const {
+    const std::vector<std::string>& names = data_.event_names;
+    for (const auto& [event, weight] : options_.event_weights) {
+      if (std::find(names.begin(), names.end(), event) != names.end()) continue;
+      std::string all;
+      for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 20); ++i)
+        all += StrCat(i == 0 ? "`" : ", `", names[i], "`");
+      const auto nearest = Nearest(event, names);
+      return ConfigError(StrCat("event_weights: no interaction of ", options_.interactions_file, " is a `", event, "`",
+                                nearest ? StrCat(": did you mean `", *nearest, "`?") : StrCat("; there are ", all)));
+    }
+    return Status::Ok();
+  }
+
   Status MakeExamples(const std::vector<Positive>& positives) {
     data_.sequences.resize(data_.users.size());
     data_.sequence_events.resize(data_.users.size());
@@ -44,7 +61,10 @@ class Loader {
     std::vector<std::int32_t> basket_begin(data_.users.size());
     for (const Positive& positive : positives) {
       const auto user = static_cast<std::size_t>(positive.user);
+      const double weight =
+          PairWeight(options_, data_.event_names[static_cast<std::size_t>(positive.event)], positive.value);
       if (positive.part == Part::kValidation && part_ == TrainOn::kTrainingPart) {
+        if (weight == 0) continue;
         cases[user].items.push_back(positive.item);
         ++validated;
         continue;
@@ -55,22 +75,27 @@ class Loader {
         basket_ms[user] = positive.timestamp_ms;
         basket_begin[user] = position;
       }
-      data_.examples.push_back({positive.user, position, basket_begin[user], positive.timestamp_ms});
+      if (weight > 0) {
+        data_.examples.push_back(
+            {positive.user, position, basket_begin[user], positive.timestamp_ms, static_cast<float>(weight)});
+        ++data_.item_counts[static_cast<std::size_t>(positive.item)];
+      }
       sequence.push_back(positive.item);
       data_.sequence_events[user].push_back(positive.event);
       data_.sequence_times_ms[user].push_back(positive.timestamp_ms);
-      ++data_.item_counts[static_cast<std::size_t>(positive.item)];
     }
     if (data_.examples.size() < 2) {
       return InvalidArgument(StrCat(options_.interactions_file, ": too few interactions before the validation part (",
                                     data_.examples.size(), " of ", positives.size(),
-                                    "): do they carry a `timestamp`, and do the times differ?"));
+                                    "): do they carry a `timestamp`, and do the times differ?",
+                                    options_.event_weights.empty() ? "" : " Those whose event weighs 0 do not count"));
     }
     if (part_ == TrainOn::kValidationToo) return Status::Ok();
     if (validated == 0) {
       return InvalidArgument(StrCat(options_.interactions_file, ": the validation part is empty: all ",
-                                    positives.size(),
-                                    " interactions lie before it: let it begin earlier, or give a larger fraction"));
+                                    positives.size(), " interactions lie before it",
+                                    options_.event_weights.empty() ? "" : ", or their events weigh 0",
+                                    ": let it begin earlier, or give a larger fraction"));
     }
     for (std::size_t user = 0; user < cases.size(); ++user) {
       std::vector<std::int32_t>& items = cases[user].items;
@@ -138,7 +163,6 @@ class Loader {
     }
     WarnOfConstants(builder, options_.items_file);
     FeatureDef id = VocabularyFeature("item_id", FeatureKind::kCategorical, ids, 1);
-    FeatureDef history = id;
     id.buckets = 1;  // "an item I do not know", trained by id dropout
     if (const FeatureRequest* request = RequestOf(options_.features.items, "item_id")) {
       FeatureRequest asked = *request;
@@ -148,13 +172,17 @@ class Loader {
     FRESHET_ASSIGN(data_.item_spec.features, builder.Build());
     data_.item_spec.features.insert(data_.item_spec.features.begin(), std::move(id));
 
-    history.name = "history";
-    history.kind = FeatureKind::kHistory;
+    // A history also holds what is no pair.
+    std::unordered_map<std::string, std::int64_t> taken;
+    for (const auto& sequence : data_.sequences) {
+      for (const std::int32_t item : sequence) ++taken[data_.items[static_cast<std::size_t>(item)].item_id];
+    }
+    FeatureDef history = VocabularyFeature("history", FeatureKind::kHistory, taken, 1);
     history.buckets = 0;  // unknown items of a history are left out of its mean
     if (const FeatureRequest* request = RequestOf(options_.features.users, "history")) {
       FeatureRequest asked = *request;
       if (!asked.buckets) asked.buckets = 0;
-      FRESHET_ASSIGN(history, VocabularyFeature(asked, ids, 1));
+      FRESHET_ASSIGN(history, VocabularyFeature(asked, taken, 1));
     }
     history.max_values = options_.history;
     data_.user_spec.features.push_back(std::move(history));

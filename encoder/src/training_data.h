@@ -19,6 +19,7 @@ struct TrainingExample {
   std::int32_t position = 0;  // in the user's sequence: this item is the target, what stands before it the history
   std::int32_t earlier = 0;   // how much of that history is of an earlier time: a basket carries one time
   std::int64_t timestamp_ms = 0;
+  float weight = 1;  // by what the interaction was; above 0
 };
 
 struct ValidationCase {
@@ -34,8 +35,8 @@ struct TrainingData {
   std::vector<std::vector<std::int32_t>> sequence_events;
   std::vector<std::vector<std::int64_t>> sequence_times_ms;
   std::vector<std::string> event_names;
-  std::vector<TrainingExample> examples;
-  std::vector<std::int64_t> item_counts;   // interactions of the training part
+  std::vector<TrainingExample> examples;   // of each interaction whose event weighs something
+  std::vector<std::int64_t> item_counts;   // examples of the training part
   std::vector<ValidationCase> validation;  // users who were seen in the training part too
   std::int64_t unknown_items = 0;          // interactions left out because their item is not in the items file
   FeatureSpec item_spec;

@@ -13,6 +13,8 @@ namespace freshet {
 
 // What decides the result, as lines of `name value`; a checkpoint is continued under the same only.
 [[nodiscard]] std::string ResultSettings(const TrainOptions& options);
+// Of a pair in the loss, by what its interaction was; 0: it is no pair.
+[[nodiscard]] double PairWeight(const TrainOptions& options, const std::string& event, double value);
 // Of Adam, when the share `done` of all epochs is over.
 [[nodiscard]] double LearningRate(const TrainOptions& options, double done);
 

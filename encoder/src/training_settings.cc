@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -14,6 +15,16 @@ double LearningRate(const TrainOptions& options, double done) {
   const double left = 1 - (done - options.warmup) / (1 - options.warmup);
   if (options.schedule == "cosine") return options.learning_rate * 0.5 * (1 - std::cos(left * std::numbers::pi));
   return options.learning_rate * (options.schedule == "constant" ? 1 : 0.1 + 0.9 * left);
+}
+
+double PairWeight(const TrainOptions& options, const std::string& event, double value) {
+  // Values are a producer's: one of them must neither vanish nor drown a batch.
+  constexpr double kLeast = 1e-3;
+  constexpr double kMost = 1e3;
+  const auto named = options.event_weights.find(event);
+  const double by_event = named == options.event_weights.end() ? 1 : named->second;
+  if (options.value_weight == 0) return by_event;
+  return by_event * std::clamp(std::pow(value, options.value_weight), kLeast, kMost);
 }
 
 std::string ResultSettings(const TrainOptions& o) {
@@ -36,6 +47,8 @@ std::string ResultSettings(const TrainOptions& o) {
       << exact(o.half_life_days) << "\nmask_seen " << o.mask_seen << "\nvalidation_k " << o.validation_k
       << "\npatience " << o.patience << "\nid_dropout " << exact(o.id_dropout) << "\nseed " << o.seed << "\nlibtorch "
       << TorchVersion() << "\n";
+  for (const auto& [event, weight] : o.event_weights) out << "event_weight " << exact(weight) << " " << event << "\n";
+  if (o.value_weight != 0) out << "value_weight " << exact(o.value_weight) << "\n";
   if (!o.features.empty()) out << "features " << FeatureRequestsText(o.features) << "\n";
   return std::move(out).str();
 }

@@ -40,6 +40,7 @@ class ConfigFileTest : public ::testing::Test {
     command_.add_option("--batch-size", batch_size_)->check(CLI::PositiveNumber);
     command_.add_option("--k", ks_)->delimiter(',');
     command_.add_flag("--masked", masked_);
+    command_.add_option("--weights", weights_);
     AddSplitOptions(&command_, &split_);
   }
 
@@ -57,6 +58,7 @@ class ConfigFileTest : public ::testing::Test {
   SplitArguments split_;
   int batch_size_ = 1;
   std::vector<int> ks_;
+  std::vector<std::string> weights_;
   bool masked_ = false;
 };
 
@@ -70,6 +72,13 @@ TEST_F(ConfigFileTest, FillsWhatTheCommandLineLeavesOpen) {
   EXPECT_TRUE(masked_);
   EXPECT_EQ(split_.validation_from, "2011-06-01");
   EXPECT_EQ(split_.kind, "time");
+}
+
+TEST_F(ConfigFileTest, AMappingIsNamesAndValues) {
+  ASSERT_OK(Run("train:\n  weights: {buy: 5, \"a,b\": 0.5}\n", {}));
+  EXPECT_EQ(weights_, (std::vector<std::string>{"buy=5", "a,b=0.5"}));
+  const Status status = Run("train:\n  batch_size: {a: 1}\n", {});
+  EXPECT_NE(status.message().find("c.yaml:2: `batch_size` must be a value"), std::string::npos) << status.message();
 }
 
 TEST_F(ConfigFileTest, TellsEveryMistakeWithItsLine) {

@@ -133,6 +133,35 @@ TEST_F(BatchSamplerTest, HorizonAndCorrection) {
   for (std::size_t i = 0; i < whole.size(); ++i) EXPECT_FLOAT_EQ(sampler.batch().log_q[i], whole[i] / 2);
 }
 
+// Of what weighs nothing there is no pair: it stands in histories, and in no column.
+TEST_F(BatchSamplerTest, WhatIsNoPairIsHistoryOnly) {
+  // Of the first user 0 and 2 were looked at, 1 and 3 bought, 3 for more.
+  data_.examples = {{0, 1, 1, kDayMs}, {0, 3, 3, 3 * kDayMs, 2.5F}, {1, 0, 0, 3 * kDayMs}};
+  data_.item_counts = {0, 1, 0, 1, 1, 0};
+  options_.history_dropout = 0;
+  options_.user_weight = 1;
+  for (const char* pooling : {"mean", "gru"}) {
+    options_.pooling = pooling;
+    options_.batch_size = 3;
+    options_.history = 2;  // windows of one place
+    data_.user_spec.features[0].max_values = 2;
+    const InputCache cache(data_);
+    std::mt19937_64 random(7);
+    BatchSampler sampler(options_, data_, cache, &random);
+    ASSERT_EQ(sampler.steps_per_epoch(), 1);
+    EXPECT_EQ(sampler.order().size(), 3U) << "no window without a pair";
+    EXPECT_EQ(sampler.Fill(0), 3U);
+    const TrainingBatch& batch = sampler.batch();
+    std::map<std::int64_t, double> weights;
+    for (std::size_t i = 0; i < 3; ++i) {
+      weights[batch.numbers[static_cast<std::size_t>(batch.targets[i])]] = static_cast<double>(batch.weights[i]);
+    }
+    EXPECT_EQ(weights, (std::map<std::int64_t, double>{{1, 0.5}, {3, 1.25}, {4, 1}})) << "the user has two pairs";
+    const std::vector<std::int64_t>& read = sampler.users().indices;
+    EXPECT_NE(std::find(read.begin(), read.end(), 2), read.end()) << "what was looked at is read";
+  }
+}
+
 // The share of ids that are hidden is the one asked for: of targets and of negatives, never of their numbers.
 TEST_F(BatchSamplerTest, HidesItsShareOfTheIds) {
   constexpr std::int64_t kUnknown = 5;  // the row after the vocabulary

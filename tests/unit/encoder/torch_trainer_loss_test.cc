@@ -1,10 +1,17 @@
 // What a step of the trainer computes, held against the formulas.
 #include <algorithm>
 #include <cmath>
+#include <fstream>
+#include <map>
+#include <random>
 
+#include "batch_sampler.h"
+#include "freshet/core/strings.h"
 #include "freshet_test/test_support.h"
+#include "input_cache.h"
 #include "torch_trainer.h"
 #include "trainer_inputs.h"
+#include "training_data.h"
 
 namespace freshet {
 namespace {
@@ -102,6 +109,65 @@ TEST(TorchTrainerLossTest, TheLossIsTheOneByHand) {
   other = batch;
   other.numbers = {2, 3, 12, 4, 22, 7, 13};
   EXPECT_GT(std::abs(LossByHand(of_users, of_items, other, options.temperature) - by_hand), 1e-2);
+}
+
+// From events and values to the loss: what a configuration says weighs, written out.
+TEST(TorchTrainerLossTest, EventsAndValuesWeighInTheLoss) {
+  InitTorch(1);
+  const test::TempDir dir;
+  std::ofstream items(dir / "items.jsonl");
+  for (const char* id : {"i0", "i1", "i2", "i3", "i4"}) items << R"({"item_id": ")" << id << "\"}\n";
+  items.close();
+  std::ofstream interactions(dir / "interactions.jsonl");
+  int time = 0;
+  const auto add = [&](const char* item, const char* event, double value) {
+    interactions << StrCat(R"({"user_id": "u", "item_id": ")", item, R"(", "event": ")", event, R"(", "value": )",
+                           value, R"(, "timestamp": )", ++time, "}\n");
+  };
+  add("i0", "buy", 4);
+  add("i1", "view", 1);
+  add("i2", "view", 16);
+  add("i3", "hover", 1);
+  add("i4", "like", 9);
+  add("i0", "buy", 1);  // the validation part
+  interactions.close();
+  TrainOptions options;
+  options.items_file = dir / "items.jsonl";
+  options.interactions_file = dir / "interactions.jsonl";
+  options.out_directory = dir / "model";
+  options.split.validation_fraction = 0.15;
+  options.event_weights = {{"buy", 5}, {"view", 0.25}, {"hover", 0}};
+  options.value_weight = 0.5;
+  options.batch_size = 4;
+  options.history_dropout = 0;
+  const Result<TrainingData> data = LoadTrainingData(options);
+  ASSERT_OK(data);
+  const InputCache cache(*data);
+  std::mt19937_64 random(3);
+  BatchSampler sampler(options, *data, cache, &random);
+  ASSERT_EQ(sampler.Fill(0), 4U) << "nobody trains on hovering";
+
+  TrainerOptions trainer_options = Options(Pooling::kMean);
+  trainer_options.temperature = 0.5;
+  trainer_options.item.shape = {data->item_spec.table_rows(), 1, 0, kDim};
+  trainer_options.user.shape = {data->user_spec.table_rows(), 1, 0, kDim};
+  trainer_options.user.history_bag = 0;
+  const auto trainer = std::move(*TorchTrainer::Create(trainer_options));
+  const std::vector<float> of_users = *trainer->Embed(Side::kUser, sampler.users());
+  const std::vector<float> of_items = *trainer->Embed(Side::kItem, sampler.batch().items);
+  // Items are their numbers: i0 bought for 4, i1 seen once, i2 seen at 16, i4 liked at 9.
+  const std::map<std::int64_t, float> weights = {{0, 5 * 2}, {1, 0.25F}, {2, 0.25F * 4}, {4, 3}};
+  TrainingBatch by_hand = sampler.batch();
+  ASSERT_EQ(by_hand.targets.size(), 4U);
+  for (std::size_t i = 0; i < 4; ++i) {
+    by_hand.weights[i] = weights.at(by_hand.numbers[static_cast<std::size_t>(by_hand.targets[i])]);
+  }
+  const double wanted = LossByHand(of_users, of_items, by_hand, trainer_options.temperature);
+  by_hand.weights = {1, 1, 1, 1};
+  EXPECT_GT(std::abs(LossByHand(of_users, of_items, by_hand, trainer_options.temperature) - wanted), 1e-2);
+  const Result<double> loss = trainer->Step(sampler.users(), sampler.batch(), 0.01);
+  ASSERT_OK(loss);
+  EXPECT_NEAR(*loss, wanted, 1e-4);
 }
 
 // An accidental hit pulls nowhere: a batch of one item, however often, has nothing to learn from.

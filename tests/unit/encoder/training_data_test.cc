@@ -72,6 +72,46 @@ TEST_F(TrainingDataTest, SplitsByTimeAndKeepsBaskets) {
   EXPECT_EQ(data->item_counts, (std::vector<std::int64_t>{1, 1, 1}));
 }
 
+TEST_F(TrainingDataTest, EventsAndValuesWeighPairs) {
+  PutItems();
+  const auto line = [](const char* user, const char* item, const char* event, double value, int time) {
+    return StrCat(R"({"user_id": ")", user, R"(", "item_id": ")", item, R"(", "event": ")", event, R"(", "value": )",
+                  value, R"(, "timestamp": )", time, "}\n");
+  };
+  Put("interactions.jsonl", line("u", "a", "view", 1, 1) + line("u", "b", "buy", 4, 2) + line("u", "a", "like", 9, 3) +
+                                line("u", "c", "view", 1, 4) + line("u", "b", "buy", 1, 5) +
+                                line("u", "a", "buy", 1, 6) + line("u", "b", "view", 1, 7) +
+                                line("u", "a", "view", 1, 8));
+  TrainOptions options = Options();
+  options.event_weights = {{"buy", 5}, {"view", 0}};
+  options.value_weight = 0.5;
+  options.split.validation_fraction = 0.375;  // b looked at, a bought, a looked at
+  const Result<TrainingData> data = LoadTrainingData(options);
+  ASSERT_OK(data);
+  ASSERT_EQ(data->sequences[0], (std::vector<std::int32_t>{0, 1, 0, 2, 1})) << "all that was done is history";
+  ASSERT_EQ(data->examples.size(), 3U);
+  EXPECT_EQ(data->examples[0].position, 1);
+  EXPECT_EQ(data->examples[0].weight, 10.0F) << "5 sqrt(4)";
+  EXPECT_EQ(data->examples[1].weight, 3.0F) << "what is not named weighs 1, here times sqrt(9)";
+  EXPECT_EQ(data->examples[2].weight, 5.0F);
+  EXPECT_EQ(data->item_counts, (std::vector<std::int64_t>{1, 2, 0})) << "c was only looked at";
+  ASSERT_EQ(data->validation.size(), 1U);
+  EXPECT_EQ(data->validation[0].items, std::vector<std::int32_t>{0}) << "what weighs nothing is not asked for";
+  EXPECT_EQ(data->item_spec.features[0].vocabulary, (std::vector<std::string>{"b", "a"}));
+  EXPECT_EQ(data->user_spec.features[0].vocabulary.size(), 3U) << "a history also reads c";
+  const InputCache cache(*data);
+  const std::vector<std::int64_t> shared = cache.SharedRows();
+  EXPECT_EQ(std::count(shared.begin(), shared.end(), -1), 1) << "but c has no row of the item tower to share";
+
+  options.event_weights = {{"bye", 5}};
+  const Status status = LoadTrainingData(options).status();
+  EXPECT_EQ(status.code(), Code::kConfig);
+  EXPECT_NE(status.message().find("is a `bye`: did you mean `buy`?"), std::string::npos) << status.message();
+  options.event_weights = {{"view", 0}, {"buy", 0}, {"like", 0}};
+  EXPECT_NE(LoadTrainingData(options).status().message().find("whose event weighs 0 do not count"), std::string::npos)
+      << LoadTrainingData(options).status().message();
+}
+
 TEST_F(TrainingDataTest, UntilHidesWhatCameLater) {
   PutItems();
   std::string lines;

@@ -26,6 +26,27 @@ TEST(LearningRateTest, ClimbsAndFalls) {
   EXPECT_DOUBLE_EQ(LearningRate(options, 0.9), 0.01);
 }
 
+TEST(PairWeightTest, IsOfEventAndValue) {
+  TrainOptions options;
+  EXPECT_EQ(PairWeight(options, "buy", 7), 1);
+  options.event_weights = {{"buy", 5}, {"view", 0}};
+  EXPECT_EQ(PairWeight(options, "buy", 7), 5);
+  EXPECT_EQ(PairWeight(options, "like", 7), 1) << "what is not named";
+  options.value_weight = 0.5;
+  EXPECT_DOUBLE_EQ(PairWeight(options, "buy", 9), 15);
+  EXPECT_EQ(PairWeight(options, "view", 9), 0);
+  EXPECT_DOUBLE_EQ(PairWeight(options, "like", 1e300), 1000) << "no value drowns a batch";
+  EXPECT_DOUBLE_EQ(PairWeight(options, "like", 1e-300), 1e-3) << "nor vanishes";
+}
+
+TEST(ResultSettingsTest, HoldWhatWeighsPairsOnlyWhereItIsAskedFor) {
+  TrainOptions options;
+  EXPECT_EQ(ResultSettings(options).find("_weight "), ResultSettings(options).find("user_weight 0") + 4);
+  options.event_weights = {{"buy", 5}};
+  options.value_weight = 1;
+  EXPECT_NE(ResultSettings(options).find("event_weight 5 buy\nvalue_weight 1\n"), std::string::npos);
+}
+
 TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
   TrainOptions good;
   good.items_file = "i";
@@ -56,6 +77,10 @@ TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
       [](TrainOptions* o) { o->horizon = -1; },
       [](TrainOptions* o) { o->blocks = 0; },
       [](TrainOptions* o) { o->half_life_days = -1; },
+      [](TrainOptions* o) { o->event_weights["buy"] = -1; },
+      [](TrainOptions* o) { o->event_weights["buy"] = NAN; },
+      [](TrainOptions* o) { o->event_weights[""] = 1; },
+      [](TrainOptions* o) { o->value_weight = 3; },
       [](TrainOptions* o) { o->heads = 3; },
       [](TrainOptions* o) { o->checkpoint_seconds = -1; },
       [](TrainOptions* o) { o->loss = "hinge"; },

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -55,8 +56,12 @@ struct TrainOptions {
   double history_dropout = 0.4;  // share of a history that is left out, another one each epoch
   double stranger_share = 0;     // share of training rows whose user has no history, as a new user
   double user_weight = 0;        // a pair weighs (the user's pairs)^-x: 0 every pair alike, 1 every user alike
-  double half_life_days = 0;     // a pair that is so much older than the newest weighs half; 0: age does not matter
-  bool mask_seen = false;        // in validation: what was seen is neither recommended nor asked for
+  // A pair weighs so much by its event; what is not named weighs 1. With 0 an interaction is no pair, nor asked for in
+  // validation: it stands in histories only.
+  std::map<std::string, double> event_weights;
+  double value_weight = 0;          // ... and (its interaction's value)^x: 0 the value does not matter
+  double half_life_days = 0;        // a pair that is so much older than the newest weighs half; 0: age does not matter
+  bool mask_seen = false;           // in validation: what was seen is neither recommended nor asked for
   bool validate_strangers = false;  // in validation: users without history too
   int validation_k = 100;           // recall at this K chooses the epoch
   int patience = 0;                 // epochs without a better one before training stops; 0: never
