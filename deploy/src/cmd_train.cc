@@ -312,6 +312,10 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
                     "Then train once more, on the validation part too, for as many epochs as were best");
   command->add_option("--id-dropout", options.id_dropout, "Share of pairs whose item id is hidden")
       ->capture_default_str();
+  command
+      ->add_option("--user-id-dropout", options.user_id_dropout,
+                   "Share of pairs whose user id is hidden, where `features` of the configuration names `user_id`")
+      ->capture_default_str();
   command->add_option("--seed", options.seed, "Same seed, one thread: same model")->capture_default_str();
   command->add_option("--threads", options.threads, "Threads of the tensor library")->capture_default_str();
   command->add_flag("--resume", options.resume,

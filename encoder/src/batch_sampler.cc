@@ -119,10 +119,13 @@ std::span<const std::int32_t> BatchSampler::HistoryOf(const TrainingExample& exa
   return history_;
 }
 
-// For as many users as items hide their ids, nobody knows of events and times: a request may bring item ids alone.
+// For as many users as items hide their ids, nobody knows of events and times: a request may bring item ids alone. Who
+// has no history is a stranger, whose id nobody knows.
 void BatchSampler::AddUser(std::int32_t user, std::span<const std::int32_t> positions) {
-  const bool hide = cache_.history_beside() > 0 && UnitInterval() < options_.id_dropout;
-  cache_.AppendUser(user, positions, hide, &users_);
+  HiddenOfUser hidden;
+  hidden.context = cache_.history_beside() > 0 && UnitInterval() < options_.id_dropout;
+  hidden.id = cache_.reads_user_id() && (UnitInterval() < options_.user_id_dropout || positions.empty());
+  cache_.AppendUser(user, positions, hidden, &users_);
 }
 
 void BatchSampler::AddWindow(const Window& window) {

@@ -128,7 +128,10 @@ class Reader {
         wrong = StrCat("`", name, "` is of kind `", name, "`, and belongs to `users`");
       }
     } else if (name == "user_id") {
-      wrong = "`user_id` is no feature of a tower";
+      if (items) wrong = "`user_id` belongs to `users`";
+      if (!items && (request.ignore || request.kind != FeatureKind::kCategorical)) {
+        wrong = "`user_id` is categorical; not named, no tower reads it";
+      }
     } else if (!request.ignore && IsOfHistory(request.kind)) {
       const std::string_view kind = FeatureKindName(request.kind);
       wrong = StrCat("the kind `", kind, "` belongs to the feature `", kind, "` of `users`");
@@ -143,7 +146,7 @@ class Reader {
       return;
     }
     std::vector<std::string> keys = KeysOf(request->kind);
-    if (request->name == "item_id") std::erase(keys, "vocabulary");
+    if (request->name == "item_id" || request->name == "user_id") std::erase(keys, "vocabulary");
     if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
       std::string all;
       for (const std::string& one : keys) all += StrCat(all.empty() ? "" : ", ", "`", one, "`");

@@ -48,6 +48,7 @@ InputCache::InputCache(const TrainingData& data) : data_(data), item_spec_(data.
   history_bag_ = BagOf(user_spec_, "history");
   for (std::size_t f = 0; f < user_spec_.features.size(); ++f) {
     const FeatureDef& def = user_spec_.features[f];
+    if (def.name == "user_id") user_id_ = static_cast<std::ptrdiff_t>(f);
     if (def.kind == FeatureKind::kHistory) max_history_ = static_cast<std::size_t>(def.max_values);
     history_beside_ += IsOfHistory(def.kind) && def.kind != FeatureKind::kHistory ? 1 : 0;
     if (def.kind != FeatureKind::kHistoryEvents) continue;
@@ -130,10 +131,10 @@ void InputCache::AppendUser(std::int32_t user, TowerInput* input) const {
   const std::size_t size = data_.sequences[static_cast<std::size_t>(user)].size();
   std::vector<std::int32_t> newest(std::min(size, max_history_));
   std::iota(newest.begin(), newest.end(), static_cast<std::int32_t>(size - newest.size()));
-  AppendUser(user, newest, false, input);
+  AppendUser(user, newest, {}, input);
 }
 
-void InputCache::AppendUser(std::int32_t user, std::span<const std::int32_t> positions, bool hide_context,
+void InputCache::AppendUser(std::int32_t user, std::span<const std::int32_t> positions, const HiddenOfUser& hidden,
                             TowerInput* input) const {
   const auto number = static_cast<std::size_t>(user);
   const int bags = user_spec_.bag_count();
@@ -155,16 +156,19 @@ void InputCache::AppendUser(std::int32_t user, std::span<const std::int32_t> pos
         input->history.kept.push_back(position);
       }
     } else if (kind == FeatureKind::kHistoryEvents) {
-      const std::vector<std::int64_t>& rows = hide_context ? hidden_events_ : event_rows_;
+      const std::vector<std::int64_t>& rows = hidden.context ? hidden_events_ : event_rows_;
       for (const std::size_t position : input->history.kept) {
         input->indices.push_back(rows[static_cast<std::size_t>(data_.sequence_events[number][position])]);
       }
     } else if (kind == FeatureKind::kHistoryGaps) {
       input->history.times_ms.clear();
       for (const std::size_t position : input->history.kept) {
-        input->history.times_ms.push_back(hide_context ? 0 : data_.sequence_times_ms[number][position]);
+        input->history.times_ms.push_back(hidden.context ? 0 : data_.sequence_times_ms[number][position]);
       }
       AppendGaps(user_spec_, f, input->history.times_ms, &input->indices);
+    } else if (hidden.id && static_cast<std::ptrdiff_t>(f) == user_id_) {
+      const std::int64_t row = BucketRowOf(user_spec_, f, data_.users[number].user_id);
+      if (row >= 0) input->indices.push_back(row);
     } else {
       const auto rows = Bag(users_, user, bag, bags);
       input->indices.insert(input->indices.end(), rows.begin(), rows.end());

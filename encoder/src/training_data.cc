@@ -223,7 +223,21 @@ class Loader {
     return Status::Ok();
   }
 
+  // Off unless it is asked for: see README.md. Of users with a single pair there is nothing to learn.
+  Status FitUserId() {
+    const FeatureRequest* request = RequestOf(options_.features.users, "user_id");
+    if (request == nullptr) return Status::Ok();
+    std::unordered_map<std::string, std::int64_t> pairs;
+    for (const TrainingExample& one : data_.examples) ++pairs[data_.users[static_cast<std::size_t>(one.user)].user_id];
+    FeatureRequest asked = *request;
+    if (!asked.buckets) asked.buckets = 1;  // "a user I do not know", trained by dropout
+    FRESHET_ASSIGN(FeatureDef def, VocabularyFeature(asked, pairs, 2));
+    data_.user_spec.features.push_back(std::move(def));
+    return Status::Ok();
+  }
+
   Status FitUsers() {
+    FRESHET_TRY(FitUserId());
     FeatureBuilder builder(options_.features.users, "user");
     for (std::size_t i = 0; i < data_.users.size(); ++i) {
       if (data_.sequences[i].empty()) continue;

@@ -17,6 +17,11 @@ double LearningRate(const TrainOptions& options, double done) {
   return options.learning_rate * (options.schedule == "constant" ? 1 : 0.1 + 0.9 * left);
 }
 
+bool TrainOptions::ReadsUserId() const {
+  return std::any_of(features.users.begin(), features.users.end(),
+                     [](const FeatureRequest& one) { return one.name == "user_id"; });
+}
+
 double PairWeight(const TrainOptions& options, const std::string& event, double value) {
   // Values are a producer's: one of them must neither vanish nor drown a batch.
   constexpr double kLeast = 1e-3;
@@ -49,6 +54,7 @@ std::string ResultSettings(const TrainOptions& o) {
       << TorchVersion() << "\n";
   for (const auto& [event, weight] : o.event_weights) out << "event_weight " << exact(weight) << " " << event << "\n";
   if (o.value_weight != 0) out << "value_weight " << exact(o.value_weight) << "\n";
+  if (o.ReadsUserId()) out << "user_id_dropout " << exact(o.user_id_dropout) << "\n";
   if (!o.features.empty()) out << "features " << FeatureRequestsText(o.features) << "\n";
   return std::move(out).str();
 }

@@ -192,6 +192,42 @@ TEST_F(BatchSamplerTest, HidesItsShareOfTheIds) {
   }
 }
 
+// The share of user ids that are hidden is the one asked for; of strangers, whose history is not read, all are.
+TEST_F(BatchSamplerTest, HidesItsShareOfTheUserIds) {
+  for (int i = 0; i < 2; ++i) data_.users[static_cast<std::size_t>(i)].user_id = "u" + std::to_string(i);
+  FeatureDef def;
+  def.name = "user_id";
+  def.vocabulary = {"u0", "u1"};
+  def.buckets = 1;
+  data_.user_spec.features.push_back(def);
+  ASSERT_OK(data_.user_spec.Finish());
+  options_.history_dropout = 0;
+  const InputCache cache(data_);
+  for (const double share : {0.0, 0.4, 0.9}) {
+    options_.user_id_dropout = share;
+    std::mt19937_64 random(7);
+    BatchSampler sampler(options_, data_, cache, &random);
+    int hidden = 0;
+    int known = 0;
+    for (int fill = 0; fill < 2000; ++fill) {
+      sampler.Fill(0);
+      const TowerInput& users = sampler.users();
+      for (std::size_t row = 0; row < 5; ++row) {
+        const auto history = static_cast<std::size_t>(users.offsets[2 * row + 1] - users.offsets[2 * row]);
+        const bool unknown = users.indices[static_cast<std::size_t>(users.offsets[2 * row + 1])] == 6 + 2;
+        if (history == 0) {
+          ASSERT_TRUE(unknown) << "a stranger";
+          continue;
+        }
+        ++known;
+        hidden += unknown ? 1 : 0;
+      }
+    }
+    EXPECT_GT(known, 5000);
+    EXPECT_NEAR(static_cast<double>(hidden) / known, share, 0.02);
+  }
+}
+
 TEST_F(BatchSamplerTest, CorrectionsAreThoseOfThePapers) {
   data_.item_counts = {3, 1, 1, 2, 3, 0};
   const InputCache cache(data_);

@@ -356,7 +356,7 @@ users:
       }
       TowerInput cached;
       TowerInput served;
-      cache.AppendUser(static_cast<std::int32_t>(u), positions, false, &cached);
+      cache.AppendUser(static_cast<std::int32_t>(u), positions, {}, &cached);
       AppendUser(data->user_spec, user, &served);
       EXPECT_EQ(cached.indices, served.indices);
       EXPECT_EQ(cached.offsets, served.offsets);
@@ -368,7 +368,7 @@ users:
       const std::vector<std::int64_t> told = cached.indices;
       cached.Clear();
       served.Clear();
-      cache.AppendUser(static_cast<std::int32_t>(u), positions, true, &cached);
+      cache.AppendUser(static_cast<std::int32_t>(u), positions, {.context = true}, &cached);
       for (HistoryEntry& entry : user.history) entry.timestamp_ms = 0;
       AppendUser(data->user_spec, user, &served);
       const auto gaps = static_cast<std::ptrdiff_t>(cached.offsets[2]);
@@ -382,6 +382,44 @@ users:
     }
     EXPECT_GT(told_apart, 100);
   }
+}
+
+// Only where it is asked for; and then hidden as one that nobody knows.
+TEST_F(TrainingDataTest, UserIdsAreReadWhereTheyAreNamed) {
+  PutItems();
+  std::string lines;
+  for (int i = 0; i < 12; ++i) lines += Line(i % 3 == 0 ? "v" : "u", i % 2 == 0 ? "a" : "b", 10 + i);
+  Put("interactions.jsonl", Line("once", "a", 1) + lines);
+  TrainOptions options = Options();
+  options.features.users.resize(1);
+  options.features.users[0].name = "user_id";
+  options.features.users[0].buckets = 4;
+  const Result<TrainingData> data = LoadTrainingData(options);
+  ASSERT_OK(data);
+  ASSERT_EQ(data->user_spec.features.size(), 2U);
+  const FeatureDef& id = data->user_spec.features[1];
+  EXPECT_EQ(id.name, "user_id");
+  EXPECT_EQ(id.vocabulary, (std::vector<std::string>{"u", "v"})) << "of a single pair nothing is learned";
+  EXPECT_TRUE(options.ReadsUserId());
+  const InputCache cache(*data);
+  EXPECT_TRUE(cache.reads_user_id());
+  const std::int64_t first = data->user_spec.row_base[1];
+  for (std::size_t u = 0; u < data->users.size(); ++u) {
+    TowerInput cached;
+    TowerInput served;
+    cache.AppendUser(static_cast<std::int32_t>(u), {}, {}, &cached);
+    AppendUser(data->user_spec, data->users[u], &served);
+    EXPECT_EQ(cached.indices, served.indices);
+    cached.Clear();
+    cache.AppendUser(static_cast<std::int32_t>(u), {}, {.id = true}, &cached);
+    const auto bucket = static_cast<std::int64_t>(Xxh3(data->users[u].user_id) % 4);
+    EXPECT_EQ(cached.indices, std::vector<std::int64_t>{first + 2 + bucket}) << data->users[u].user_id;
+  }
+  options.features.users.clear();
+  const Result<TrainingData> without = LoadTrainingData(options);
+  ASSERT_OK(without);
+  EXPECT_EQ(without->user_spec.features.size(), 1U);
+  EXPECT_FALSE(InputCache(*without).reads_user_id());
 }
 
 TEST_F(TrainingDataTest, GapsToTheNewestAreNotForSequences) {

@@ -101,5 +101,28 @@ TEST_F(TrainingHistoryTest, EveryPoolingServesEventsAndGaps) {
   }
 }
 
+// Where ids are read a user is known by name, and somebody else is not.
+TEST_F(TrainingHistoryTest, AUserIdIsServedWhereItWasAskedFor) {
+  for (const bool reads : {false, true}) {
+    TrainOptions options = Options(reads ? "with" : "without", {});
+    options.epochs = 2;
+    if (reads) options.features.users.emplace_back().name = "user_id";
+    ASSERT_OK(Train(options, nullptr));
+    const auto package = OpenModelPackage({options.out_directory, "", 1});
+    ASSERT_OK(package);
+    EXPECT_EQ((*package)->manifest().format, 1) << "every version reads user ids";
+    const auto users = (*package)->LoadUserEncoder();
+    ASSERT_OK(users);
+    const auto embed = [&](const char* user) {
+      std::vector<float> vector(16);
+      EXPECT_OK((*users)->Encode({user, {}, {{"i3", "buy", 1.0, 1000}}}, vector));
+      return vector;
+    };
+    EXPECT_EQ(embed("u3") != embed("u4"), reads);
+    EXPECT_EQ(embed("u3") != embed("stranger"), reads);
+    EXPECT_EQ(embed("stranger"), embed("another"));
+  }
+}
+
 }  // namespace
 }  // namespace freshet

@@ -81,6 +81,7 @@ TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
       [](TrainOptions* o) { o->event_weights["buy"] = NAN; },
       [](TrainOptions* o) { o->event_weights[""] = 1; },
       [](TrainOptions* o) { o->value_weight = 3; },
+      [](TrainOptions* o) { o->user_id_dropout = 1; },
       [](TrainOptions* o) { o->heads = 3; },
       [](TrainOptions* o) { o->checkpoint_seconds = -1; },
       [](TrainOptions* o) { o->loss = "hinge"; },

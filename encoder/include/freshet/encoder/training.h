@@ -67,6 +67,7 @@ struct TrainOptions {
   int patience = 0;                 // epochs without a better one before training stops; 0: never
   bool refit = false;               // then once more on training and validation part, for as many epochs as were best
   double id_dropout = 0.2;  // share of training rows whose item id is hidden, so that content learns to carry new items
+  double user_id_dropout = 0.5;  // likewise of user ids, where `features` has the user tower read them
   std::uint64_t seed = 1;
   int threads = 1;
   // Beside out_directory lies `<out_directory>.checkpoint` until the package is written; it is renewed after each epoch
@@ -76,6 +77,7 @@ struct TrainOptions {
   // `<out_directory>.report.html`: curves, baselines on the validation part, neighbours, a map of the items.
   bool report = true;
   Status Validate() const;
+  [[nodiscard]] bool ReadsUserId() const;
   // Does the pooling read a history in its order? Such towers are trained on every place of a sequence at once.
   [[nodiscard]] bool ReadsSequence() const { return pooling == "gru" || pooling == "self-attention"; }
 };
