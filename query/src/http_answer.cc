@@ -43,12 +43,16 @@ HttpAnswer JsonAnswer(int status, std::string body) { return {status, "applicati
 
 HttpAnswer ProblemAnswer(int status, std::string_view name, std::string_view title, std::string_view detail,
                          std::string_view pointer) {
+  const auto problem = std::make_shared<const Problem>(
+      Problem{StrCat("urn:freshet:problem:", name), std::string(title), std::string(detail), std::string(pointer)});
   JsonWriter out;
-  out.BeginObject().Key("type").String(StrCat("urn:freshet:problem:", name)).Key("title").String(title);
+  out.BeginObject().Key("type").String(problem->type).Key("title").String(title);
   out.Key("status").Int(status);
   if (!detail.empty()) out.Key("detail").String(detail);
   if (!pointer.empty()) out.Key("pointer").String(pointer);
-  return {status, "application/problem+json", out.EndObject().Take(), "", 0};
+  HttpAnswer answer{status, "application/problem+json", out.EndObject().Take(), "", 0};
+  answer.problem = problem;
+  return answer;
 }
 
 HttpAnswer ProblemAnswer(const Status& status) {

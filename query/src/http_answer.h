@@ -1,6 +1,6 @@
 // What the door answers, before it is bytes: statuses, problems, and answers that have to wait.
 //
-// Place in the flow: made by HttpApi, written by HttpSession. Plain values.
+// Place in the flow: made by HttpApi, written by HttpSession or by a call of gRPC. Plain values.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,9 @@ namespace freshet {
 
 struct HttpAnswer;
 
+// The status of who did not wait for the answer. It is never sent: it is counted.
+inline constexpr int kCallerLeft = 499;
+
 // An answer that has to wait until others would be fresh enough (`min_as_of`), or for the deadline.
 struct HttpWait {
   std::int64_t min_as_of_ms = 0;
@@ -22,6 +25,14 @@ struct HttpWait {
   // The answer, or another wait. Called once: with ok when the wait is over, by who holds a place; else with why there
   // is no waiting, which is then told instead of what was waited for, without a search. REQUIRES: the api.
   std::function<HttpAnswer(const Status& over)> go_on;
+};
+
+// What is wrong, as an RFC 9457 problem tells it.
+struct Problem {
+  std::string type;     // "urn:freshet:problem:<name>"
+  std::string title;    // the same for all of a type
+  std::string detail;   // may be empty
+  std::string pointer;  // JSON pointer of the field; empty: the whole request, or none of it
 };
 
 struct HttpAnswer {
@@ -33,6 +44,8 @@ struct HttpAnswer {
   bool authenticate = false;    // for a 401: how
   // Then this is no answer yet.
   std::shared_ptr<HttpWait> wait = {};
+  // What the body says, where it is a problem.
+  std::shared_ptr<const Problem> problem = {};
   // For the log: the template of the path, and whether it is a probe, of which a 503 is no failure.
   const char* route = "other";
   bool is_probe = false;

@@ -2,39 +2,28 @@
 #include <limits>
 #include <vector>
 
-#include "freshet/core/json.h"
+#include "body_codec.h"
 #include "freshet/core/strings.h"
 #include "http_api.h"
-#include "recall_json.h"
-#include "request_json.h"
 
 namespace freshet {
-namespace {
-
-constexpr std::size_t kMaxBatch = 128;
-
-}  // namespace
 
 struct HttpApi::BatchInFlight {
+  const BodyCodec* codec = nullptr;
   std::vector<Result<RecallRequest>> requests;
   std::vector<std::optional<HttpAnswer>> answers;
   std::size_t bytes = 0;  // of the answers' bodies
 };
 
-HttpAnswer HttpApi::Batch(const HttpRequestView& view) const {
-  const Result<std::unique_ptr<JsonDocument>> document = ParseJson(view.body, kMaxJsonDepth + 2);
-  if (!document.ok()) return ProblemAnswer(document.status());
-  const Status fields = CheckFields(**document, "", {"requests"});
-  if (!fields.ok()) return ProblemAnswer(fields);
-  const JsonValue* requests = JsonFind(**document, "requests");
-  if (requests == nullptr || !requests->IsArray() || requests->Empty() || requests->Size() > kMaxBatch) {
-    return ProblemAnswer(Wrong("/requests", StrCat("must be an array of 1 to ", kMaxBatch, " recall requests")));
-  }
+HttpAnswer HttpApi::Batch(const HttpRequestView& view, const BodyCodec& codec) const {
+  Result<std::vector<Result<RecallRequest>>> requests = codec.ReadBatch(view.body);
+  if (!requests.ok()) return ProblemAnswer(requests.status());
   const auto batch = std::make_shared<BatchInFlight>();
-  batch->answers.resize(requests->Size());
-  for (const JsonValue& one : requests->GetArray()) {
-    Result<RecallRequest>& request = batch->requests.emplace_back(ReadRecallRequest(one));
-    if (request.ok()) SetDeadline(view.arrived_us, &*request);
+  batch->codec = &codec;
+  batch->answers.resize(requests->size());
+  batch->requests = std::move(*requests);
+  for (Result<RecallRequest>& request : batch->requests) {
+    if (request.ok()) SetDeadline(view, &*request);
   }
   return AnswerBatch(batch, Status::Ok());
 }
@@ -45,7 +34,7 @@ HttpAnswer HttpApi::AnswerBatch(const std::shared_ptr<BatchInFlight>& batch, con
   const auto answer = [&](const Result<RecallRequest>& request) {
     if (!request.ok()) return ProblemAnswer(request.status());
     if (!over.ok()) return ProblemAnswer(over);
-    if (batch->bytes <= options_.max_batch_bytes) return RecallOne(*request);
+    if (batch->bytes <= options_.max_batch_bytes) return RecallOne(*request, *batch->codec);
     return ProblemAnswer(InvalidArgument(StrCat("the answers before this one are more than ", options_.max_batch_bytes,
                                                 " bytes: ask for fewer at once")));
   };
@@ -68,18 +57,7 @@ HttpAnswer HttpApi::AnswerBatch(const std::shared_ptr<BatchInFlight>& batch, con
     later.wait = std::make_shared<HttpWait>(std::move(wait));
     return later;
   }
-  // Appended one after the other, each freed then: these may be many megabytes.
-  constexpr std::size_t kAround = 32;  // status, names and braces of one
-  std::string body = R"({"responses":[)";
-  body.reserve(batch->bytes + kAround * batch->answers.size() + kAround);
-  for (std::optional<HttpAnswer>& one : batch->answers) {
-    if (body.back() != '[') body += ',';
-    body += StrCat(R"({"status":)", one->status, one->status == 200 ? R"(,"answer":)" : R"(,"problem":)");
-    body += one->body;
-    body += '}';
-    one.reset();
-  }
-  return JsonAnswer(200, body + "]}");
+  return batch->codec->Batch(&batch->answers, batch->bytes);
 }
 
 }  // namespace freshet

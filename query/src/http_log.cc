@@ -102,6 +102,7 @@ void RequestLog::Write(const RequestTag& tag, const RequestOutcome& outcome) {
   if (!tag.trace_id.empty()) fields.emplace_back("trace_id", tag.trace_id);
   fields.emplace_back("route", outcome.route);
   if (!outcome.method.empty()) fields.emplace_back("method", outcome.method);
+  if (!outcome.protocol.empty()) fields.emplace_back("protocol", outcome.protocol);
   fields.emplace_back("status", StrCat(outcome.status));
   fields.emplace_back("milliseconds", StrCat(static_cast<double>(now_us - outcome.arrived_us) * 1e-3));
   if (left_out > 0) fields.emplace_back("not_logged", StrCat(left_out));

@@ -28,8 +28,9 @@ struct RequestOutcome {
   std::string_view route;   // the template of the path
   std::string_view method;  // empty: not read
   int status = 0;
-  std::int64_t arrived_us = 0;  // monotonic: when the whole request had come
-  bool is_probe = false;        // whose 503 is no failure
+  std::int64_t arrived_us = 0;     // monotonic: when the whole request had come
+  bool is_probe = false;           // whose 503 is no failure
+  std::string_view protocol = {};  // where it is not HTTP
 };
 
 // At most so many lines in a second. Thread-safe.

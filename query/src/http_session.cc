@@ -12,12 +12,11 @@
 #include <boost/beast/http/write.hpp>
 #include <boost/beast/ssl/ssl_stream.hpp>
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <type_traits>
 
 #include "http_message.h"
-#include "http_slots.h"
-#include "http_waiters.h"
 
 namespace freshet {
 namespace {
@@ -39,12 +38,14 @@ using TlsStream = beast::ssl_stream<beast::tcp_stream>;
 
 // Over TCP, or over TLS over TCP.
 template <typename Stream>
-class StreamSession final : public HttpSession, public std::enable_shared_from_this<StreamSession<Stream>> {
+class StreamSession final : public HttpSession,
+                            public RequestFlow,
+                            public std::enable_shared_from_this<StreamSession<Stream>> {
  public:
   // `more`: of the stream, after the socket.
   template <typename... More>
   explicit StreamSession(HttpSessions* sessions, net::ip::tcp::socket socket, More&... more)
-      : sessions_(sessions), stream_(std::move(socket), more...), buffer_(kMaxBufferBytes) {
+      : RequestFlow(sessions), sessions_(sessions), stream_(std::move(socket), more...), buffer_(kMaxBufferBytes) {
     ErrorCode ignored;
     Lowest().socket().set_option(net::ip::tcp::no_delay(true), ignored);
     Lowest().socket().non_blocking(true, ignored);  // for WriteAtOnce()
@@ -78,15 +79,13 @@ class StreamSession final : public HttpSession, public std::enable_shared_from_t
   void ReadBody();
   void OnRequest(ErrorCode error);
   void NameRequest();
-  // The request that is being answered; valid until the next one is read.
-  [[nodiscard]] HttpRequestView View() const;
-  // Makes an answer by `make(api)` with a place to search: now where one is free, else when it is this session's turn.
-  // False: too many queue, there is no answer.
-  template <typename Make>
-  [[nodiscard]] bool AnswerInPlace(bool may_be_refused, const Make& make);
-  // Writes it, or waits first.
-  void Respond(HttpAnswer answer);
-  void GoOn(const std::shared_ptr<HttpWait>& wait);
+  // Valid until the next request is read.
+  [[nodiscard]] HttpRequestView View() const override;
+  void Post(std::function<void()> task) override { net::post(stream_.get_executor(), std::move(task)); }
+  void Write(HttpAnswer answer) override {
+    Write(std::move(answer), parser_->get().keep_alive() && !sessions_->stopping);
+  }
+  [[nodiscard]] std::shared_ptr<RequestFlow> Self() override { return this->shared_from_this(); }
   // The connection is of no use after an error; a malformed request is told so first.
   void Fail(ErrorCode error);
   void Write(HttpAnswer answer, bool keep_alive);
@@ -207,10 +206,7 @@ void StreamSession<Stream>::OnRequest(ErrorCode error) {
   first_ = false;
   arrived_us_ = sessions_->clock.MonotonicUs();
   NameRequest();
-  HttpApi& api = *sessions_->api;
-  if (std::optional<HttpAnswer> answer = api.AnswerAtOnce(View())) return Respond(std::move(*answer));
-  const auto make = [this] { return sessions_->api->Answer(View()); };
-  if (!AnswerInPlace(true, make)) Respond(api.Refuse(View()));
+  Answer();
 }
 
 template <typename Stream>
@@ -228,49 +224,6 @@ HttpRequestView StreamSession<Stream>::View() const {
           ToStd(request[http::field::authorization]),
           ToStd(request[http::field::content_type]),
           arrived_us_};
-}
-
-template <typename Stream>
-template <typename Make>
-bool StreamSession<Stream>::AnswerInPlace(bool may_be_refused, const Make& make) {
-  const auto answer = [](StreamSession* self, const Make& make_it, RequestSlots::Place place) {
-    HttpAnswer made = make_it();
-    place.Leave();  // nobody waits for it to be written
-    self->Respond(std::move(made));
-  };
-  RequestSlots::Place place;
-  const RequestSlots::Entry entry = sessions_->slots->Enter(may_be_refused, &place, [&] {
-    return [self = this->shared_from_this(), make, answer](RequestSlots::Place turn) {
-      net::post(self->stream_.get_executor(),
-                [self, make, answer, turn = std::move(turn)]() mutable { answer(self.get(), make, std::move(turn)); });
-    };
-  });
-  if (entry == RequestSlots::Entry::kEntered) answer(this, make, std::move(place));
-  return entry != RequestSlots::Entry::kFull;
-}
-
-template <typename Stream>
-void StreamSession<Stream>::Respond(HttpAnswer answer) {
-  if (answer.wait) {
-    const std::shared_ptr<HttpWait> wait = std::move(answer.wait);
-    const bool waits =
-        sessions_->waiters->Add(wait->min_as_of_ms, wait->deadline_us, [self = this->shared_from_this(), wait] {
-          net::post(self->stream_.get_executor(), [self, wait] { self->GoOn(wait); });
-        });
-    if (waits) return;
-    if (sessions_->stopping) return Respond(wait->go_on(Cancelled("try another sidecar")));
-    answer = wait->go_on(Unavailable("too many requests wait for their `min_as_of`; try again, or without it"));
-    if (answer.status == 503) answer.retry_after_seconds = 1;
-  }
-  Write(std::move(answer), parser_->get().keep_alive() && !sessions_->stopping);
-}
-
-// Who has waited for freshness queues for a place like others, but was let in already: it is not refused.
-template <typename Stream>
-void StreamSession<Stream>::GoOn(const std::shared_ptr<HttpWait>& wait) {
-  if (sessions_->stopping || !AnswerInPlace(false, [wait] { return wait->go_on(Status::Ok()); })) {
-    Respond(wait->go_on(Cancelled("try another sidecar")));
-  }
 }
 
 template <typename Stream>
@@ -367,9 +320,7 @@ void StreamSession<Stream>::CloseNow() {
 }  // namespace
 
 HttpSessions::HttpSessions(const HttpOptions& http_options, HttpApi* http_api, Metrics* metrics)
-    : options(http_options),
-      api(http_api),
-      log(http_options.access_log, &clock),
+    : RequestDesk(http_options, http_api),
       connections(metrics->GetGauge("freshet_http_connections", "Open HTTP connections")),
       timeouts(metrics->GetCounter("freshet_http_timeouts_total",
                                    "Connections closed because a request did not arrive, or was not read, in time")),

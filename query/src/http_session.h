@@ -4,43 +4,30 @@
 // itself through the handlers in flight: it is destroyed when the last one has run, and then leaves the registry.
 // States: (TLS handshake ->) idle (waits for a request's first byte) -> header -> body (-> queues for a place to
 // search)
-// (-> waits for freshness -> queues again) -> answer -> idle, or closed. Nothing is read while it queues or waits: the
-// request stays what it is.
+// (-> waits for freshness -> queues again: RequestFlow) -> answer -> idle, or closed. Nothing is read while it queues
+// or waits: the request stays what it is.
 #pragma once
 
-#include <atomic>
 #include <boost/asio/ip/tcp.hpp>
 #include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
 
-#include "freshet/core/clock.h"
 #include "freshet/core/metrics.h"
-#include "freshet/query/http_server.h"
-#include "http_api.h"
-#include "http_log.h"
 #include "http_tls.h"
+#include "request_flow.h"
 
 namespace freshet {
 
-class FreshnessWaiters;
 class HttpSession;
-class RequestSlots;
 
 // The open connections, and what they share. Thread-safe.
-struct HttpSessions {
-  const HttpOptions options;
-  HttpApi* const api;
-  const SystemClock clock;
-  RequestLog log;
+struct HttpSessions : RequestDesk {
   Gauge& connections;
   Counter& timeouts;
-  Counter& handshakes;  // that failed
-  std::atomic<bool> stopping{false};
-  RequestSlots* slots = nullptr;  // these three are set before the first session, and outlive them
-  FreshnessWaiters* waiters = nullptr;
-  TlsContext* tls = nullptr;  // null: plain HTTP
+  Counter& handshakes;        // that failed
+  TlsContext* tls = nullptr;  // null: plain HTTP; set before the first session
 
   std::mutex mu;
   std::condition_variable changed;

@@ -282,14 +282,18 @@ Result<RecallRequest> ReadRecallRequest(const JsonValue& root) {
 
 Result<ScoreRequest> ReadScoreRequest(std::string_view body) {
   FRESHET_ASSIGN(const std::unique_ptr<JsonDocument> document, ParseJson(body, kMaxJsonDepth));
+  return ReadScoreRequest(static_cast<const JsonValue&>(*document));
+}
+
+Result<ScoreRequest> ReadScoreRequest(const JsonValue& root) {
   FRESHET_TRY(CheckFields(
-      *document, "",
+      root, "",
       {"user", "item", "items", "negative", "vector", "ids", "rerank", "weights", "min_as_of", "timeout_ms"}));
   ScoreRequest request;
-  FRESHET_TRY(ReadTarget(*document, &request.target));
-  const JsonValue* ids = JsonFind(*document, "ids");
+  FRESHET_TRY(ReadTarget(root, &request.target));
+  const JsonValue* ids = JsonFind(root, "ids");
   if (ids == nullptr) return Wrong("/ids", "is missing");
-  if (const JsonValue* value = JsonFind(*document, "rerank")) {
+  if (const JsonValue* value = JsonFind(root, "rerank")) {
     FRESHET_ASSIGN(const bool rerank, ReadBool(*value, "/rerank"));  // all of them
     if (rerank) request.target.rerank.emplace();
   }

@@ -19,6 +19,7 @@ struct ScoreRequest {
 };
 
 [[nodiscard]] Result<RecallRequest> ReadRecallRequest(const JsonValue& root);
+[[nodiscard]] Result<ScoreRequest> ReadScoreRequest(const JsonValue& root);
 [[nodiscard]] Result<ScoreRequest> ReadScoreRequest(std::string_view body);
 [[nodiscard]] std::string ScoreResponseToJson(const ScoreResponse& response);
 [[nodiscard]] std::string UserViewToJson(const UserView& user);
