@@ -45,6 +45,26 @@ if(NOT FRESHET_SANITIZER)
   target_link_libraries(freshet_allocator INTERFACE PkgConfig::JEMALLOC)
 endif()
 
+if(FRESHET_GRPC)
+  # Debian's own CMake package wants the packages of all that gRPC is built from; these are what a program needs.
+  find_path(GRPC_INCLUDE_DIR grpcpp/grpcpp.h)
+  find_library(GRPCXX_LIBRARY grpc++)
+  find_library(GRPC_LIBRARY grpc)
+  find_library(GPR_LIBRARY gpr)
+  find_library(GRPC_REFLECTION_LIBRARY grpc++_reflection)
+  find_library(ABSL_SYNCHRONIZATION_LIBRARY absl_synchronization)  # its headers have locks inline
+  find_program(FRESHET_PROTOC protoc)
+  find_program(FRESHET_GRPC_PLUGIN grpc_cpp_plugin)
+  foreach(part GRPC_INCLUDE_DIR GRPCXX_LIBRARY GRPC_LIBRARY GPR_LIBRARY GRPC_REFLECTION_LIBRARY ABSL_SYNCHRONIZATION_LIBRARY FRESHET_PROTOC FRESHET_GRPC_PLUGIN)
+    if(NOT ${part})
+      message(FATAL_ERROR "FRESHET_GRPC is ON, and gRPC is not all there (${part}): run deploy/setup --grpc, or install libgrpc++-dev, protobuf-compiler and protobuf-compiler-grpc; or build with -DFRESHET_GRPC=OFF")
+    endif()
+  endforeach()
+  add_library(freshet_grpc INTERFACE)
+  target_include_directories(freshet_grpc SYSTEM INTERFACE ${GRPC_INCLUDE_DIR})
+  target_link_libraries(freshet_grpc INTERFACE ${GRPC_REFLECTION_LIBRARY} ${GRPCXX_LIBRARY} ${GRPC_LIBRARY} ${GPR_LIBRARY} ${ABSL_SYNCHRONIZATION_LIBRARY} PkgConfig::PROTOBUF)
+endif()
+
 # Debian's RocksDB exports targets that want gflags, which the library itself does not.
 find_path(ROCKSDB_INCLUDE_DIR rocksdb/db.h REQUIRED)
 find_library(ROCKSDB_LIBRARY rocksdb REQUIRED)

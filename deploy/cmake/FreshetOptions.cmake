@@ -5,6 +5,7 @@ set(FRESHET_COMPONENTS all CACHE STRING
 if(NOT FRESHET_COMPONENTS MATCHES "^(all|indexer|encoder,indexer)$")
   message(FATAL_ERROR "FRESHET_COMPONENTS is `${FRESHET_COMPONENTS}`; it may be all, indexer or encoder,indexer")
 endif()
+option(FRESHET_GRPC "Serve gRPC beside HTTP; see query/README.md" OFF)
 set(FRESHET_SANITIZER "" CACHE STRING "address (with undefined) or thread; empty for none")
 
 set(CMAKE_CXX_STANDARD 20)

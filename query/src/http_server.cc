@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -16,6 +17,7 @@
 
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
+#include "grpc_door.h"
 #include "http_api.h"
 #include "http_net.h"
 #include "http_session.h"
@@ -32,6 +34,7 @@ using ErrorCode = boost::system::error_code;
 
 constexpr milliseconds kAcceptBackoff{100};
 constexpr milliseconds kStopSlack{1'000};
+constexpr milliseconds kHealthEvery{200};
 constexpr std::uint64_t kOtherFiles = 1'024;  // of the store, the log of the broker and the like, about
 
 // A program that the process around us starts would otherwise keep the port, and connections, open.
@@ -44,6 +47,7 @@ class BeastHttpServer final : public HttpServer {
   BeastHttpServer(const HttpOptions& options, const RecallService* service, Metrics* metrics, ReadyCheck ready,
                   StatusReport report, SnapshotRequest snapshot, BeforeMetrics before_metrics)
       : options_(options),
+        metrics_(metrics),
         api_(options, service, metrics, std::move(ready), std::move(report), std::move(snapshot),
              std::move(before_metrics)),
         refused_(metrics->GetCounter("freshet_http_refused_connections_total",
@@ -54,11 +58,13 @@ class BeastHttpServer final : public HttpServer {
             &context_, options.max_waiting,
             [service] { return service == nullptr ? std::int64_t{0} : service->as_of_ms(); }, metrics),
         acceptor_(net::make_strand(context_)),
-        backoff_(acceptor_.get_executor()) {
+        backoff_(acceptor_.get_executor()),
+        health_(net::make_strand(context_)) {
     metrics->GetGauge("freshet_http_max_connections", "More connections than these are refused")
         .Set(static_cast<double>(options.max_connections));
     sessions_.slots = &slots_;
     sessions_.waiters = &waiters_;
+    sessions_.post = [this](std::function<void()> task) { net::post(context_, std::move(task)); };
   }
 
   ~BeastHttpServer() override {
@@ -79,6 +85,7 @@ class BeastHttpServer final : public HttpServer {
     if (!threads_.empty() || sessions_.stopping) return FailedPrecondition("an HTTP server starts once");
     try {
       FRESHET_TRY(Listen(*ParseEndpoint(options_.listen)));
+      if (!options_.grpc_listen.empty()) FRESHET_TRY(StartGrpc());
       net::post(acceptor_.get_executor(), [this] { Accept(); });
       // One more than there are places to search, for all that needs none.
       for (int i = 0; i < options_.threads + 1; ++i) threads_.emplace_back([this] { RunThread(); });
@@ -91,7 +98,9 @@ class BeastHttpServer final : public HttpServer {
 
   void Stop() override {
     if (sessions_.stopping.exchange(true)) return;
+    const auto until = std::chrono::steady_clock::now() + milliseconds(options_.request_timeout_ms) + kStopSlack;
     waiters_.Stop();
+    if (grpc_) grpc_->BeginStop();
     net::post(acceptor_.get_executor(), [this] {
       ErrorCode ignored;
       acceptor_.close(ignored);
@@ -108,17 +117,39 @@ class BeastHttpServer final : public HttpServer {
       for (const auto& session : open) session->Stop();
       open.clear();
       std::unique_lock lock(sessions_.mu);
-      sessions_.changed.wait_for(lock, milliseconds(options_.request_timeout_ms) + kStopSlack,
-                                 [this] { return sessions_.open.empty(); });
+      sessions_.changed.wait_until(lock, until, [this] { return sessions_.open.empty(); });
+      lock.unlock();
+      const auto left = std::chrono::duration_cast<milliseconds>(until - std::chrono::steady_clock::now());
+      if (grpc_) grpc_->AwaitCalls(std::max(left, milliseconds(0)));
     }
     context_.stop();
     for (std::thread& thread : threads_) thread.join();
     slots_.Close();
+    if (grpc_) grpc_->End();
   }
 
   [[nodiscard]] std::string address() const override { return address_; }
+  [[nodiscard]] std::string grpc_address() const override { return grpc_ ? grpc_->address() : ""; }
 
  private:
+  Status StartGrpc() {
+    FRESHET_ASSIGN(std::unique_ptr<GrpcDoor> door, MakeGrpcDoor(options_, &sessions_, metrics_));
+    FRESHET_TRY(door->Start());
+    grpc_ = std::move(door);
+    net::post(health_.get_executor(), [this] { TellHealth(); });
+    return Status::Ok();
+  }
+
+  // Who asks gRPC's health service is told what /readyz would say now, or a moment ago.
+  void TellHealth() {
+    health_.expires_after(kHealthEvery);
+    health_.async_wait([this](ErrorCode cancelled) {
+      if (!cancelled && !sessions_.stopping) TellHealth();
+    });
+    const bool ready = api_.NotReady().empty();
+    grpc_->SetReady(ready);
+  }
+
   Status Listen(const tcp::endpoint& endpoint) {
     ErrorCode error;
     acceptor_.open(endpoint.protocol(), error);
@@ -205,6 +236,7 @@ class BeastHttpServer final : public HttpServer {
   }
 
   const HttpOptions options_;
+  Metrics* const metrics_;
   HttpApi api_;
   Counter& refused_;
   std::unique_ptr<TlsContext> tls_;
@@ -214,25 +246,45 @@ class BeastHttpServer final : public HttpServer {
   FreshnessWaiters waiters_;
   tcp::acceptor acceptor_;  // on its own strand
   net::steady_timer backoff_;
-  int spare_ = OpenSpareFile();  // on the acceptor's strand
-  std::string address_;          // constant after Start()
+  net::steady_timer health_;        // on its own strand
+  std::unique_ptr<GrpcDoor> grpc_;  // null: there is none
+  int spare_ = OpenSpareFile();     // on the acceptor's strand
+  std::string address_;             // constant after Start()
   std::vector<std::thread> threads_;
 };
 
 }  // namespace
 
-Status HttpOptions::Validate() const {
+namespace {
+
+// `key`: of the option. `guarded`: whoever asks has to bring a token or a certificate.
+Status CheckListen(const char* key, const std::string& listen, bool guarded) {
   const auto endpoint = ParseEndpoint(listen);
-  if (!endpoint)
-    return ConfigError(StrCat("listen: `", listen, "` is not host:port with a numeric host, as 127.0.0.1:8081"));
+  if (!endpoint) {
+    return ConfigError(StrCat(key, ": `", listen, "` is not host:port with a numeric host, as 127.0.0.1:8081"));
+  }
+  if (endpoint->address().is_loopback() || guarded) return Status::Ok();
+  return ConfigError(
+      StrCat(key, ": `", listen,
+             "` is not a loopback address. Whoever reaches this port reads the whole catalogue and any user's history: "
+             "use 127.0.0.1 or [::1], or set token_file, or tls with client_ca"));
+}
+
+}  // namespace
+
+Status HttpOptions::Validate() const {
   if (tls.certificate.empty() != tls.key.empty() || (tls.certificate.empty() && !tls.client_ca.empty())) {
     return ConfigError("tls: certificate and key go together, and client_ca goes with them");
   }
-  if (!endpoint->address().is_loopback() && token_file.empty() && tls.client_ca.empty()) {
-    return ConfigError(StrCat(
-        "listen: `", listen,
-        "` is not a loopback address. Whoever reaches this port reads the whole catalogue and any user's history: "
-        "use 127.0.0.1 or [::1], or set token_file, or tls with client_ca"));
+  const bool guarded = !token_file.empty() || !tls.client_ca.empty();
+  FRESHET_TRY(CheckListen("listen", listen, guarded));
+  if (!grpc_listen.empty()) {
+    FRESHET_TRY(CheckListen("grpc_listen", grpc_listen, guarded));
+    if (!GrpcIsBuiltIn()) {
+      return ConfigError(
+          "grpc_listen: this freshet was built without gRPC: leave it out, or build with -DFRESHET_GRPC=ON "
+          "(query/README.md)");
+    }
   }
   if (threads < 1 || threads > 256) return ConfigError("threads: must be between 1 and 256");
   if (max_connections < 1 || max_connections > 65'536)
