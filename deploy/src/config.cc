@@ -278,23 +278,23 @@ void ReadServing(ConfigReader* reader, Config* config, std::vector<Field>* field
                                         reader->Integer("progress_interval_ms", &config->publisher.progress_interval_ms,
                                                         10, 60'000)});
                      }});
-  fields->push_back({"query", [reader, config](const YamlNode& node) {
-                       config->serve = true;
-                       reader->Mapping(
-                           node, "query",
-                           {reader->Text("listen", &config->http.listen),
-                            reader->Text("token_file", &config->http.token_file),
-                            TlsSection(reader, "query.tls", &config->http.tls),
-                            reader->Integer("threads", &config->http.threads, 1, 256),
-                            reader->Integer("max_connections", &config->http.max_connections, 1, 65'536),
-                            reader->Integer("max_queued", &config->http.max_queued, 0, 65'536),
-                            reader->Integer("max_waiting", &config->http.max_waiting, 0, 65'536),
-                            reader->Flag("access_log", &config->http.access_log),
-                            reader->Integer("write_timeout_ms", &config->http.write_timeout_ms, 1, 600'000),
-                            reader->Integer("header_timeout_ms", &config->http.header_timeout_ms, 1, 600'000),
-                            reader->Integer("idle_timeout_ms", &config->http.idle_timeout_ms, 1, 3'600'000),
-                            reader->Integer("request_timeout_ms", &config->http.request_timeout_ms, 1, 30'000)});
-                     }});
+  fields->push_back(
+      {"query", [reader, config](const YamlNode& node) {
+         config->serve = true;
+         reader->Mapping(
+             node, "query",
+             {reader->Text("listen", &config->http.listen), reader->Text("grpc_listen", &config->http.grpc_listen),
+              reader->Text("token_file", &config->http.token_file), TlsSection(reader, "query.tls", &config->http.tls),
+              reader->Integer("threads", &config->http.threads, 1, 256),
+              reader->Integer("max_connections", &config->http.max_connections, 1, 65'536),
+              reader->Integer("max_queued", &config->http.max_queued, 0, 65'536),
+              reader->Integer("max_waiting", &config->http.max_waiting, 0, 65'536),
+              reader->Flag("access_log", &config->http.access_log),
+              reader->Integer("write_timeout_ms", &config->http.write_timeout_ms, 1, 600'000),
+              reader->Integer("header_timeout_ms", &config->http.header_timeout_ms, 1, 600'000),
+              reader->Integer("idle_timeout_ms", &config->http.idle_timeout_ms, 1, 3'600'000),
+              reader->Integer("request_timeout_ms", &config->http.request_timeout_ms, 1, 30'000)});
+       }});
   fields->push_back({"admin", [reader, config](const YamlNode& node) {
                        HttpOptions& admin = config->admin.emplace();
                        admin.threads = 1;

@@ -159,6 +159,7 @@ Status Node::Serve(const Config& config, const std::string& role, const std::fun
     http = MakeHttpServer(config.http, recall.get(), &metrics, ready, report, {}, before_metrics);
     FRESHET_TRY(http->Start());
     LogInfo("query", "listening", {{"address", http->address()}});
+    if (!http->grpc_address().empty()) LogInfo("query", "listening for gRPC", {{"address", http->grpc_address()}});
   }
   if (config.admin) {
     SnapshotRequest snapshot;

@@ -172,6 +172,25 @@ TEST(Config, OtherThanLoopbackIsRefused) {
   EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {"query.listen=0.0.0.0:80"}).status().code(), Code::kConfig);
 }
 
+TEST(Config, GrpcIsAskedForByItsAddress) {
+  const auto none = ParseConfig(kMinimal, "f.yaml", {});
+  ASSERT_OK(none);
+  EXPECT_EQ(none->http.grpc_listen, "");
+  const auto config = ParseConfig(kMinimal, "f.yaml", {"query.grpc_listen=127.0.0.1:8082"});
+  if (config.ok()) {
+    EXPECT_EQ(config->http.grpc_listen, "127.0.0.1:8082");
+  } else {
+    // A build without it says so, and what to do.
+    EXPECT_EQ(config.status().code(), Code::kConfig);
+    EXPECT_NE(config.status().message().find("grpc_listen: this freshet was built without gRPC"), std::string::npos)
+        << config.status().message();
+    EXPECT_NE(config.status().message().find("-DFRESHET_GRPC=ON"), std::string::npos);
+  }
+  const auto open = ParseConfig(kMinimal, "f.yaml", {"query.grpc_listen=0.0.0.0:8082"});
+  ASSERT_EQ(open.status().code(), Code::kConfig);
+  EXPECT_NE(open.status().message().find("grpc_listen: `0.0.0.0:8082` is not a loopback address"), std::string::npos);
+}
+
 TEST(Config, TheDoorsBoundsAreRead) {
   const auto config =
       ParseConfig(kMinimal, "f.yaml", {"query.max_queued=0", "query.write_timeout_ms=600000", "query.access_log=true"});
