@@ -12,6 +12,7 @@
 #include "freshet/core/strings.h"
 #include "freshet/deploy/commands.h"
 #include "freshet/encoder/evaluation.h"
+#include "index_search.h"
 
 namespace freshet {
 namespace {
@@ -24,6 +25,7 @@ struct EvaluateArguments {
   std::vector<std::string> lists;
   std::string until;
   std::string seen = "both";
+  std::size_t ef = 0;  // of the index; 0: as serving chooses it
   bool json = false;
 };
 
@@ -75,6 +77,18 @@ std::string ToJson(const EvaluationReport& report, const EvaluateOptions& option
     }
     out.EndArray().EndObject();
   }
+  out.EndArray().Key("ann").BeginArray();
+  for (const AnnRecall& one : report.ann) {
+    out.BeginObject().Key("system").String(one.system).Key("users").Int(one.users);
+    for (const auto& [key, values] : {std::pair("mean", &one.recall), std::pair("lowest", &one.lowest)}) {
+      out.Key(key).BeginObject();
+      for (std::size_t i = 0; i < options.ks.size(); ++i) {
+        out.Key(StrCat("ann_recall_at_", options.ks[i])).Double((*values)[i]);
+      }
+      out.EndObject();
+    }
+    out.EndObject();
+  }
   out.EndArray().Key("seconds").Double(report.seconds).EndObject();
   return out.Take() + "\n";
 }
@@ -115,6 +129,20 @@ void PrintSlice(const EvaluationSlice& slice, const EvaluationTable& table) {
   }
 }
 
+// Apart from the tables above, whose recall is another.
+void PrintAnn(const EvaluationReport& report, const EvaluateOptions& options) {
+  std::printf(
+      "\n== ANN recall: what the index finds of each model's own exact ranking, whatever that is worth\n\n%-20s%9s", "",
+      "users");
+  for (const int k : options.ks) std::printf("%9s%9s", StrCat("ANN@", k).c_str(), "worst");
+  std::printf("\n");
+  for (const AnnRecall& one : report.ann) {
+    std::printf("%-20s%9lld", one.system.c_str(), static_cast<long long>(one.users));
+    for (std::size_t i = 0; i < options.ks.size(); ++i) std::printf("%9.4f%9.4f", one.recall[i], one.lowest[i]);
+    std::printf("\n");
+  }
+}
+
 void Print(const EvaluationReport& report, const EvaluateOptions& options) {
   std::printf(
       "%lld candidates, %lld of them cold (not in training); %lld interactions before the %s part, %lld in it\n",
@@ -125,6 +153,7 @@ void Print(const EvaluationReport& report, const EvaluateOptions& options) {
     std::printf("\n== seen items %s\n", table.seen_masked ? "masked" : "kept");
     for (const EvaluationSlice& slice : table.slices) PrintSlice(slice, table);
   }
+  if (!report.ann.empty()) PrintAnn(report, options);
   std::printf(
       "\nR recommendation recall, HR hit rate, NDCG, MRR: means over users; Acc: share of the interactions; cover: "
       "share "
@@ -145,7 +174,9 @@ Status RunEvaluate(EvaluateArguments* arguments) {
   Result<EvaluationReport> report = Internal("nothing was judged");
   {
     ProgressBar bar("evaluate");
-    report = Evaluate(options, [&](double fraction, const std::string& label) { bar.Update(fraction, label); });
+    report = Evaluate(
+        options, [&](double fraction, const std::string& label) { bar.Update(fraction, label); },
+        SearchByIndex(arguments->ef));
   }
   if (!report.ok()) return report.status();
   if (arguments->json) {
@@ -185,6 +216,14 @@ void AddEvaluateCommand(CLI::App* app, CommandRunner* run) {
       ->capture_default_str();
   command->add_option("--seed", options.seed, "Of ties, the random baseline and the bootstrap")->capture_default_str();
   command->add_option("--threads", options.threads, "Threads of the tensor library")->capture_default_str();
+  command
+      ->add_option("--ann-users", options.ann_users,
+                   "Of the judged users so many are asked for of an index, too: ANN recall, beside exact search; 0: "
+                   "none")
+      ->capture_default_str();
+  command->add_option("--ef", arguments->ef, "Search effort of that index; 0: chosen from K, as in serving")
+      ->check(CLI::Range(0, 100'000))
+      ->capture_default_str();
   command->add_option("--write-lists", options.write_lists,
                       "Write the first model's recommendations, as --lists reads");
   AddSplitOptions(command, &arguments->split);
@@ -200,7 +239,9 @@ void AddEvaluateCommand(CLI::App* app, CommandRunner* run) {
       "Give the same split, or the same --config, to train and evaluate: then the model has not seen what judges it.\n"
       "Every candidate is ranked. Popularity, recent popularity, chance and item-to-item co-occurrence stand\n"
       "beside the model; cold items (not in training), new ones (nor in validation), cold users (without history),\n"
-      "head and tail have tables of their own.");
+      "head and tail have tables of their own. Their recall is recommendation recall; what the index loses of a "
+      "model's\n"
+      "own ranking (ANN recall) stands apart.");
   command->callback([arguments, run] { *run = [arguments] { return ExitCode(RunEvaluate(arguments.get())); }; });
 }
 

@@ -5,7 +5,6 @@
 #include <iostream>
 #include <map>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -18,8 +17,8 @@
 #include "freshet/deploy/config.h"
 #include "freshet/encoder/topic_files.h"
 #include "freshet/encoder/training.h"
-#include "freshet/indexer/index.h"
 #include "freshet/ingest/kafka.h"
+#include "index_search.h"
 
 namespace freshet {
 namespace {
@@ -164,32 +163,10 @@ Status FilesFromTopics(TrainArguments* arguments) {
   return Status::Ok();
 }
 
-// By the index that serves. Built anew for each set of items, which `items` points to.
+// Vectors of both towers are of unit length.
 FindNearest NearestByIndex() {
-  auto index = std::make_shared<std::unique_ptr<Index>>();
-  auto built_of = std::make_shared<std::vector<float>>();
-  return [index, built_of](std::span<const float> items, std::span<const float> queries, int dim,
-                           int k) -> Result<std::vector<std::vector<std::int32_t>>> {
-    if (!std::equal(items.begin(), items.end(), built_of->begin(), built_of->end())) {
-      HnswOptions options;
-      options.dim = dim;
-      options.metric = Metric::kInnerProduct;
-      options.capacity = std::max<std::size_t>(1, items.size() / static_cast<std::size_t>(dim));
-      FRESHET_ASSIGN(*index, MakeHnswIndex(options));
-      std::vector<Label> labels(options.capacity);
-      std::iota(labels.begin(), labels.end(), Label{0});
-      FRESHET_TRY((*index)->Insert(labels, items));
-      FRESHET_TRY((*index)->Settle());
-      built_of->assign(items.begin(), items.end());
-    }
-    SearchOptions search;
-    search.k = static_cast<std::size_t>(k);
-    FRESHET_ASSIGN(const auto hits, (*index)->SearchMany(queries, search));
-    std::vector<std::vector<std::int32_t>> numbers(hits.size());
-    for (std::size_t i = 0; i < hits.size(); ++i) {
-      for (const Hit& hit : hits[i]) numbers[i].push_back(static_cast<std::int32_t>(hit.label));
-    }
-    return numbers;
+  return [search = SearchByIndex(0)](std::span<const float> items, std::span<const float> queries, int dim, int k) {
+    return search(items, queries, dim, Metric::kInnerProduct, k);
   };
 }
 

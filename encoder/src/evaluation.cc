@@ -6,6 +6,7 @@
 #include <numeric>
 #include <random>
 
+#include "ann_recall.h"
 #include "bootstrap.h"
 #include "dataset.h"
 #include "freshet/core/clock.h"
@@ -34,8 +35,9 @@ struct Case {
 
 class Evaluation {
  public:
-  Evaluation(const EvaluateOptions& options, const std::function<void(double, const std::string&)>& progress)
-      : options_(options), progress_(progress) {}
+  Evaluation(const EvaluateOptions& options, const std::function<void(double, const std::string&)>& progress,
+             const SearchIndex& search)
+      : options_(options), progress_(progress), search_(search) {}
 
   Result<EvaluationReport> Run() {
     const SystemClock clock;
@@ -43,6 +45,7 @@ class Evaluation {
     FRESHET_TRY(Load());
     FRESHET_TRY(MakeScorers());
     for (std::size_t t = 0; t < options_.mask_seen.size(); ++t) FRESHET_TRY(Judge(t));
+    if (search_ && options_.ann_users > 0) FRESHET_TRY(JudgeIndexes());
     report_.seconds = static_cast<double>(clock.MonotonicUs() - started_us) * 1e-6;
     return std::move(report_);
   }
@@ -137,12 +140,29 @@ class Evaluation {
     first_model_ = scorers_.size();
     for (const auto& [name, directory] : options_.models) {
       FRESHET_ASSIGN(const std::unique_ptr<ModelPackage> package, OpenModelPackage({directory, "", options_.threads}));
-      FRESHET_ASSIGN(std::unique_ptr<Scorer> scorer, MakeModelScorer(name, *package, history_));
+      FRESHET_ASSIGN(std::unique_ptr<VectorScorer> scorer, MakeModelScorer(name, *package, history_));
+      models_.push_back(scorer.get());
       scorers_.push_back(std::move(scorer));
     }
     for (const auto& [name, file] : options_.lists) {
       FRESHET_ASSIGN(std::unique_ptr<Scorer> scorer, MakeListScorer(name, file, history_));
       scorers_.push_back(std::move(scorer));
+    }
+    return Status::Ok();
+  }
+
+  // By users of the judged part, seen items kept: an index knows nothing of what was seen.
+  Status JudgeIndexes() {
+    std::vector<std::int32_t> users;
+    for (const Case& one : cases_) users.push_back(one.user);
+    std::mt19937_64 random(options_.seed);
+    for (std::size_t i = users.size(); i > 1; --i) std::swap(users[i - 1], users[random() % i]);
+    users.resize(std::min(users.size(), static_cast<std::size_t>(options_.ann_users)));
+    for (VectorScorer* model : models_) {
+      if (progress_) progress_(1, StrCat("index of ", model->name()));
+      Result<AnnRecall> recall = JudgeIndex(model, users, options_, search_);
+      if (!recall.ok()) return recall.status().Prefixed(StrCat("judging an index of ", model->name()));
+      if (recall->users > 0) report_.ann.push_back(std::move(*recall));
     }
     return Status::Ok();
   }
@@ -297,12 +317,14 @@ class Evaluation {
 
   const EvaluateOptions& options_;
   const std::function<void(double, const std::string&)>& progress_;
+  const SearchIndex& search_;
   EvaluationReport report_;
   EvaluationHistory history_;
   std::vector<Case> cases_;
   std::vector<ItemKind> kinds_;
   std::vector<std::uint32_t> tie_;
   std::vector<std::unique_ptr<Scorer>> scorers_;
+  std::vector<VectorScorer*> models_;  // of them
   std::size_t first_model_ = 0;
   // Reused from block to block:
   std::vector<std::int32_t> users_;
@@ -328,6 +350,7 @@ Status EvaluateOptions::Validate() const {
     return ConfigError("the recent fraction must be above 0, at most 1");
   if (!(head_fraction > 0 && head_fraction < 1)) return ConfigError("the head fraction must lie between 0 and 1");
   if (resamples < 0 || resamples > 100'000) return ConfigError("resamples must be 0 to 100000");
+  if (ann_users < 0 || ann_users > 1'000'000) return ConfigError("the users of ANN recall must be 0 to 1000000");
   if (threads < 1 || threads > 256) return ConfigError("threads must be 1 to 256");
   if (!write_lists.empty() && models.empty() && lists.empty())
     return ConfigError("there is no model whose lists to write");
@@ -335,9 +358,10 @@ Status EvaluateOptions::Validate() const {
 }
 
 Result<EvaluationReport> Evaluate(const EvaluateOptions& options,
-                                  const std::function<void(double fraction, const std::string&)>& progress) {
+                                  const std::function<void(double fraction, const std::string&)>& progress,
+                                  const SearchIndex& search) {
   FRESHET_TRY(options.Validate());
-  return Evaluation(options, progress).Run();
+  return Evaluation(options, progress, search).Run();
 }
 
 }  // namespace freshet

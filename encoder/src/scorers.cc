@@ -111,11 +111,11 @@ class CooccurrenceScorer final : public Scorer {
   float most_ = 1;
 };
 
-class ModelScorer final : public Scorer {
+class ModelScorer final : public VectorScorer {
  public:
   ModelScorer(std::string name, const EvaluationHistory& history, Metric metric, std::vector<float> items,
               std::unique_ptr<UserEncoder> users)
-      : Scorer(std::move(name)),
+      : VectorScorer(std::move(name)),
         history_(history),
         metric_(metric),
         dim_(static_cast<std::size_t>(users->dim())),
@@ -129,17 +129,18 @@ class ModelScorer final : public Scorer {
     }
   }
 
-  Status Score(std::span<const std::int32_t> users, std::span<float> out) override {
-    vectors_.resize(users.size() * dim_);
-    std::vector<std::size_t> refused;
+  int dim() const override { return static_cast<int>(dim_); }
+  Metric metric() const override { return metric_; }
+  std::span<const float> items() const override { return items_; }
+
+  Status Embed(std::span<const std::int32_t> users, std::span<float> out, std::vector<std::size_t>* refused) override {
     for (std::size_t i = 0; i < users.size(); ++i) {
       const UserContext& user = history_.users[static_cast<std::size_t>(users[i])];
-      const std::span<float> vector = std::span(vectors_).subspan(i * dim_, dim_);
+      const std::span<float> vector = out.subspan(i * dim_, dim_);
       const Status status = users_->Encode(user, vector);
       if (status.ok()) continue;
       if (status.category() != Category::kInput) return status.Prefixed(StrCat("user `", user.user_id, "`"));
-      // Serving refuses such a user: nothing is recommended.
-      refused.push_back(i);
+      refused->push_back(i);
       std::fill(vector.begin(), vector.end(), 0.0F);
       if (!warned_) {
         LogWarning("evaluate", "the model cannot embed every user; such users get nothing",
@@ -147,10 +148,23 @@ class ModelScorer final : public Scorer {
         warned_ = true;
       }
     }
-    FRESHET_TRY(InnerProducts(vectors_, items_, static_cast<std::int64_t>(dim_), out));
+    return Status::Ok();
+  }
+
+  Status ScoreVectors(std::span<const float> vectors, std::span<float> out) const override {
+    FRESHET_TRY(InnerProducts(vectors, items_, static_cast<std::int64_t>(dim_), out));
     if (metric_ == Metric::kL2) {  // nearer is better: -|u - v|^2, less |u|^2
       for (std::size_t i = 0; i < out.size(); ++i) out[i] = 2 * out[i] - squares_[i % squares_.size()];
     }
+    return Status::Ok();
+  }
+
+  Status Score(std::span<const std::int32_t> users, std::span<float> out) override {
+    vectors_.resize(users.size() * dim_);
+    std::vector<std::size_t> refused;
+    FRESHET_TRY(Embed(users, vectors_, &refused));
+    FRESHET_TRY(ScoreVectors(vectors_, out));
+    // Serving refuses such a user: nothing is recommended.
     const std::size_t items = out.size() / users.size();
     for (const std::size_t row : refused) {
       const std::span<float> scores = out.subspan(row * items, items);
@@ -256,8 +270,8 @@ std::unique_ptr<Scorer> MakeCooccurrenceScorer(const EvaluationHistory& history)
   return std::make_unique<CooccurrenceScorer>(history);
 }
 
-Result<std::unique_ptr<Scorer>> MakeModelScorer(std::string name, const ModelPackage& package,
-                                                const EvaluationHistory& history) {
+Result<std::unique_ptr<VectorScorer>> MakeModelScorer(std::string name, const ModelPackage& package,
+                                                      const EvaluationHistory& history) {
   FRESHET_ASSIGN(const std::unique_ptr<ItemEncoder> encoder, package.LoadItemEncoder());
   FRESHET_ASSIGN(std::unique_ptr<UserEncoder> users, package.LoadUserEncoder());
   const auto dim = static_cast<std::size_t>(encoder->dim());
@@ -268,7 +282,7 @@ Result<std::unique_ptr<Scorer>> MakeModelScorer(std::string name, const ModelPac
     for (std::size_t i = begin; i < end; ++i) batch.push_back(&history.items[i]);
     FRESHET_TRY(encoder->Encode(batch, std::span(vectors).subspan(begin * dim, batch.size() * dim)));
   }
-  return std::unique_ptr<Scorer>(
+  return std::unique_ptr<VectorScorer>(
       new ModelScorer(std::move(name), history, package.manifest().metric, std::move(vectors), std::move(users)));
 }
 

@@ -37,6 +37,20 @@ class Scorer {
   const std::string name_;
 };
 
+// One that scores by vectors of users and items, as serving does.
+class VectorScorer : public Scorer {
+ public:
+  using Scorer::Scorer;
+  [[nodiscard]] virtual int dim() const = 0;
+  [[nodiscard]] virtual Metric metric() const = 0;
+  [[nodiscard]] virtual std::span<const float> items() const = 0;  // of all candidates, row after row
+  // `out` holds users.size() rows; those of whom the model refuses are zeros, and their numbers go to `refused`.
+  virtual Status Embed(std::span<const std::int32_t> users, std::span<float> out,
+                       std::vector<std::size_t>* refused) = 0;
+  // Of rows of vectors, whosoever they are, as Score().
+  virtual Status ScoreVectors(std::span<const float> vectors, std::span<float> out) const = 0;
+};
+
 // The same counts for everybody.
 [[nodiscard]] std::unique_ptr<Scorer> MakeCountScorer(std::string name, const std::vector<std::int64_t>& counts);
 [[nodiscard]] std::unique_ptr<Scorer> MakeRandomScorer(std::uint64_t seed);
@@ -44,8 +58,8 @@ class Scorer {
 // that says nothing. `history` outlives the scorer.
 [[nodiscard]] std::unique_ptr<Scorer> MakeCooccurrenceScorer(const EvaluationHistory& history);
 // The towers of a package: all items are embedded here. `history` outlives the scorer. Errors: as the encoders.
-[[nodiscard]] Result<std::unique_ptr<Scorer>> MakeModelScorer(std::string name, const ModelPackage& package,
-                                                              const EvaluationHistory& history);
+[[nodiscard]] Result<std::unique_ptr<VectorScorer>> MakeModelScorer(std::string name, const ModelPackage& package,
+                                                                    const EvaluationHistory& history);
 // Another system's output, JSON lines: {"user_id": "u", "items": ["best", "next", ...]} or {"user_id": "u", "scores":
 // {"item": 1.5, ...}}. Unknown items and users are left out; a user without a line gets nothing.
 // Errors: kNotFound, kInvalidArgument (file:line), kIoError.

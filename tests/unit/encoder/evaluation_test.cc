@@ -129,6 +129,57 @@ TEST_F(EvaluationTest, JudgesListsAndModelsWithTheSameCode) {
   }
 }
 
+// Of the tiny model: a is (1, 0), b (0, 1), all others (1, 1); u2's vector is a's, u5's is b's, the stranger is
+// refused.
+TEST_F(EvaluationTest, AnnRecallIsOfTheIndexAndStandsApart) {
+  ASSERT_OK(WritePackage(test::TinyPackage(), dir_ / "tiny"));
+  options_.models = {{"tiny", dir_ / "tiny"}};
+  std::vector<std::vector<std::int32_t>> answers;  // to every query the same
+  const SearchIndex search = [&](std::span<const float> items, std::span<const float> queries, int dim, Metric metric,
+                                 int k) -> Result<std::vector<std::vector<std::int32_t>>> {
+    EXPECT_EQ(items.size(), 12U);
+    EXPECT_EQ(dim, 2);
+    EXPECT_EQ(metric, Metric::kL2);
+    EXPECT_EQ(k, 3) << "the largest K";
+    return std::vector(queries.size() / 2, answers.at(0));
+  };
+  const auto judge = [&](const std::vector<std::int32_t>& answer) {
+    answers = {answer};
+    return Evaluate(options_, nullptr, search);
+  };
+  Result<EvaluationReport> report = judge({0, 1, 2});
+  ASSERT_OK(report);
+  ASSERT_EQ(report->ann.size(), 1U);
+  EXPECT_EQ(report->ann[0].system, "tiny");
+  EXPECT_EQ(report->ann[0].users, 2) << "serving refuses the stranger";
+  // Right for u2 at 1, wrong for u5; at 3 each has its own and one of the equals, and the other's own is the worst of
+  // all.
+  EXPECT_EQ(report->ann[0].recall, (std::vector<double>{0.5, 2.0 / 3}));
+  EXPECT_EQ(report->ann[0].lowest, (std::vector<double>{0, 2.0 / 3}));
+  const double recommended = Value(*Slice(report->tables[1], "all"), "tiny", "recall_at_3");
+  report = judge({4, 3, 5});
+  ASSERT_OK(report);
+  EXPECT_EQ(report->ann[0].recall, (std::vector<double>{0, 1})) << "of equals any is right, but each lacks its best";
+  EXPECT_EQ(Value(*Slice(report->tables[1], "all"), "tiny", "recall_at_3"), recommended);
+  report = judge({0});
+  ASSERT_OK(report);
+  EXPECT_NEAR(report->ann[0].recall[1], (1.0 / 3 + 0) / 2, 1e-12) << "what is not found is missing";
+
+  options_.ann_users = 1;
+  report = judge({0, 1, 2});
+  ASSERT_OK(report);
+  EXPECT_TRUE(report->ann.empty() || report->ann[0].users == 1) << "one of three, of whom the stranger is refused";
+  options_.ann_users = 0;
+  EXPECT_TRUE(judge({0, 1, 2})->ann.empty());
+  options_.ann_users = 1000;
+  EXPECT_TRUE(Evaluate(options_, nullptr)->ann.empty()) << "no index was given";
+  const Status beyond = judge({6}).status();
+  EXPECT_EQ(beyond.code(), Code::kInternal);
+  EXPECT_NE(beyond.message().find("index of tiny"), std::string::npos) << beyond.message();
+  options_.ann_users = -1;
+  EXPECT_EQ(judge({0}).status().code(), Code::kConfig);
+}
+
 TEST_F(EvaluationTest, SaysWhatIsWrong) {
   const auto refusal = [&](const std::string& content) {
     std::ofstream(dir_ / "lists.jsonl") << content;

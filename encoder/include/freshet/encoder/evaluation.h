@@ -2,17 +2,20 @@
 //
 // Place in the flow: `freshet evaluate`; off the stream. Every system, the model and the baselines alike, scores every
 // candidate for every user of the judged part, and one code ranks and counts: full ranking, no sampled negatives, ties
-// broken by chance and not by the order of a file. What a system may use is the history before the judged part. All
-// recall here is recommendation recall; that of an index against exact search is another matter. Deterministic by seed.
+// broken by chance and not by the order of a file. What a system may use is the history before the judged part. Recall
+// is recommendation recall, but in AnnRecall: that is what an index finds of a model's own ranking. Deterministic by
+// seed.
 // Errors: kConfig, kNotFound, kInvalidArgument (nothing to judge, damaged lists), kCorruption (the model), kIoError.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "freshet/core/metric.h"
 #include "freshet/core/status.h"
 #include "freshet/encoder/split.h"
 
@@ -35,6 +38,7 @@ struct EvaluateOptions {
   std::uint64_t seed = 1;
   int threads = 1;
   std::string write_lists;  // where to write the first model's ranked lists; empty: nowhere
+  int ann_users = 1000;  // of the judged ones, drawn by chance, whose exact rankings an index is held against; 0: none
   Status Validate() const;
 };
 
@@ -72,6 +76,15 @@ struct EvaluationTable {
   std::vector<SystemBreadth> breadth;
 };
 
+// Of one model: the share of the exact best K items, by its own vectors, that an index finds among its K. It says
+// nothing of whether they are worth recommending.
+struct AnnRecall {
+  std::string system;
+  std::int64_t users = 0;      // asked for
+  std::vector<double> recall;  // as EvaluateOptions::ks: the mean over users ...
+  std::vector<double> lowest;  // ... and that of the worst one
+};
+
 struct EvaluationReport {
   std::int64_t items = 0;
   std::int64_t cold_items = 0;
@@ -79,10 +92,18 @@ struct EvaluationReport {
   std::int64_t history_interactions = 0;  // before the judged part
   std::int64_t judged_interactions = 0;
   std::vector<EvaluationTable> tables;
+  std::vector<AnnRecall> ann;  // of each model that embeds users; empty where no index was given
   double seconds = 0;
 };
 
+// For each row of `queries` the numbers of at most `k` rows of `items` that an index finds nearest by `metric`, best
+// first. Rows are of `dim` floats, prepared. An index: this layer knows none.
+using SearchIndex = std::function<Result<std::vector<std::vector<std::int32_t>>>(
+    std::span<const float> items, std::span<const float> queries, int dim, Metric metric, int k)>;
+
+// Without `search` no index is judged.
 [[nodiscard]] Result<EvaluationReport> Evaluate(
-    const EvaluateOptions& options, const std::function<void(double fraction, const std::string&)>& progress);
+    const EvaluateOptions& options, const std::function<void(double fraction, const std::string&)>& progress,
+    const SearchIndex& search = nullptr);
 
 }  // namespace freshet
