@@ -91,19 +91,13 @@ grpc::ServerUnaryReactor* GrpcCalls::Begin(Route method, grpc::CallbackServerCon
     return reactor;
   }
   open_calls_.Add(1);
-  std::size_t open = 0;
-  {
-    const std::lock_guard lock(mu_);
-    open = open_.size();
-  }
-  if (desk_->stopping) {
-    call->Refuse(Cancelled("try another sidecar"));
-  } else if (open > max_) {
-    call->Refuse(ResourceExhausted("too many calls are under way"));
-  } else {
-    call->Begin();
-  }
+  call->Begin();
   return call.get();
+}
+
+bool GrpcCalls::AreTooMany() {
+  const std::lock_guard lock(mu_);
+  return open_.size() > max_;
 }
 
 void GrpcCalls::Await(milliseconds timeout) {
@@ -153,8 +147,34 @@ std::string_view GrpcCall::Metadata(const char* name) const {
 }
 
 void GrpcCall::Begin() {
+  try {
+    if (desk_->stopping) return Refuse(Cancelled("try another sidecar"));  // nothing that is posted runs for long now
+    if (calls_->AreTooMany()) return Refuse(ResourceExhausted("too many calls are under way"));
+  } catch (const std::exception& error) {
+    return Fail(error);
+  }
   // gRPC's threads go back to the network.
   Post([self = shared_from_this()] { self->Answer(); });
+}
+
+void GrpcCall::Post(std::function<void()> task) {
+  try {
+    desk_->post([self = shared_from_this(), step = std::move(task)] {
+      try {
+        step();
+      } catch (const std::exception& error) {
+        self->Fail(error);
+      }
+    });
+  } catch (const std::exception& error) {
+    Fail(error);
+  }
+}
+
+// Of memory, most likely. Nobody but us would tell the caller.
+void GrpcCall::Fail(const std::exception& error) {
+  End({grpc::StatusCode::INTERNAL, "unexpected"});
+  LogError("query", "a call of gRPC failed", {{"reason", error.what()}});
 }
 
 void GrpcCall::Refuse(const Status& why) { Write(desk_->api->Refuse(View(), ProblemAnswer(why))); }
@@ -175,7 +195,7 @@ HttpRequestView GrpcCall::View() const {
 }
 
 void GrpcCall::Write(HttpAnswer answer) {
-  if (finished_.exchange(true)) return;
+  if (finished_) return;
   RequestOutcome outcome{answer.route, "", answer.status, arrived_us_, answer.is_probe};
   outcome.protocol = "grpc";
   desk_->log.Answered(tag_, outcome);
@@ -189,7 +209,11 @@ void GrpcCall::Write(HttpAnswer answer) {
     }
     *response_ = ToBuffer(std::move(answer.body));
   }
-  Finish(status);
+  End(status);
+}
+
+void GrpcCall::End(const grpc::Status& status) {
+  if (!finished_.exchange(true)) Finish(status);
 }
 
 void GrpcCall::OnCancel() {

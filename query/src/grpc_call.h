@@ -15,6 +15,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -32,7 +33,7 @@ class GrpcCalls {
  public:
   GrpcCalls(RequestDesk* desk, RequestMeter* meter, std::size_t max, Metrics* metrics);
 
-  // Takes a call in, or tells it that there are too many. `method`: the route as HTTP has it.
+  // Takes a call in. `method`: the route as HTTP has it.
   grpc::ServerUnaryReactor* Begin(Route method, grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                   grpc::ByteBuffer* response);
   void Await(std::chrono::milliseconds timeout);
@@ -41,6 +42,7 @@ class GrpcCalls {
 
  private:
   friend class GrpcCall;
+  [[nodiscard]] bool AreTooMany();
   void Remove(const GrpcCall* call);
 
   RequestDesk* const desk_;
@@ -70,12 +72,14 @@ class GrpcCall final : public grpc::ServerUnaryReactor,
 
  private:
   [[nodiscard]] HttpRequestView View() const override;
-  void Post(std::function<void()> task) override { desk_->post(std::move(task)); }
+  void Post(std::function<void()> task) override;
   void Write(HttpAnswer answer) override;
   [[nodiscard]] std::shared_ptr<RequestFlow> Self() override { return shared_from_this(); }
   [[nodiscard]] bool CallerHasLeft() const override { return left_; }
   [[nodiscard]] std::string_view Metadata(const char* name) const;
   void CutOff();  // who does not read the answer
+  void Fail(const std::exception& error);
+  void End(const grpc::Status& status);  // once; more of it is nothing
 
   GrpcCalls* const calls_;
   const Route method_;

@@ -110,8 +110,8 @@ class Reflection final : public grpc::ServerBuilderOption {
 
 // gRPC's own complaints, of handshakes that failed and the like: strangers cause them, so they are few and no errors.
 void LogComplaint(gpr_log_func_args* complaint) {
-  static LineLimit limit(kComplaintsPerSecond);
-  static const SystemClock clock;
+  static LineLimit& limit = *new LineLimit(kComplaintsPerSecond);  // threads of gRPC may outlive statics
+  static const SystemClock& clock = *new SystemClock;
   const std::optional<std::uint64_t> left_out = limit.Take(clock.MonotonicUs());
   if (!left_out) return;
   LogFields fields = {{"reason", complaint->message}};

@@ -1,7 +1,9 @@
 // What gRPC answers is what HTTP answers: every method, and the forms of a request, each in both protocols.
 #include <algorithm>
+#include <random>
 
 #include "freshet/core/json.h"
+#include "grpc_codec.h"
 #include "grpc_fixture.h"
 #include "grpc_messages.h"
 #include "json_at.h"
@@ -215,6 +217,43 @@ TEST_F(GrpcRecallTest, WhatIsNoMessageOrOfANewerVersionIsRefused) {
   // Within the user of field 1: field 99.
   EXPECT_EQ(refused(std::string("\x0a\x03\x98\x06\x01", 5)),
             "/user: the field with the number 99 is not known to this server");
+}
+
+// Bytes of requests, changed at random: read or refused, whatever they are.
+TEST_F(GrpcRecallTest, AnyBytesAreReadOrRefused) {
+  const std::string whole =
+      Parse<v1::RecallRequest>(
+          "user { id: 'ann' features { values { key: 'tags' value { texts { values: 'x' } } } } history { entries { "
+          "item_id: 'a' value: 2 timestamp: 5 } } } item: 'a' items: 'b' vector: 1 k: 5 filter { must { key: 'x' any { "
+          "values { integer: 7 } } } should { key: 'y' range { gt { number: 1.5 } } } must_not { key: 'z' prefix: 'p' "
+          "} "
+          "} max_per { key: 'category' value: 2 } exclude_ids: 'b' params { ef: 9 } weights { recency_of: 'added' } "
+          "rerank {} min_as_of: 1 timeout_ms: 5")
+          .SerializeAsString();
+  std::mt19937_64 random(test::TestSeed());
+  const auto below = [&random](std::size_t n) { return static_cast<std::size_t>(random() % n); };
+  int read = 0;
+  int refused = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    std::string bytes = whole;
+    for (std::size_t changes = below(4) + 1; changes > 0; --changes) {
+      const std::size_t at = below(bytes.size());
+      if (below(4) == 0) {
+        bytes.erase(at, below(16));
+        if (bytes.empty()) break;
+      } else {
+        bytes[at] = static_cast<char>(below(256));
+      }
+    }
+    for (const Status& status : {ReadRecallMessage(bytes).status(), ReadScoreMessage(bytes).status(),
+                                 ReadBatchMessage(bytes).status(), ReadItemMessage(bytes).status()}) {
+      ++(status.ok() ? read : refused);
+      if (status.ok()) continue;
+      EXPECT_EQ(status.code(), Code::kInvalidArgument) << status.ToString();
+    }
+  }
+  EXPECT_GT(read, 0);
+  EXPECT_GT(refused, 0);
 }
 
 TEST_F(GrpcRecallTest, BatchesAreAnsweredEntryByEntry) {
