@@ -14,6 +14,7 @@
 #include "freshet/core/strings.h"
 #include "freshet/query/http_server.h"
 #include "freshet/query/recall_binary.h"
+#include "grpc_load.h"
 #include "sidecar_load.h"
 #include "sidecar_world.h"
 
@@ -24,12 +25,22 @@ constexpr std::size_t kOpenWorkers = 8;  // enough that a call seldom waits for 
 constexpr std::size_t kCompared = 20;
 constexpr double kUpdatesPerSecond = 2'000;
 
-const std::vector<std::string> kContenders = {"index, direct", "RecallService, direct", "HTTP, JSON", "HTTP, binary"};
+// Of the server; gRPC's is empty in a build without.
+struct Doors {
+  std::string http;
+  std::string grpc;
+};
+
+std::vector<std::string> ContendersAt(const Doors& doors) {
+  std::vector<std::string> names = {"index, direct", "RecallService, direct", "HTTP, JSON", "HTTP, binary"};
+  if (!doors.grpc.empty()) names.emplace_back("gRPC");
+  return names;
+}
 
 // The contenders, for one k. Requests are made beforehand: a recommender's own time is not ours.
 class Contenders {
  public:
-  static Result<std::unique_ptr<Contenders>> Make(SidecarWorld* world, const std::string& address, std::size_t k,
+  static Result<std::unique_ptr<Contenders>> Make(SidecarWorld* world, const Doors& doors, std::size_t k,
                                                   std::size_t workers) {
     auto contenders = std::make_unique<Contenders>();
     contenders->world_ = world;
@@ -45,10 +56,12 @@ class Contenders {
       BinaryParams params;
       params.k = static_cast<std::uint32_t>(k);
       contenders->binary_.push_back(PostRequest("/v1/recall", kBinaryRecallType, EncodeBinaryRequest(query, params)));
+      if (!doors.grpc.empty()) contenders->grpc_.push_back(GrpcLoad::Request(query, k));
     }
     for (std::size_t w = 0; w < workers; ++w) {
-      FRESHET_ASSIGN(std::unique_ptr<LoadConnection> connection, LoadConnection::Open(address));
+      FRESHET_ASSIGN(std::unique_ptr<LoadConnection> connection, LoadConnection::Open(doors.http));
       contenders->connections_.push_back(std::move(connection));
+      if (!doors.grpc.empty()) contenders->grpc_connections_.push_back(GrpcLoad::Open(doors.grpc));
     }
     return contenders;
   }
@@ -57,6 +70,11 @@ class Contenders {
     if (name == "index, direct") return [this](std::size_t, std::size_t i) { return Search(i); };
     if (name == "RecallService, direct") {
       return [this](std::size_t, std::size_t i) { return world_->service().Recall(Request(i)).status(); };
+    }
+    if (name == "gRPC") {
+      return [this](std::size_t worker, std::size_t i) {
+        return grpc_connections_[worker]->Call(grpc_[i % grpc_.size()]);
+      };
     }
     const std::vector<std::string>& requests = name == "HTTP, JSON" ? json_ : binary_;
     return [this, &requests](std::size_t worker, std::size_t i) {
@@ -81,6 +99,12 @@ class Contenders {
         const std::string& id = direct.results[r].id;
         if (binary.results[r].id == id && JsonText(*JsonFind(results[static_cast<unsigned>(r)], "id")) == id) continue;
         return Internal("the ways to ask differ");
+      }
+      if (grpc_.empty()) continue;
+      FRESHET_ASSIGN(const std::vector<std::string> ids, grpc_connections_[0]->Ids(grpc_[i]));
+      if (!std::equal(ids.begin(), ids.end(), direct.results.begin(), direct.results.end(),
+                      [](const std::string& id, const RecallHit& hit) { return id == hit.id; })) {
+        return Internal("gRPC answers something else");
       }
     }
     return Status::Ok();
@@ -108,7 +132,9 @@ class Contenders {
   std::size_t k_ = 0;
   std::vector<std::string> json_;
   std::vector<std::string> binary_;
+  std::vector<std::string> grpc_;  // empty: there is no such door
   std::vector<std::unique_ptr<LoadConnection>> connections_;
+  std::vector<std::unique_ptr<GrpcLoad>> grpc_connections_;
 };
 
 // Medians over the rounds.
@@ -125,8 +151,8 @@ class Rounds {
     };
     return {median(0), median(1), median(2), median(3)};
   }
-  void AddRows(std::size_t k, const std::string& loop, Report* report) const {
-    for (const std::string& name : kContenders) {
+  void AddRows(const std::vector<std::string>& names, std::size_t k, const std::string& loop, Report* report) const {
+    for (const std::string& name : names) {
       const LoadResult result = Of(name);
       report->rows.push_back({name,
                               false,
@@ -142,16 +168,17 @@ class Rounds {
   std::map<std::string, std::vector<std::vector<double>>> results_;
 };
 
-Status RunK(SidecarWorld* world, const std::string& address, std::size_t k, const SidecarBenchOptions& options,
+Status RunK(SidecarWorld* world, const Doors& doors, std::size_t k, const SidecarBenchOptions& options,
             Report* report) {
   FRESHET_ASSIGN(const std::unique_ptr<Contenders> contenders,
-                 Contenders::Make(world, address, k, std::max(kOpenWorkers, options.connections)));
+                 Contenders::Make(world, doors, k, std::max(kOpenWorkers, options.connections)));
   FRESHET_TRY(contenders->Compare());
+  const std::vector<std::string> names = ContendersAt(doors);
   Rounds one;
   Rounds several;
   Rounds open;
   for (std::size_t round = 0; round < options.rounds; ++round) {
-    for (const std::string& name : kContenders) {
+    for (const std::string& name : names) {
       FRESHET_ASSIGN(const LoadResult alone, ClosedLoop(contenders->Call(name), 1, options.calls));
       one.Add(name, alone);
       FRESHET_ASSIGN(const LoadResult together, ClosedLoop(contenders->Call(name), options.connections, options.calls));
@@ -159,15 +186,15 @@ Status RunK(SidecarWorld* world, const std::string& address, std::size_t k, cons
     }
   }
   for (std::size_t round = 0; round < options.rounds; ++round) {
-    for (const std::string& name : kContenders) {
+    for (const std::string& name : names) {
       FRESHET_ASSIGN(const LoadResult half, OpenLoop(contenders->Call(name), kOpenWorkers, options.calls,
                                                      several.Of(name).per_second / 2, options.seed + round));
       open.Add(name, half);
     }
   }
-  one.AddRows(k, "closed, 1 asks", report);
-  several.AddRows(k, StrCat("closed, ", options.connections, " ask"), report);
-  open.AddRows(k, "open, half of that rate", report);
+  one.AddRows(names, k, "closed, 1 asks", report);
+  several.AddRows(names, k, StrCat("closed, ", options.connections, " ask"), report);
+  open.AddRows(names, k, "open, half of that rate", report);
   const double direct_us = one.Of("index, direct").p50_us;
   const std::string top = StrCat("top-", k, ": ");
   const double most_us = k <= 100 ? 60 : 150;
@@ -203,7 +230,7 @@ Status RunIdle(const std::string& address, std::size_t count, Report* report) {
 // The same questions while changes are applied, as a sidecar applies them.
 Status RunFollowing(SidecarWorld* world, const std::string& address, const SidecarBenchOptions& options,
                     Report* report) {
-  FRESHET_ASSIGN(const std::unique_ptr<Contenders> contenders, Contenders::Make(world, address, 100, 1));
+  FRESHET_ASSIGN(const std::unique_ptr<Contenders> contenders, Contenders::Make(world, {address, ""}, 100, 1));
   std::vector<double> steady;
   std::vector<double> following;
   BoundedQueue<EncodedBatch> queue(64, std::size_t{64} << 20);
@@ -270,11 +297,14 @@ Result<Report> RunSidecarBench(const SidecarBenchOptions& asked) {
   http.max_connections = 4'096;
   http.idle_timeout_ms = 600'000;
   http.header_timeout_ms = 600'000;  // connections are opened before they are used
+  http.grpc_listen = "127.0.0.1:0";
+  if (!http.Validate().ok()) http.grpc_listen.clear();  // a build without
   const std::unique_ptr<HttpServer> server = MakeHttpServer(http, &world->service(), world->metrics(), {}, {});
   FRESHET_TRY(server->Start());
   Report report;
   report.benchmark = "sidecar";
-  for (const std::size_t k : options.ks) FRESHET_TRY(RunK(world.get(), server->address(), k, options, &report));
+  for (const std::size_t k : options.ks)
+    FRESHET_TRY(RunK(world.get(), {server->address(), server->grpc_address()}, k, options, &report));
   FRESHET_TRY(RunIdle(server->address(), options.quick ? 100 : 1'000, &report));
   FRESHET_TRY(RunFollowing(world.get(), server->address(), options, &report));
   for (Row& row : report.rows) {
