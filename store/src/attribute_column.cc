@@ -41,7 +41,8 @@ void TextDictionary::Release(std::uint32_t code) {
 }
 
 void TextDictionary::AddToList(std::uint32_t code, AttributeIndex::Slot slot) {
-  const auto [list, is_new] = entries_[code].lists.try_emplace(slot / AttributeIndex::kChunkSlots);
+  const auto [list, is_new] =
+      entries_[code].lists.try_emplace(static_cast<std::uint32_t>(slot / AttributeIndex::kChunkSlots));
   if (is_new) bytes_ += kListBytes;
   const auto at = static_cast<std::uint16_t>(slot % AttributeIndex::kChunkSlots);
   auto& slots = list->second;
@@ -51,7 +52,7 @@ void TextDictionary::AddToList(std::uint32_t code, AttributeIndex::Slot slot) {
 
 void TextDictionary::RemoveFromList(std::uint32_t code, AttributeIndex::Slot slot) {
   Lists& lists = entries_[code].lists;
-  const auto list = lists.find(slot / AttributeIndex::kChunkSlots);
+  const auto list = lists.find(static_cast<std::uint32_t>(slot / AttributeIndex::kChunkSlots));
   const auto at = static_cast<std::uint16_t>(slot % AttributeIndex::kChunkSlots);
   auto& slots = list->second;
   slots.erase(std::lower_bound(slots.begin(), slots.end(), at));
