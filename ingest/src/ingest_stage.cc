@@ -221,21 +221,29 @@ Status IngestStage::Take(const RawRecord& record, EventBatch* batch) {
   return Status::Ok();
 }
 
+Status IngestStage::Decode(Event* event) const {
+  return decoders_.find(event->raw.topic)->second->Decode(event->raw, event);
+}
+
 Status IngestStage::DecodeTaken(EventBatch* batch, std::vector<DeadLetter>* letters) {
   const std::size_t taken = batch->events.size() - finished_;
   if (taken == 0) return Status::Ok();
-  decoded_.assign(taken, Status::Ok());
+  decoded_.assign(taken, std::nullopt);
+  // A registry that does not answer takes its timeout each time: who has met that asks for no other record.
+  std::atomic<bool> held_up{false};
   pool_->Run(taken, [&, begin = finished_](std::size_t i) {
-    Event& event = batch->events[begin + i];
-    decoded_[i] = decoders_.find(event.raw.topic)->second->Decode(event.raw, &event);
+    if (held_up.load()) return;
+    decoded_[i] = Decode(&batch->events[begin + i]);
+    if (decoded_[i]->category() == Category::kTransient) held_up = true;
   });
-  for (Status& decoded : decoded_) {
-    if (decoded.category() == Category::kTransient) {
-      FRESHET_TRY(DecodeAgain(std::move(decoded), batch, letters));
+  for (std::optional<Status>& decoded : decoded_) {
+    if (!decoded) decoded = Decode(&batch->events[finished_]);
+    if (decoded->category() == Category::kTransient) {
+      FRESHET_TRY(DecodeAgain(std::move(*decoded), batch, letters));
       if (finished_ == batch->events.size()) break;  // stopping, or it was the last
     } else {
-      if (!decoded.ok() && decoded.category() != Category::kInput) return decoded;
-      Finish(decoded, batch, letters);
+      if (!decoded->ok() && decoded->category() != Category::kInput) return *decoded;
+      Finish(*decoded, batch, letters);
     }
   }
   return Status::Ok();
@@ -258,7 +266,7 @@ Status IngestStage::DecodeAgain(Status failed, EventBatch* batch, std::vector<De
     Event& event = batch->events[finished_];
     event.body = Skipped{};
     event.key_is_poison = false;
-    failed = decoders_.find(event.raw.topic)->second->Decode(event.raw, &event);
+    failed = Decode(&event);
   }
   if (failed.category() == Category::kTransient) {
     // Stopping: neither it nor what came after it was applied, and all of it is read again.

@@ -137,6 +137,26 @@ TEST_F(IngestChunkTest, ARegistryThatGoesAwayInTheMiddleOfAChunkCostsNeitherOrde
   EXPECT_OK(stage_->status());
 }
 
+// It may take its timeout to say that it is away; a chunk of such records would take minutes, and nobody would poll.
+TEST_F(IngestChunkTest, ARegistryThatIsAwayIsAskedForOneRecordOfAChunkByEachThread) {
+  options_ = {
+      .max_batch_records = 256, .max_batch_bytes = 1 << 20, .linger_ms = 5, .heartbeat_ms = 100, .decode_threads = 2};
+  FeedItems(120);
+  constexpr int kMany = 1'000'000;
+  std::atomic<int> away{kMany};
+  IngestStage::Decoders decoders;
+  decoders["items"] = std::make_unique<AwayDecoder>(&away);
+  Counter& retries = metrics_.GetCounter(
+      "freshet_ingest_retries_total", "Attempts to decode a record that failed because the schema registry was away");
+  Start(std::move(decoders));
+  ASSERT_TRUE(WaitFor([&] { return retries.Value() >= 2; }));
+  const int asked = kMany - away.load();  // before the retries are: one more may come in between
+  EXPECT_LE(asked, static_cast<int>(retries.Value()) + 2);
+  away = 0;
+  EXPECT_EQ(Events(119).size(), 120U);
+  EXPECT_TRUE(letters_.taken().empty());
+}
+
 TEST_F(IngestChunkTest, StoppingDropsTheRestOfAChunkWhoseDecoderIsAway) {
   options_ = {.max_batch_records = 256,
               .max_batch_bytes = 1 << 20,

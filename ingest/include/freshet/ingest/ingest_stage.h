@@ -71,6 +71,7 @@ class IngestStage {
   Status Fill(std::chrono::milliseconds wait, EventBatch* batch, std::vector<DeadLetter>* letters, Status* away);
   // Puts a record at the end of the batch, still to be decoded.
   Status Take(const RawRecord& record, EventBatch* batch);
+  [[nodiscard]] Status Decode(Event* event) const;
   // Decodes what was taken. A transient fault only takes time; when stopping, what it keeps back is dropped, to be read
   // again.
   Status DecodeTaken(EventBatch* batch, std::vector<DeadLetter>* letters);
@@ -111,7 +112,7 @@ class IngestStage {
   // Stage's thread only:
   std::unique_ptr<DecodePool> pool_;
   std::size_t finished_ = 0;  // events of the batch at hand that are decoded; those after it are still to be
-  std::vector<Status> decoded_;
+  std::vector<std::optional<Status>> decoded_;  // of DecodeTaken()
   std::int64_t batch_since_us_ = 0;
   std::size_t last_bytes_ = 0;  // of the batch before
   std::int64_t positions_told_us_ = 0;
