@@ -140,7 +140,7 @@ Status IngestStage::RunUntilStopped() {
     FRESHET_TRY(Wait(backoff.Next()));
   }
   positions_told_us_ = 0;  // the last word, so that the next start knows how long nothing was read
-  return Emit(&batch, &letters);
+  return Emit(&batch, &letters, /*complete=*/!dropped_);
 }
 
 bool IngestStage::IsFull(const EventBatch& batch) const {
@@ -161,7 +161,7 @@ Status IngestStage::Fill(milliseconds wait, EventBatch* batch, std::vector<DeadL
     return Status::Ok();
   }
   // A change may not pass a record that was dropped because we are stopping; it is met again.
-  if (polled->kind == PollResult::Kind::kIdle || stop_.load()) return Status::Ok();
+  if (polled->kind == PollResult::Kind::kIdle || dropped_) return Status::Ok();
   return HandlePartitions(*polled, batch, letters);
 }
 
@@ -271,6 +271,7 @@ Status IngestStage::DecodeAgain(Status failed, EventBatch* batch, std::vector<De
   if (failed.category() == Category::kTransient) {
     // Stopping: neither it nor what came after it was applied, and all of it is read again.
     (void)SplitOff(finished_, batch);
+    dropped_ = true;
     return Status::Ok();
   }
   if (!failed.ok() && failed.category() != Category::kInput) return failed;

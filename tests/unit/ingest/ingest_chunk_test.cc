@@ -180,6 +180,7 @@ TEST_F(IngestChunkTest, StoppingDropsTheRestOfAChunkWhoseDecoderIsAway) {
   while (const auto late = out_.PopFor(milliseconds(0))) {
     EXPECT_TRUE(late->events.empty());
     EXPECT_TRUE(late->marks.empty()) << "the records before it were not applied";
+    EXPECT_EQ(late->as_of_ms, 0) << "nor is that claimed";
   }
 }
 

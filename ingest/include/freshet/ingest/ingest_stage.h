@@ -113,6 +113,7 @@ class IngestStage {
   std::unique_ptr<DecodePool> pool_;
   std::size_t finished_ = 0;  // events of the batch at hand that are decoded; those after it are still to be
   std::vector<std::optional<Status>> decoded_;  // of DecodeTaken()
+  bool dropped_ = false;  // records that were polled, because we are stopping: no batch is complete after it
   std::int64_t batch_since_us_ = 0;
   std::size_t last_bytes_ = 0;  // of the batch before
   std::int64_t positions_told_us_ = 0;
