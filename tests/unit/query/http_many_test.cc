@@ -56,7 +56,7 @@ TEST_F(HttpManyTest, TenThousandIdleConnectionsTakeLittleAndOneMoreIsToldSo) {
   options_.max_connections = many;
   options_.header_timeout_ms = options_.idle_timeout_ms = 600'000;
   StartServer();
-  const double before = ResidentBytes();
+  [[maybe_unused]] const double before = ResidentBytes();
   std::vector<std::unique_ptr<RawConnection>> connections;
   connections.reserve(many);
   for (std::size_t i = 0; i < many; ++i) {
