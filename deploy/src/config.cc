@@ -86,6 +86,7 @@ void ReadTopic(ConfigReader* reader, const YamlNode& node, const std::string& pa
                                        reader->Text("key_message", &format.protobuf_key_message)});
                     }},
                    {"schema", [&](const YamlNode& n) { reader->Mapping(n, path + ".schema", pointers); }}});
+  if (const Status status = format.Validate(); !status.ok()) reader->Error(node.line, status.Prefixed(path).message());
 }
 
 void ReadAssign(ConfigReader* reader, const YamlNode& node, Config* config) {

@@ -137,11 +137,7 @@ class TopicDecoder final : public EventDecoder {
 Status OpenProtobuf(TopicRole role, const FormatOptions& format, bool keys, TopicDecoder::Parts* parts) {
   const bool values = format.format == RecordFormat::kProtobuf;
   const std::string& path = format.protobuf_descriptor_set;
-  if (keys && (path.empty() || format.protobuf_key_message.empty())) {
-    return ConfigError("key_format: protobuf needs protobuf.descriptor_set and protobuf.key_message");
-  }
   if (path.empty()) {
-    if (!format.protobuf_message.empty()) return ConfigError("protobuf.message needs protobuf.descriptor_set");
     FRESHET_ASSIGN(parts->protobuf, ProtobufSchema::BuiltIn());
     parts->message = role == TopicRole::kItems   ? "freshet.v1.Item"
                      : role == TopicRole::kUsers ? "freshet.v1.User"
@@ -165,6 +161,17 @@ Status OpenProtobuf(TopicRole role, const FormatOptions& format, bool keys, Topi
 
 }  // namespace
 
+Status FormatOptions::Validate() const {
+  const bool has_set = !protobuf_descriptor_set.empty();
+  if (key_format == KeyFormat::kProtobuf && (!has_set || protobuf_key_message.empty())) {
+    return ConfigError("key_format: protobuf needs protobuf.descriptor_set and protobuf.key_message");
+  }
+  if (format != RecordFormat::kProtobuf) return Status::Ok();
+  if (!has_set && !protobuf_message.empty()) return ConfigError("protobuf.message needs protobuf.descriptor_set");
+  if (has_set && protobuf_message.empty()) return ConfigError("protobuf.descriptor_set needs protobuf.message");
+  return Status::Ok();
+}
+
 std::size_t HeaderBytes(const RawRecord& record) {
   std::size_t bytes = 0;
   for (const auto& [name, value] : record.headers) bytes += name.size() + value.size();
@@ -173,6 +180,7 @@ std::size_t HeaderBytes(const RawRecord& record) {
 
 Result<std::unique_ptr<EventDecoder>> MakeDecoder(TopicRole role, const FormatOptions& format, const SchemaMap& schema,
                                                   const DecodeLimits& limits) {
+  FRESHET_TRY(format.Validate());
   const bool debezium = format.format == RecordFormat::kDebezium;
   SchemaMapper::Rules rules;
   // A row of a table of interactions that goes is housekeeping, and its key is the row's, not the user's.

@@ -112,8 +112,11 @@ schema_registry: {url: "https://r:8081", username: u, password: p, timeout_ms: 1
   EXPECT_EQ(registry->registry.timeout_ms, 100);
   for (const char* wrong :
        {"schema_registry.timeout_ms=5", "schema_registry.url=r:8081", "topics.items.format=xml",
-        "topics.items.key_format=avro", "batch.decode_threads=0", "topics.items.schema.attribute_types={year: integer}",
-        "topics.items.schema.attribute_types=int", "topics.items.schema.timestamp_format=ns"}) {
+        "topics.items.key_format=avro", "batch.decode_threads=0", "topics.items.key_format=protobuf",
+        "topics.items={format: protobuf, protobuf: {message: shop.Item}}",
+        "topics.items={format: protobuf, protobuf: {descriptor_set: shop.desc}}",
+        "topics.items.schema.attribute_types={year: integer}", "topics.items.schema.attribute_types=int",
+        "topics.items.schema.timestamp_format=ns"}) {
     EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {wrong}).status().code(), Code::kConfig) << wrong;
   }
 }

@@ -44,6 +44,9 @@ struct FormatOptions {
   std::string protobuf_message;
   std::string protobuf_key_message;    // KeyFormat::kProtobuf: of the key, in the descriptor set
   SchemaRegistry* registry = nullptr;  // not owned, outlives the decoder; needed for kConfluent
+
+  // What can be said without opening anything. Errors: kConfig.
+  Status Validate() const;
 };
 
 enum class TimestampFormat { kMilliseconds, kSeconds, kMicroseconds, kRfc3339 };
