@@ -121,8 +121,8 @@ Status IngestStage::RunUntilStopped() {
   Backoff backoff(kFirstBackoff, kMaxBackoff);
   while (!stop_.load()) {
     const std::int64_t now_us = clock_->MonotonicUs();
-    const std::int64_t due_us = batch.events.empty() ? last_emit_us + options_.heartbeat_ms * 1000
-                                                     : batch_since_us_ + options_.linger_ms * 1000;
+    const std::int64_t due_us = batch.events.empty() ? last_emit_us + std::int64_t{options_.heartbeat_ms} * 1000
+                                                     : batch_since_us_ + std::int64_t{options_.linger_ms} * 1000;
     if (IsFull(batch) || now_us >= due_us) {
       FRESHET_TRY(Emit(&batch, &letters));
       last_emit_us = clock_->MonotonicUs();

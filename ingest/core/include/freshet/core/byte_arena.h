@@ -24,7 +24,7 @@ class ByteArena {
 
   // A view of a copy. Empty bytes are not null.
   [[nodiscard]] std::string_view Keep(std::string_view bytes) {
-    if (bytes.empty()) return std::string_view("", 0);
+    if (bytes.empty()) return std::string_view("");
     if (bytes.size() > left_) Grow(bytes.size());
     char* const copy = std::exchange(at_, at_ + bytes.size());
     left_ -= bytes.size();
