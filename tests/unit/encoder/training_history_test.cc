@@ -8,6 +8,7 @@
 #include "freshet/encoder/package.h"
 #include "freshet/encoder/training.h"
 #include "freshet_test/test_support.h"
+#include "small_training.h"
 
 namespace freshet {
 namespace {
@@ -35,19 +36,11 @@ class TrainingHistoryTest : public ::testing::Test {
   }
 
   TrainOptions Options(const std::string& out, const std::vector<FeatureKind>& beside) {
-    TrainOptions options;
-    options.items_file = dir_ / "items.jsonl";
-    options.interactions_file = dir_ / "interactions.jsonl";
-    options.out_directory = dir_ / out;
-    options.dim = 16;
-    options.embedding_dim = 16;
-    options.hidden = 32;
-    options.batch_size = 128;
+    TrainOptions options = test::SmallTraining(dir_, out);
     options.epochs = 5;
     options.history = 6;
     options.history_dropout = 0.1;
     options.validation_k = kItemsPerCluster;
-    options.learning_rate = 0.01;
     options.report = false;
     for (const FeatureKind kind : beside) {
       FeatureRequest& request = options.features.users.emplace_back();

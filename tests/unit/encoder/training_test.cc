@@ -11,6 +11,7 @@
 #include "freshet/core/json.h"
 #include "freshet/encoder/package.h"
 #include "freshet_test/test_support.h"
+#include "small_training.h"
 
 namespace freshet {
 namespace {
@@ -59,17 +60,9 @@ class TrainingTest : public ::testing::Test {
   }
 
   TrainOptions Options(const std::string& out) {
-    TrainOptions options;
-    options.items_file = dir_ / "items.jsonl";
-    options.interactions_file = dir_ / "interactions.jsonl";
-    options.out_directory = dir_ / out;
-    options.dim = 16;
-    options.embedding_dim = 16;
-    options.hidden = 32;
-    options.batch_size = 128;
+    TrainOptions options = test::SmallTraining(dir_, out);
     options.epochs = 4;
     options.history = 10;
-    options.learning_rate = 0.01;
     return options;
   }
 

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "grpc_fixture.h"
+#include "held_searches.h"
 #include "json_at.h"
 
 namespace freshet {
@@ -15,42 +16,28 @@ using test::RequestOfUser;
 using test::Told;
 using test::WaitFor;
 
-class GrpcQueueTest : public test::GrpcTest {
+// Whether the next step of a call went well.
+bool NextStep(grpc::CompletionQueue* queue) {
+  void* tag = nullptr;
+  bool ok = false;
+  EXPECT_TRUE(queue->Next(&tag, &ok));
+  return ok;
+}
+
+class GrpcQueueTest : protected test::HeldSearches, public test::GrpcTest {
  protected:
-  void SetUp() override {
-    replica_.Put("a", {1, 0});
-    for (const char* user : {"busy", "first", "second"}) replica_.users[user].history = {{"a", "view", 1, 1}};
-    options_.threads = 1;
-    options_.request_timeout_ms = 30'000;
-    // Whoever is searched for stays in its place until the gate is opened.
-    encoder_.on_encode = [this](const UserContext& user) {
-      {
-        const std::lock_guard lock(mu_);
-        searched_.push_back(user.user_id);
-      }
-      ++inside_;
-      EXPECT_TRUE(WaitFor([&] { return gate_is_open_.load(); }));
-    };
-  }
+  void SetUp() override { HoldSearches(&replica_, &encoder_, &options_); }
   void TearDown() override { gate_is_open_ = true; }
   // The only place is taken, until the gate is opened.
   std::future<grpc::Status> TakeThePlace() {
     auto busy = RecallLater(RequestOfUser("busy"));
-    EXPECT_TRUE(WaitFor([&] { return inside_ == 1; }));
+    EXPECT_TRUE(PlaceIsTaken());
     return busy;
   }
   void PassTime(std::int64_t us) {
     const std::int64_t until_us = clock_.MonotonicUs() + us;
     EXPECT_TRUE(WaitFor([&] { return clock_.MonotonicUs() >= until_us; }));
   }
-  std::vector<std::string> Searched() {
-    const std::lock_guard lock(mu_);
-    return searched_;
-  }
-
-  std::vector<std::string> searched_;  // guarded by mu_
-  std::atomic<int> inside_{0};
-  std::atomic<bool> gate_is_open_{false};
 };
 
 TEST_F(GrpcQueueTest, PlacesAndQueueAreThoseOfHttp) {
@@ -250,12 +237,7 @@ TEST_F(GrpcQueueTest, WatchersOfHealthDoNotHoldUpAStop) {
   grpc::CompletionQueue queue;
   grpc::GenericStub stub(channel_);
   const auto watch = stub.PrepareCall(&context, "/grpc.health.v1.Health/Watch", &queue);
-  const auto next = [&queue] {
-    void* tag = nullptr;
-    bool ok = false;
-    EXPECT_TRUE(queue.Next(&tag, &ok));
-    return ok;
-  };
+  const auto next = [&queue] { return NextStep(&queue); };
   watch->StartCall(nullptr);
   ASSERT_TRUE(next());
   watch->WriteLast(test::ToBuffer(""), {}, nullptr);
@@ -305,12 +287,7 @@ TEST_F(GrpcQueueTest, WhoDoesNotReadIsCutOff) {
   grpc::CompletionQueue queue;
   grpc::GenericStub stub(channel);
   const auto call = stub.PrepareCall(&context, test::kRecallMethod, &queue);
-  const auto next = [&queue] {
-    void* tag = nullptr;
-    bool ok = false;
-    EXPECT_TRUE(queue.Next(&tag, &ok));
-    return ok;
-  };
+  const auto next = [&queue] { return NextStep(&queue); };
   call->StartCall(nullptr);
   ASSERT_TRUE(next());
   call->WriteLast(test::ToBuffer(request.SerializeAsString()), {}, nullptr);

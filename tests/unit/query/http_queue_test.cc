@@ -4,7 +4,6 @@
 #include <atomic>
 #include <future>
 #include <memory>
-#include <mutex>
 #include <thread>
 
 #include "fake_replica.h"
@@ -12,6 +11,7 @@
 #include "freshet/query/http_client.h"
 #include "freshet/query/http_server.h"
 #include "freshet_test/test_support.h"
+#include "held_searches.h"
 #include "json_at.h"
 #include "raw_connection.h"
 
@@ -24,23 +24,9 @@ using test::WaitFor;
 
 constexpr char kOverloaded[] = R"("urn:freshet:problem:overloaded")";
 
-class HttpQueueTest : public ::testing::Test {
+class HttpQueueTest : protected test::HeldSearches, public ::testing::Test {
  protected:
-  void SetUp() override {
-    replica_.Put("a", {1, 0});
-    for (const char* user : {"busy", "first", "second"}) replica_.users[user].history = {{"a", "view", 1, 1}};
-    options_.threads = 1;
-    options_.request_timeout_ms = 30'000;
-    // Whoever is searched for stays in its place until the gate is opened.
-    encoder_.on_encode = [this](const UserContext& user) {
-      {
-        const std::lock_guard lock(mu_);
-        searched_.push_back(user.user_id);
-      }
-      ++inside_;
-      EXPECT_TRUE(WaitFor([&] { return gate_is_open_.load(); }));
-    };
-  }
+  void SetUp() override { HoldSearches(&replica_, &encoder_, &options_); }
   void TearDown() override { gate_is_open_ = true; }
   void StartServer() {
     server_ = MakeHttpServer(options_, &service_, &metrics_, {}, [] { return std::string("{}"); });
@@ -59,7 +45,7 @@ class HttpQueueTest : public ::testing::Test {
   // The only place is taken, until the gate is opened.
   std::future<HttpReply> TakeThePlace() {
     auto busy = CallLater("/v1/recall", R"({"user": "busy"})");
-    EXPECT_TRUE(WaitFor([&] { return inside_ == 1; }));
+    EXPECT_TRUE(PlaceIsTaken());
     return busy;
   }
   [[nodiscard]] bool Queued(double count) {
@@ -68,20 +54,12 @@ class HttpQueueTest : public ::testing::Test {
   double Requests(const std::string& route, const std::string& code) {
     return metrics_.GetCounter("freshet_http_requests_total", "", {{"route", route}, {"code", code}}).Value();
   }
-  std::vector<std::string> Searched() {
-    const std::lock_guard lock(mu_);
-    return searched_;
-  }
 
   test::FakeReplica replica_;
   test::FakeUserEncoder encoder_;
   SystemClock clock_;
   Metrics metrics_;
   RecallService service_{&replica_, &encoder_, &clock_, &metrics_};
-  std::mutex mu_;
-  std::vector<std::string> searched_;  // guarded by mu_
-  std::atomic<int> inside_{0};
-  std::atomic<bool> gate_is_open_{false};
   HttpOptions options_;
   std::unique_ptr<HttpServer> server_;
 };
