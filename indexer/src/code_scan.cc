@@ -43,18 +43,20 @@ class BestKeys {
 
 class CodeScan {
  public:
-  CodeScan(const SearchView& view, const float* query, std::size_t rescored)
-      : view_(view), rows_(view.graph.rows), codes_(rows_.codes->row_bytes()), best_(rescored) {
+  CodeScan(const SearchView& view, const float* query, const LabelFilter* filter, bool asks, std::size_t rescored)
+      : view_(view),
+        rows_(view.graph.rows),
+        filter_(filter),
+        asks_(asks && view.allowed != nullptr),
+        codes_(rows_.codes->row_bytes()),
+        best_(rescored) {
     head_ = rows_.codes->Encode(query, codes_.data(), nullptr);
   }
 
-  void Run(const LabelFilter* filter) {
+  void Run() {
     for (std::size_t base = 0; base < view_.used; base += 64) {
-      std::uint64_t live =
-          ~std::atomic_ref(const_cast<std::uint64_t&>(view_.dead[base / 64])).load(std::memory_order_acquire);
-      if (const std::size_t left = view_.used - base; left < 64) live &= (std::uint64_t{1} << left) - 1;
       // All of a word before any of it is scored: branches that are guessed wrong would cost more than the asking.
-      for (std::uint64_t word = Allowed(filter, base, live); word != 0; word &= word - 1) {
+      for (std::uint64_t word = view_.AllowedOf(filter_, base, view_.LiveOf(base)); word != 0; word &= word - 1) {
         Next(static_cast<std::uint32_t>(base + static_cast<std::size_t>(std::countr_zero(word))));
       }
     }
@@ -63,22 +65,6 @@ class CodeScan {
   [[nodiscard]] const std::vector<std::uint64_t>& Best() { return best_.Take(); }
 
  private:
-  // Of the 64 slots from `base` on those that are `live` and may be returned.
-  [[nodiscard]] std::uint64_t Allowed(const LabelFilter* filter, std::size_t base, std::uint64_t live) const {
-    if (filter == nullptr || live == 0) return live;
-    const Label* labels = view_.labels + base;
-    if (live == ~std::uint64_t{0}) return filter->AllowsEach({labels, 64});
-    // The label of a slot that is not live may be being written.
-    std::array<Label, 64> those{};
-    std::size_t count = 0;
-    for (std::uint64_t left = live; left != 0; left &= left - 1) those[count++] = labels[std::countr_zero(left)];
-    std::uint64_t answers = filter->AllowsEach({those.data(), count});
-    std::uint64_t allowed = 0;
-    for (std::uint64_t left = live; left != 0; left &= left - 1, answers >>= 1) {
-      allowed |= (answers & 1) << std::countr_zero(left);
-    }
-    return allowed;
-  }
   void Next(std::uint32_t slot) {
     coming_[met_++ % coming_.size()] = slot;
     const std::size_t row_bytes = rows_.codes->row_bytes();
@@ -100,7 +86,8 @@ class CodeScan {
     for (std::size_t i = 0; i < count; ++i) distances[i] = codes.Distance(dots[i], head, heads[slots[i]]);
     const float furthest = best_.furthest();
     for (std::size_t i = 0; i < count; ++i) {
-      if (!(distances[i] > furthest)) best_.Add(CandidateKey(distances[i], slots[i]));
+      if (distances[i] > furthest) continue;
+      if (!asks_ || view_.Admits(filter_, slots[i])) best_.Add(CandidateKey(distances[i], slots[i]));
     }
     best_.Trim();
     scored_ += count;
@@ -108,6 +95,8 @@ class CodeScan {
 
   const SearchView& view_;
   const CodeRows& rows_;
+  const LabelFilter* filter_;
+  const bool asks_;
   std::vector<std::int8_t> codes_;
   CodeHead head_;
   BestKeys best_;
@@ -116,13 +105,12 @@ class CodeScan {
   std::size_t scored_ = 0;  // of them; a multiple of kPiece until the end
 };
 
-}  // namespace
-
-std::vector<Hit> ScanCodes(const SearchView& view, const float* query, const SearchOptions& options,
-                           std::size_t rescored) {
-  CodeScan scan(view, query,
-                std::clamp<std::size_t>(std::max(rescored, options.k), 1, std::max<std::size_t>(view.used, 1)));
-  scan.Run(options.filter);
+// Of what is known to match the filter is asked where it `asks`: of what comes to be among the best, else of the best
+// alone, and `refused` tells how many of those it does not allow.
+std::vector<Hit> Scan(const SearchView& view, const float* query, const LabelFilter* filter, bool asks,
+                      std::size_t most, std::size_t* refused) {
+  CodeScan scan(view, query, filter, asks, most);
+  scan.Run();
   const std::vector<std::uint64_t>& best = scan.Best();
   for (std::size_t i = 0; i < std::min(kAhead, best.size()); ++i) view.Prefetch(NodeOf(best[i]));
   std::vector<Hit> hits;
@@ -130,7 +118,24 @@ std::vector<Hit> ScanCodes(const SearchView& view, const float* query, const Sea
   for (std::size_t i = 0; i < best.size(); ++i) {
     if (i + kAhead < best.size()) view.Prefetch(NodeOf(best[i + kAhead]));
     const std::uint32_t slot = NodeOf(best[i]);
+    if (view.allowed != nullptr && !asks && !view.Admits(filter, slot)) continue;
     hits.push_back({view.labels[slot], view.Score(query, slot)});
+  }
+  *refused = best.size() - hits.size();
+  return hits;
+}
+
+}  // namespace
+
+std::vector<Hit> ScanCodes(const SearchView& view, const float* query, const SearchOptions& options,
+                           std::size_t rescored) {
+  const std::size_t most =
+      std::clamp<std::size_t>(std::max(rescored, options.k), 1, std::max<std::size_t>(view.used, 1));
+  std::size_t refused = 0;
+  std::vector<Hit> hits = Scan(view, query, options.filter, false, most, &refused);
+  // What is known to match mostly still does, and is not excluded; else others take those places.
+  if (refused > (most - std::min(options.k, most)) / 2) {
+    hits = Scan(view, query, options.filter, true, most, &refused);
   }
   return BestOf(std::move(hits), options);
 }

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <optional>
 
 #include "code_scan.h"
@@ -10,15 +11,17 @@ namespace freshet {
 namespace {
 
 // What a search costs, about, in nanoseconds at 128 dimensions; only the ratios matter.
-constexpr double kStepNs = 650;     // of a walk through the graph, for each candidate of its width
-constexpr double kTestLabelNs = 1;  // a scan, for each row that is live
-constexpr double kScanRowNs = 16;   // and for each of those that may be returned
+constexpr double kStepNs = 650;      // of a walk through the graph, for each candidate of its width
+constexpr double kTestLabelNs = 1;   // a scan, for each row that is live
+constexpr double kTestBitNs = 0.02;  // where it is known what matches
+constexpr double kScanRowNs = 16;    // and for each of those that may be returned
 // Where less of what is near the query matches than this part of what does elsewhere, a walk misses some of what is
 // further away: a scan, which does not, may cost so much more.
 constexpr double kFar = 0.5;
 constexpr double kScanIsWorth = 2;
 constexpr double kMostMatch = 0.75;  // of the rows
 constexpr std::size_t kFilterSamples = 128;
+constexpr std::size_t kFilterWords = 4096;  // of 64 rows each, where what matches is known
 constexpr std::size_t kFirstSamples = 32;
 constexpr std::size_t kRescoredAtLeast = 32;
 constexpr std::size_t kScanRescores =
@@ -29,15 +32,26 @@ constexpr std::size_t kTogether = 8;  // queries of a batch
 // About how many of the graph's nodes may be returned, from a sample.
 double MatchingShare(const SearchView& view, const SearchOptions& options) {
   const LabelFilter* filter = options.filter;
-  if (options.scan || options.exact || (filter == nullptr && view.dead_count == 0)) return 1;
+  if (options.exact || (filter == nullptr && view.dead_count == 0)) return 1;
   std::size_t nodes = 0;
   std::size_t matching = 0;
+  if (view.allowed != nullptr) {
+    const std::size_t words = std::min((view.used + 63) / 64, view.allowed->size());
+    const std::size_t step = words / kFilterWords + 1;
+    for (std::size_t w = 0; w < words; w += step) {
+      const std::uint64_t live = view.LiveOf(w * 64);
+      nodes += static_cast<std::size_t>(std::popcount(live));
+      matching += static_cast<std::size_t>(std::popcount(live & (*view.allowed)[w]));
+    }
+    return static_cast<double>(matching) / static_cast<double>(std::max<std::size_t>(nodes, 1));
+  }
+  if (options.scan) return 1;
   const auto look = [&](std::size_t samples) {
     for (std::size_t i = 0; i < samples; ++i) {
       const std::size_t slot = i * view.used / samples;
       if (!view.IsNode(slot)) continue;
       ++nodes;
-      if (!view.IsDead(slot) && (filter == nullptr || filter->Allows(view.labels[slot]))) ++matching;
+      if (!view.IsDead(slot) && view.Admits(filter, slot)) ++matching;
     }
   };
   // Where nearly all of a few match, more of them would only cost: a search that comes short goes on.
@@ -54,17 +68,18 @@ std::vector<Hit> ScanAll(const SearchView& view, const float* query, const Searc
     }
     return top.Take();
   }
-  // What may not be returned is asked for before it is scored: a label costs less to look at than a row. Some slots
-  // ahead, so that rows far from each other are on their way.
+  // What may not be returned is asked for before it is scored, as a label costs less to look at than a row; or, where
+  // what matches is known, of what is good enough. Some slots ahead, so that rows far from each other are on their way.
   SearchOptions allowed = options;
-  allowed.filter = nullptr;
+  if (view.allowed == nullptr) allowed.filter = nullptr;
   TopK of_allowed(allowed);
   constexpr std::size_t kAhead = 8;
   std::array<std::uint32_t, kAhead> coming{};
   std::size_t count = 0;
   const auto score = [&](std::uint32_t slot) { of_allowed.Offer(view.labels[slot], view.Score(query, slot)); };
   for (std::size_t slot = 0; slot < view.used; ++slot) {
-    if (view.IsDead(slot) || !options.filter->Allows(view.labels[slot])) continue;
+    if (view.IsDead(slot)) continue;
+    if (view.allowed != nullptr ? !view.HasBit(slot) : !options.filter->Allows(view.labels[slot])) continue;
     std::uint32_t& place = coming[count % kAhead];
     if (count++ >= kAhead) score(place);
     place = static_cast<std::uint32_t>(slot);
@@ -122,7 +137,7 @@ class Asking {
       }
       for (std::uint32_t slot = NodeOf(walk_.pool()[i]); slot != kNoSlot; slot = view.NextSame(slot)) {
         if (view.IsDead(slot)) continue;
-        if (options_->filter == nullptr || options_->filter->Allows(view.labels[slot])) matching_.push_back(slot);
+        if (view.Admits(options_->filter, slot)) matching_.push_back(slot);
       }
       if (reach == 0 && matching_.size() >= options_->k) {
         reach = i + 1 + std::min((i + 1) / 4, (i + 1) * (rescored_ - options_->k) / options_->k);
@@ -173,7 +188,7 @@ class Asking {
  private:
   [[nodiscard]] bool IsScanCheaper(double width) const {
     const auto live = static_cast<double>(view_->used - view_->dead_count);
-    return width * kStepNs > live * (kTestLabelNs + share_ * kScanRowNs);
+    return width * kStepNs > live * ((view_->allowed != nullptr ? kTestBitNs : kTestLabelNs) + share_ * kScanRowNs);
   }
   // The best of the fresh rows into matching_, each slot once: one may have been linked meanwhile.
   void AddFresh(const std::vector<std::uint32_t>& fresh) {
@@ -196,7 +211,7 @@ class Asking {
         const std::uint32_t slot = fresh[begin + i];
         const std::uint64_t key = CandidateKey(rows.codes->Distance(dots[i], head_, rows.heads[slot]), slot);
         if (key > furthest_ || view.IsDead(slot)) continue;
-        if (options_->filter == nullptr || options_->filter->Allows(view.labels[slot])) keys_.push_back(key);
+        if (view.Admits(options_->filter, slot)) keys_.push_back(key);
       }
     }
     if (keys_.size() > rescored_) {

@@ -25,6 +25,7 @@ HnswIndex::HnswIndex(const HnswOptions& options)
     : options_(options),
       segment_(std::make_shared<Segment>(options)),
       current_(segment_.get()),
+      filter_memo_(options.filter_memo_bytes),
       consolidation_(segment_.get(), LinkedAtOnce(options)),
       worker_([this] { Work(); }) {}
 
@@ -151,6 +152,25 @@ Status HnswIndex::Settle() {
   return Guarded("to tell what is wrong", [&]() -> Status { return worker_status_.ok() ? trouble_ : worker_status_; });
 }
 
+void HnswIndex::Reconsider(std::span<const Label> labels) {
+  const std::lock_guard lock(writer_mu_);
+  for (const Label label : labels) {
+    if (const auto slot = segment_->SlotOf(label)) segment_->NoteChange(*slot);
+  }
+}
+
+std::uint64_t HnswIndex::Changes() const {
+  const ReadEpoch::Reader reader(epoch_);
+  return current_.load(std::memory_order_acquire)->changes().last();
+}
+
+SearchView HnswIndex::ViewFor(const Segment& segment, const SearchOptions& options) const {
+  SearchView view = segment.View();
+  const LastingFilter* lasting = options.filter == nullptr ? nullptr : options.filter->lasting();
+  if (lasting != nullptr) view.allowed = filter_memo_.BitsOf(segment, *lasting, view.used);
+  return view;
+}
+
 Result<std::vector<Hit>> HnswIndex::Search(std::span<const float> query, const SearchOptions& options) const {
   FRESHET_TRY(CheckQuery(query, options_.dim));
   if (options.k == 0) return std::vector<Hit>{};
@@ -158,7 +178,7 @@ Result<std::vector<Hit>> HnswIndex::Search(std::span<const float> query, const S
     const ReadEpoch::Reader reader(epoch_);
     const Segment& segment = *current_.load(std::memory_order_acquire);
     const std::vector<std::uint32_t>& fresh = FreshOf(segment);
-    return SearchGraph(segment.View(), fresh, query.data(), options);
+    return SearchGraph(ViewFor(segment, options), fresh, query.data(), options);
   });
 }
 
@@ -171,7 +191,7 @@ Result<std::vector<std::vector<Hit>>> HnswIndex::SearchMany(std::span<const floa
     const ReadEpoch::Reader reader(epoch_);
     const Segment& segment = *current_.load(std::memory_order_acquire);
     const std::vector<std::uint32_t>& fresh = FreshOf(segment);
-    return SearchGraphMany(segment.View(), fresh, queries, dim, options);
+    return SearchGraphMany(ViewFor(segment, options), fresh, queries, dim, options);
   });
 }
 
@@ -185,6 +205,7 @@ IndexStats HnswIndex::Stats() const {
   stats.fresh = segment->fresh();
   stats.capacity = segment->capacity();
   stats.memory_bytes = segment->memory_bytes();
+  stats.filter_bytes = filter_memo_.bytes();
   stats.rebuilding = rebuilding_;
   stats.rebuild_failure = rebuild_failure_.message();
   stats.failure = (trouble_.ok() ? last_trouble_ : trouble_).message();

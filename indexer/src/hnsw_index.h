@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "consolidation.h"
+#include "filter_memo.h"
 #include "freshet/indexer/index.h"
 #include "guarded.h"
 #include "index_file.h"
@@ -41,6 +42,8 @@ class HnswIndex final : public Index {
   [[nodiscard]] Metric metric() const override { return options_.metric; }
   Status Insert(std::span<const Label> labels, std::span<const float> vectors) override;
   void Tombstone(std::span<const Label> labels) override;
+  void Reconsider(std::span<const Label> labels) override;
+  [[nodiscard]] std::uint64_t Changes() const override;
   Status Maintain() override;
   Status Settle() override;
   [[nodiscard]] Result<std::vector<Hit>> Search(std::span<const float> query,
@@ -92,6 +95,8 @@ class HnswIndex final : public Index {
   void Kill(std::uint32_t slot);
   Status WaitForRoom(std::unique_lock<std::mutex>* lock);
   Status WaitForSlot(std::unique_lock<std::mutex>* lock);
+  // What is remembered of the filter goes into the view, for this thread's search.
+  [[nodiscard]] SearchView ViewFor(const Segment& segment, const SearchOptions& options) const;
   Status AuditInto(const AuditOptions& options, IndexHealth* health);
   Status ProbeRecall(const AuditOptions& options, std::span<const std::vector<float>> probes,
                      std::vector<double>* recalls) const;
@@ -121,6 +126,7 @@ class HnswIndex final : public Index {
   std::atomic<const Segment*> current_;
   // Held by each search: meanwhile no slot is freed, and no segment.
   mutable ReadEpoch epoch_;
+  mutable FilterMemo filter_memo_;
 
   mutable std::mutex writer_mu_;
   std::condition_variable work_;

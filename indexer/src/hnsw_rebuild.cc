@@ -10,6 +10,7 @@ namespace freshet {
 namespace {
 
 constexpr std::size_t kRebuildSlice = 64;  // rows, per linking thread
+constexpr int kChangesOfSegment = 44;      // bits of their numbers: years of a million a second
 constexpr std::size_t kLastDeaths = 4096;  // that are taken at the end, while the writer waits
 
 bool Bit(const std::vector<std::uint64_t>& bits, std::size_t i) { return (bits[i / 64] >> (i % 64) & 1) != 0; }
@@ -43,7 +44,9 @@ void HnswIndex::BeginRebuild() {
   }
   // Not emplace(): clang asks too early whether a nested struct with initialisers can be made of nothing.
   Rebuild& rebuild = rebuild_.emplace(Rebuild{});
-  rebuild.shadow = std::make_shared<Segment>(options_);
+  // What was remembered of filters before is of other slots: its numbers are none of the new segment.
+  const std::uint64_t changes_before = ((segment_->changes().last() >> kChangesOfSegment) + 1) << kChangesOfSegment;
+  rebuild.shadow = std::make_shared<Segment>(options_, changes_before);
   const std::lock_guard lock(writer_mu_);
   rebuild.before = segment_->used();
   rebuild.dead_before = segment_->DeadBits(rebuild.before);

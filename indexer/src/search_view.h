@@ -4,7 +4,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -32,9 +34,42 @@ struct SearchView {
   const std::uint32_t* next_same = nullptr;  // by slot: one more than the next slot with the same vector, 0 at the end
   std::size_t used = 0;                      // above every slot
   std::size_t dead_count = 0;
+  // A bit a slot, of what the search's filter allowed before; null: nothing is known. What has no bit is not allowed,
+  // and of what has one the filter is asked again before it is returned.
+  const std::vector<std::uint64_t>* allowed = nullptr;
 
   [[nodiscard]] bool IsDead(std::size_t slot) const { return LoadBit(dead, slot); }
   [[nodiscard]] bool IsNode(std::size_t slot) const { return LoadBit(nodes, slot); }
+  // Whether a row may be returned, alive or not.
+  [[nodiscard]] bool Admits(const LabelFilter* filter, std::size_t slot) const {
+    return filter == nullptr || (HasBit(slot) && filter->Allows(labels[slot]));
+  }
+  [[nodiscard]] bool HasBit(std::size_t slot) const {
+    return allowed == nullptr || (slot / 64 < allowed->size() && ((*allowed)[slot / 64] >> (slot % 64) & 1) != 0);
+  }
+  // Of the 64 slots from `base` on, those that live.
+  [[nodiscard]] std::uint64_t LiveOf(std::size_t base) const {
+    const std::uint64_t live =
+        ~std::atomic_ref(const_cast<std::uint64_t&>(dead[base / 64])).load(std::memory_order_acquire);
+    const std::size_t left = used - base;
+    return left < 64 ? live & ((std::uint64_t{1} << left) - 1) : live;
+  }
+  // Of those that `live`, what may be returned; where there are bits, by them alone.
+  [[nodiscard]] std::uint64_t AllowedOf(const LabelFilter* filter, std::size_t base, std::uint64_t live) const {
+    if (filter == nullptr || live == 0) return live;
+    if (allowed != nullptr) return base / 64 < allowed->size() ? live & (*allowed)[base / 64] : 0;
+    if (live == ~std::uint64_t{0}) return filter->AllowsEach({labels + base, 64});
+    // The label of a slot that is not live may be being written.
+    std::array<Label, 64> those{};
+    std::size_t count = 0;
+    for (std::uint64_t left = live; left != 0; left &= left - 1) those[count++] = labels[base + std::countr_zero(left)];
+    std::uint64_t answers = filter->AllowsEach({those.data(), count});
+    std::uint64_t of = 0;
+    for (std::uint64_t left = live; left != 0; left &= left - 1, answers >>= 1) {
+      of |= (answers & 1) << std::countr_zero(left);
+    }
+    return of;
+  }
   // kNoSlot at the end; so is what a damaged file holds.
   [[nodiscard]] std::uint32_t NextSame(std::uint32_t slot) const {
     const std::uint32_t next = LoadLink(next_same + slot) - 1;

@@ -23,12 +23,14 @@
 #include "rerank_rows.h"
 #include "search_view.h"
 #include "sharded_slots.h"
+#include "slot_changes.h"
 
 namespace freshet {
 
 class Segment {
  public:
-  explicit Segment(const HnswOptions& options)
+  // Numbers of changes begin above `changes_before`.
+  explicit Segment(const HnswOptions& options, std::uint64_t changes_before = 0)
       : codes_(options.metric, options.dim),
         reranker_(options.rerank, options.metric, options.dim),
         capacity_(options.capacity),
@@ -41,6 +43,7 @@ class Segment {
         nodes_((capacity_ + 63) / 64),
         fresh_(std::bit_ceil(2 * options.max_fresh)),
         fresh_mask_(std::bit_ceil(2 * options.max_fresh) - 1),
+        changes_(changes_before),
         graph_({&codes_, code_rows_.get(), heads_.get()}, {dead_.get(), next_same_.get()}, options) {}
 
   [[nodiscard]] const Int8Codes& codes() const { return codes_; }
@@ -88,6 +91,8 @@ class Segment {
     return used() * row + used() / 8 + graph_.memory_bytes(used()) + label_table_bytes_ + vector_table_bytes_;
   }
 
+  [[nodiscard]] const SlotChanges& changes() const { return changes_; }
+
   // Both bitmaps as they are now, up to `slots`.
   [[nodiscard]] std::vector<std::uint64_t> DeadBits(std::size_t slots) const { return Words(dead_, slots); }
   [[nodiscard]] std::vector<std::uint64_t> NodeBits(std::size_t slots) const { return Words(nodes_, slots); }
@@ -127,6 +132,7 @@ class Segment {
     const std::uint32_t slot = label_table_.Find(label, [&](std::uint32_t other) { return labels_[other] == label; });
     return slot == kNoSlot ? std::nullopt : std::optional(slot);
   }
+  void NoteChange(std::uint32_t slot) { changes_.Add(slot); }
   void PrefetchLabel(Label label) const { label_table_.Prefetch(label); }
   // Its label is known no more.
   void MarkDead(std::uint32_t slot) {
@@ -199,6 +205,7 @@ class Segment {
       dead_count_.fetch_sub(1, std::memory_order_relaxed);
       std::atomic_ref(dead_[slot / 64]).fetch_and(~(std::uint64_t{1} << (slot % 64)), std::memory_order_release);
     }
+    changes_.Add(slot);
   }
   [[nodiscard]] static std::vector<std::uint64_t> Words(const Buffer<std::uint64_t>& bits, std::size_t slots) {
     std::vector<std::uint64_t> words((slots + 63) / 64);
@@ -232,6 +239,7 @@ class Segment {
   Buffer<std::uint64_t> nodes_;      // a bitmap by slot
   Buffer<std::uint32_t> fresh_;      // a ring of slots
   const std::uint64_t fresh_mask_;
+  SlotChanges changes_;
   Graph graph_;
   ShardedSlots label_table_;   // writer only: of live slots
   ShardedSlots vector_table_;  // worker only: of nodes

@@ -48,9 +48,13 @@ Path Plan(const RecallRequest& request, std::size_t k, std::size_t matching, std
 constexpr std::uint64_t kBitsForEach = 512;  // of the matching labels
 constexpr std::uint64_t kBitsAtLeast = 1 << 22;
 
-class Matching final : public LabelFilter {
+// What lasts of it, as long as no item changes: exclusions do not, they are one request's own.
+class Lasting final : public LastingFilter {
  public:
-  Matching(const Catalog& catalog, const Catalog::Selection& selection) : catalog_(catalog), selection_(selection) {}
+  Lasting(const Catalog& catalog, const Catalog::Selection& selection, std::uint64_t as_of)
+      : catalog_(catalog), selection_(selection), as_of_(as_of) {}
+  [[nodiscard]] std::uint64_t key() const override { return selection_.number(); }
+  [[nodiscard]] std::uint64_t as_of() const override { return as_of_; }
   [[nodiscard]] bool Allows(Label label) const override { return selection_.Allows(label); }
   [[nodiscard]] std::uint64_t AllowsEach(std::span<const Label> labels) const override {
     // Asked first, as call_once() is slow where it was called before.
@@ -84,12 +88,34 @@ class Matching final : public LabelFilter {
 
   const Catalog& catalog_;
   const Catalog::Selection& selection_;
+  const std::uint64_t as_of_;
   mutable std::once_flag once_;
   mutable std::atomic<bool> gathered_{false};
   // Constant once they are gathered. Above the newest are items that have changed since: of those the selection knows.
   mutable Label newest_ = 0;
   mutable std::optional<LabelBitmap> bits_;
   mutable std::optional<OnlyLabels> listed_;
+};
+
+class Matching final : public LabelFilter {
+ public:
+  // `changes`: of the index, before the selection was made.
+  Matching(const Catalog& catalog, const Catalog::Selection& selection, std::uint64_t changes)
+      : selection_(selection),
+        each_(catalog, selection, changes),
+        lasting_(catalog, selection.WithExcluded(), changes),
+        lasts_(selection.number() != 0) {}
+  [[nodiscard]] bool Allows(Label label) const override { return selection_.Allows(label); }
+  [[nodiscard]] std::uint64_t AllowsEach(std::span<const Label> labels) const override {
+    return each_.AllowsEach(labels);
+  }
+  [[nodiscard]] const LastingFilter* lasting() const override { return lasts_ ? &lasting_ : nullptr; }
+
+ private:
+  const Catalog::Selection& selection_;
+  const Lasting each_;
+  const Lasting lasting_;
+  const bool lasts_;
 };
 
 const char* Name(Path path) {
@@ -201,6 +227,7 @@ Status RecallService::SearchFiltered(const RecallRequest& request, const Filter&
   const auto expired = [&] { return !CheckDeadline(*query, "").ok(); };
   std::size_t expected = 0;
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    const std::uint64_t changes = replica_->index().Changes();
     FRESHET_ASSIGN(const Catalog::Selection selection, replica_->catalog().Select(filter, excluded, expired));
     // Of two moments, again: the answer may be as short as the shorter of them.
     expected = attempt == 0 ? selection.count() : std::min(expected, selection.count());
@@ -224,7 +251,7 @@ Status RecallService::SearchFiltered(const RecallRequest& request, const Filter&
       options.scan = path == Path::kScan;
       options.exact = request.exact || attempt > 0;
       options.score_threshold = query->score_threshold;
-      const Matching matching(replica_->catalog(), selection);
+      const Matching matching(replica_->catalog(), selection, changes);
       options.filter = &matching;
       FRESHET_ASSIGN([[maybe_unused]] const std::size_t found, SearchOnce(options, &filter, query, results));
     }

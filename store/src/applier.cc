@@ -187,6 +187,12 @@ Status Applier::MakeVisible(const Plan& plan) {
   if (!plan.inserts.empty()) FRESHET_TRY(index_->Insert(plan.inserts, plan.vectors));
   FRESHET_TRY(FaultPoint("applier.between_index_and_catalog"));
   catalog_.Apply(plan.visible);
+  // Filters answer by the catalog: what an index remembers of them holds no more for these.
+  std::vector<Label> reconsidered;
+  for (const Catalog::Change& change : plan.visible) {
+    if (change.label) reconsidered.push_back(*change.label);
+  }
+  index_->Reconsider(reconsidered);
   index_->Tombstone(plan.tombstones);
   for (const HistoryEntry& entry : plan.history.added) popularity_.Add(entry.item_id, entry.timestamp_ms);
   for (const HistoryEntry& entry : plan.history.removed) popularity_.Remove(entry.item_id, entry.timestamp_ms);

@@ -50,6 +50,8 @@ void Applier::Report() {
   set("freshet_index_rows", rows, static_cast<double>(index.fresh), {{"state", "fresh"}});
   set("freshet_index_rows", rows, static_cast<double>(index.tombstones), {{"state", "dead"}});
   set("freshet_index_memory_bytes", "Memory of the index", static_cast<double>(index.memory_bytes));
+  set("freshet_index_filter_bytes", "Memory of which rows such filters match, beside that of the index",
+      static_cast<double>(index.filter_bytes));
   set("freshet_index_rebuilds", "Rebuilds of the index since start", static_cast<double>(index.rebuilds));
   set("freshet_index_consolidations", "Times the dead were taken out of the graph, since start",
       static_cast<double>(index.consolidations));

@@ -14,6 +14,12 @@ constexpr std::size_t kChunksPerLock = 16;       // tens of microseconds for whi
 constexpr Label kNoLabel = ~Label{0};
 constexpr std::size_t kAhead = 16;  // changes whose table entries are fetched while others are applied
 
+std::size_t CountOf(const std::vector<std::uint64_t>& words) {
+  std::size_t count = 0;
+  for (const std::uint64_t word : words) count += static_cast<std::size_t>(std::popcount(word));
+  return count;
+}
+
 }  // namespace
 
 std::uint32_t Catalog::SlotOf(std::string_view item_id, std::uint64_t hash) const {
@@ -99,7 +105,9 @@ void Catalog::ApplyOne(const Change& change, std::uint64_t id_hash) {
 void Catalog::ShowOnly(std::optional<std::set<std::int32_t>> partitions) {
   const std::lock_guard gate(gate_);
   const std::unique_lock lock(mu_);
+  if (shown_ == partitions) return;
   shown_ = std::move(partitions);
+  filters_.Renumber();
   for (std::uint32_t slot = 0; slot < slots_.size(); ++slot) {
     if (slots_[slot].live) Reveal(slot);
   }
@@ -187,8 +195,10 @@ std::vector<std::string> Catalog::LiveIds() const {
 }
 
 Status Catalog::EvaluateFilter(const Filter& filter, const std::function<bool()>& expired,
-                               std::shared_lock<std::shared_mutex>* lock, std::vector<std::uint64_t>* words) const {
+                               std::shared_lock<std::shared_mutex>* lock, Selection* selection) const {
+  std::vector<std::uint64_t>* words = &selection->words_;
   const FilterCache::Found known = filters_.Find(filter);
+  bool same_columns = known.entry != nullptr;
   auto made = known.key.empty() ? nullptr : std::make_shared<FilterCache::Entry>();
   const std::uint64_t columns_version = attributes_.columns_version();
   std::shared_ptr<AttributeIndex::Compiled> compiled;  // once a chunk has to be looked at
@@ -204,7 +214,7 @@ Status Catalog::EvaluateFilter(const Filter& filter, const std::function<bool()>
       *lock = ReadLock();
     }
     const std::uint64_t changed_at = attributes_.ChangedAt(chunk);
-    const bool same_columns = known.entry != nullptr && known.entry->columns_version == attributes_.columns_version();
+    same_columns = same_columns && known.entry->columns_version == attributes_.columns_version();
     if (const std::uint64_t* kept = same_columns ? known.entry->Find(chunk, changed_at) : nullptr; kept != nullptr) {
       words->insert(words->end(), kept, kept + AttributeIndex::kChunkWords);
     } else {
@@ -229,6 +239,7 @@ Status Catalog::EvaluateFilter(const Filter& filter, const std::function<bool()>
     made->columns_version = columns_version;
     filters_.Keep(known.key, std::move(made));
   }
+  if (same_columns) selection->number_ = known.number;
   return Status::Ok();
 }
 
@@ -236,16 +247,23 @@ Result<Catalog::Selection> Catalog::Select(const Filter& filter, const std::vect
                                            const std::function<bool()>& expired) const {
   auto lock = ReadLock();
   Selection selection(by_label_.view());
-  FRESHET_TRY(EvaluateFilter(filter, expired, &lock, &selection.words_));
+  FRESHET_TRY(EvaluateFilter(filter, expired, &lock, &selection));
+  for (std::size_t w = 0; w < std::min(hidden_.size(), selection.words_.size()); ++w) {
+    selection.words_[w] &= ~hidden_[w];
+  }
+  if (selection.number_ != 0 && !excluded_ids.empty()) {
+    Selection all(by_label_.view());
+    all.words_ = selection.words_;
+    all.count_ = CountOf(all.words_);
+    all.number_ = selection.number_;
+    selection.with_excluded_ = std::make_shared<const Selection>(std::move(all));
+  }
   for (const std::string_view id : excluded_ids) {
     const std::uint32_t slot = SlotOf(id);
     if (slot == SlotTable::kNone || slot / 64 >= selection.words_.size()) continue;
     selection.words_[slot / 64] &= ~(std::uint64_t{1} << (slot % 64));
   }
-  for (std::size_t w = 0; w < std::min(hidden_.size(), selection.words_.size()); ++w) {
-    selection.words_[w] &= ~hidden_[w];
-  }
-  for (const std::uint64_t word : selection.words_) selection.count_ += static_cast<std::size_t>(std::popcount(word));
+  selection.count_ = CountOf(selection.words_);
   // What was inserted while the lock was away is then found as well.
   selection.labels_ = by_label_.view();
   return selection;

@@ -1,5 +1,7 @@
 #include "freshet/store/filter_cache.h"
 
+#include <algorithm>
+
 #include "freshet/core/bytes.h"
 #include "freshet/core/checksum.h"
 
@@ -52,7 +54,7 @@ FilterCache::Found FilterCache::Find(const Filter& filter) {
   if (const auto found = by_key_.find(key); found != by_key_.end()) {
     ++stats_.found;
     kept_.splice(kept_.begin(), kept_, found->second);
-    return {found->second->entry, std::move(key)};
+    return {found->second->entry, std::move(key), found->second->number};
   }
   ++stats_.missed;
   if (key.size() > kMaxKeyBytes) return {};
@@ -72,11 +74,21 @@ void FilterCache::Keep(const std::string& key, std::shared_ptr<const Entry> entr
     by_key_.erase(kept->key);
     kept_.erase(kept);
   };
-  if (const auto before = by_key_.find(key); before != by_key_.end()) drop(before->second);
+  std::uint64_t number = last_number_ + 1;
+  if (const auto before = by_key_.find(key); before != by_key_.end()) {
+    if (before->second->entry->columns_version == entry->columns_version) number = before->second->number;
+    drop(before->second);
+  }
+  last_number_ = std::max(last_number_, number);
   while (stats_.bytes + bytes > max_bytes_) drop(std::prev(kept_.end()));
-  kept_.push_front({key, std::move(entry), bytes});
+  kept_.push_front({key, std::move(entry), bytes, number});
   by_key_.emplace(kept_.front().key, kept_.begin());
   stats_.bytes += bytes;
+}
+
+void FilterCache::Renumber() {
+  const std::lock_guard lock(mu_);
+  for (Kept& kept : kept_) kept.number = ++last_number_;
 }
 
 FilterCache::Stats FilterCache::stats() const {

@@ -27,6 +27,8 @@ class HookedIndex final : public Index {
     return inner_->Insert(labels, vectors);
   }
   void Tombstone(std::span<const Label> labels) override { inner_->Tombstone(labels); }
+  void Reconsider(std::span<const Label> labels) override { inner_->Reconsider(labels); }
+  [[nodiscard]] std::uint64_t Changes() const override { return inner_->Changes(); }
   Status Maintain() override { return inner_->Maintain(); }
   [[nodiscard]] Result<std::vector<Hit>> Search(std::span<const float> query,
                                                 const SearchOptions& options) const override {
@@ -61,13 +63,19 @@ class FakeReplica final : public Replica {
   void Publish(const std::string& id, std::optional<Label> label) {
     const auto it = items.find(id);
     catalog_.Apply({{id, label, it == items.end() ? Attributes{} : it->second, kPartition}});
+    if (label) index_.Reconsider({&*label, 1});
+  }
+  // The attributes alone: the label stays.
+  void SetAttributes(const std::string& id, Attributes attributes) {
+    items[id] = std::move(attributes);
+    Publish(id, catalog_.StoredLabelOf(id));
   }
   // All items are of one partition: whether this process owns it.
   void Own(bool owned) { catalog_.ShowOnly(owned ? std::set{kPartition} : std::set<std::int32_t>{}); }
   void Tombstone(Label label) { index_.Tombstone(std::vector<Label>{label}); }
   // ... and whole.
   void Put(const std::string& id, const std::vector<float>& vector, Attributes attributes = {}) {
-    const std::optional<Label> old = catalog_.LabelOf(id);
+    const std::optional<Label> old = catalog_.StoredLabelOf(id);
     vectors[id] = vector;
     items[id] = std::move(attributes);
     sequences[id] = version;
@@ -75,7 +83,7 @@ class FakeReplica final : public Replica {
     if (old) Tombstone(*old);
   }
   void Delete(const std::string& id) {
-    const std::optional<Label> old = catalog_.LabelOf(id);
+    const std::optional<Label> old = catalog_.StoredLabelOf(id);
     vectors.erase(id);
     sequences.erase(id);
     items.erase(id);

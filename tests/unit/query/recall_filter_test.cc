@@ -79,6 +79,62 @@ TEST_F(RecallFilterTest, AnItemThatStopsMatchingDuringTheSearchIsNotReturned) {
   EXPECT_TRUE(changed);
 }
 
+// The same filters again and again, of which an index remembers what they allowed, while items come, go and change.
+TEST_F(RecallFilterTest, FiltersThatAreRepeatedGoByWhatItemsSayNow) {
+  std::mt19937_64 random(test::TestSeed());
+  HnswOptions options;
+  options.dim = 2;
+  options.metric = Metric::kInnerProduct;
+  options.capacity = 100'000;
+  Result<std::unique_ptr<Index>> index = MakeHnswIndex(options);
+  ASSERT_OK(index);
+  FakeReplica replica(std::move(*index));
+  const RecallService service(&replica, nullptr, &clock_, &metrics_);
+  const auto some = [&](std::uint64_t below) { return static_cast<std::int64_t>(random() % below); };
+  const auto put = [&](std::int64_t i) {
+    replica.Put(StrCat("i", i), {static_cast<float>(some(1'000'000)) * 1e-6F, 0}, {{"n", some(3)}});
+  };
+  for (std::int64_t i = 0; i < 1'000; ++i) put(i);
+  bool owned = true;
+  for (int round = 0; round < 600; ++round) {
+    const std::string id = StrCat("i", some(1'100));
+    if (some(50) == 0) replica.Own(owned = !owned);
+    if (some(3) == 0) {
+      put(some(1'100));
+    } else if (some(3) == 0) {
+      replica.Delete(id);
+    } else if (replica.items.contains(id)) {
+      replica.SetAttributes(id, {{"n", some(3)}});
+    }
+    const std::int64_t wanted = some(3);
+    RecallRequest request = ByVector({1, 0}, 10);
+    request.filter = Of(AnyCondition("n", {wanted}));
+    std::vector<std::pair<float, std::string>> matching;
+    for (const auto& [item, attributes] : replica.items) {
+      if (owned && attributes == Attributes{{"n", wanted}}) matching.emplace_back(-replica.vectors[item][0], item);
+    }
+    std::sort(matching.begin(), matching.end());
+    if (some(2) == 0 && !matching.empty()) {
+      request.exclude_ids = {matching[0].second};
+      matching.erase(matching.begin());
+    }
+    Ids expected;
+    for (std::size_t i = 0; i < std::min<std::size_t>(10, matching.size()); ++i) expected.push_back(matching[i].second);
+    request.exact = some(2) == 0;
+    const Result<RecallResponse> response = service.Recall(request);
+    ASSERT_OK(response);
+    Ids ids;
+    for (const RecallHit& hit : response->results) ids.push_back(hit.id);
+    if (request.exact) {
+      ASSERT_EQ(ids, expected) << "round " << round;
+    } else {
+      ASSERT_EQ(ids.size(), expected.size()) << "round " << round;
+    }
+    for (const std::string& one : ids) ASSERT_EQ(replica.items[one], (Attributes{{"n", wanted}})) << "round " << round;
+  }
+  EXPECT_GT(replica.index().Stats().filter_bytes, 0U);
+}
+
 TEST_F(RecallFilterTest, FindsAllThoughTheIndexForgetsHalf) {
   for (int i = 0; i < 400; ++i) {
     replica_.Put(StrCat("i", i), {1.0F - static_cast<float>(i) * 1e-3F, 0}, {{"even", i % 2 == 0}});

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <random>
+#include <set>
 
 #include "freshet/core/strings.h"
 #include "freshet/store/catalog.h"
@@ -150,6 +151,7 @@ TEST(FilterCacheTest, ACatalogThatRemembersAnswersAsOneThatDoesNot) {
   filters.push_back(Of(PrefixCondition("t", "text")));
   filters.push_back(Of(ExistsCondition("t", false)));
   const auto never = [] { return false; };
+  std::map<std::uint64_t, std::set<const Filter*>> numbers;
   for (int round = 0; round < 400; ++round) {
     const Filter& filter = filters[random() % filters.size()];
     const auto a = remembering.Select(filter, {"i5"}, never);
@@ -158,12 +160,24 @@ TEST(FilterCacheTest, ACatalogThatRemembersAnswersAsOneThatDoesNot) {
     ASSERT_OK(b);
     ASSERT_EQ(a->count(), b->count()) << "seed " << seed << ", round " << round;
     ASSERT_EQ(remembering.IdsOf(*a), forgetting.IdsOf(*b)) << "seed " << seed << ", round " << round;
+    ASSERT_EQ(b->number(), 0U);
+    numbers[a->number()].insert(&filter);
     for (std::int64_t changes = some(4); changes > 0; --changes) {
       const std::string id = StrCat("i", some(20'500));
       apply(id, some(4) == 0 ? std::nullopt : std::optional(attributes()));
     }
   }
   EXPECT_GT(remembering.filter_cache_stats().found, 300U);
+  // Each its own number, for as long as the same is shown.
+  EXPECT_EQ(numbers.size(), filters.size() + 1) << "and 0, of those met first";
+  for (const auto& [number, of] : numbers) EXPECT_TRUE(number == 0 || of.size() == 1) << number;
+  remembering.ShowOnly(std::set<std::int32_t>{1});
+  for (const Filter& filter : filters) {
+    const auto selection = remembering.Select(filter, {}, never);
+    ASSERT_OK(selection);
+    EXPECT_NE(selection->number(), 0U);
+    EXPECT_FALSE(numbers.contains(selection->number()));
+  }
   EXPECT_EQ(forgetting.filter_cache_stats().bytes, 0U);
 }
 

@@ -28,6 +28,8 @@ struct Hit {
   float score = 0;
 };
 
+class LastingFilter;
+
 // Which labels may be returned. Called from the searching thread, must be cheap and thread-safe.
 class LabelFilter {
  public:
@@ -39,6 +41,18 @@ class LabelFilter {
     for (std::size_t i = 0; i < labels.size(); ++i) allowed |= std::uint64_t{Allows(labels[i])} << i;
     return allowed;
   }
+  // What an index may remember of it, null: nothing. What that refuses, this one refuses too.
+  [[nodiscard]] virtual const LastingFilter* lasting() const { return nullptr; }
+};
+
+// A filter that is asked with again and again: what it said of a label holds until the label is told to
+// Index::Reconsider().
+class LastingFilter : public LabelFilter {
+ public:
+  // Others of the same key say the same. REQUIRES: not 0.
+  [[nodiscard]] virtual std::uint64_t key() const = 0;
+  // Index::Changes() from before what it goes by was looked up.
+  [[nodiscard]] virtual std::uint64_t as_of() const = 0;
 };
 
 struct SearchOptions {
@@ -59,6 +73,7 @@ struct IndexStats {
   std::size_t slots = 0;       // rows that take room: live, dead, or free to be used again
   std::size_t capacity = 0;
   std::size_t memory_bytes = 0;    // without what lies in a file
+  std::size_t filter_bytes = 0;    // of what is remembered of lasting filters; not in memory_bytes
   std::size_t consolidations = 0;  // times the dead were taken out of the graph
   // Rebuilds, for callers to log when one begins and how it ended: begun, done, failed. One that failed has changed
   // nothing, and is tried again after a while where it is still due.
@@ -110,6 +125,11 @@ class Index {
   virtual Status Insert(std::span<const Label> labels, std::span<const float> vectors) = 0;
   // The labels are in no result of a search that starts after this returns. Unknown labels are ignored.
   virtual void Tombstone(std::span<const Label> labels) = 0;
+  // What filters say of these labels has changed (a new one came to be known to them, too). The writer says so once
+  // they answer by it.
+  virtual void Reconsider(std::span<const Label> /*labels*/) {}
+  // Counts the changes that a LastingFilter may have to be asked again for. Any thread.
+  [[nodiscard]] virtual std::uint64_t Changes() const { return 0; }
   // Starts compaction where it is due. Searches, inserts and tombstones go on meanwhile. Errors: only what the
   // background work cannot go on after; what it tries again, and a rebuild that failed, is in Stats().
   virtual Status Maintain() = 0;
@@ -157,8 +177,9 @@ struct HnswOptions {
   std::size_t capacity = 20'000'000;  // rows at most; their room is reserved as addresses, not as memory
   double min_live_fraction = 0.85;    // below it the dead are taken out of the graph, and their slots used again
   double min_recall = 0.9;            // of an audit's probes; below it, with all reachable, the index is rebuilt
-  std::size_t max_fresh = 4096;       // rows that are not in the graph yet; one more waits
-  std::size_t link_threads = 1;       // with one, the graph depends on the seed and the order of rows alone
+  std::size_t filter_memo_bytes = std::size_t{32} << 20;  // what is remembered of lasting filters, a bit a row each
+  std::size_t max_fresh = 4096;                           // rows that are not in the graph yet; one more waits
+  std::size_t link_threads = 1;  // with one, the graph depends on the seed and the order of rows alone
   std::uint64_t seed = 42;
   Status Validate() const;
 };

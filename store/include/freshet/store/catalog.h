@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -79,6 +80,10 @@ class Catalog {
       return LabelFilter::AllowsEach(labels);
     }
     [[nodiscard]] std::size_t count() const { return count_; }
+    // What matches and is shown, the excluded ones too; for LastingFilter.
+    [[nodiscard]] const Selection& WithExcluded() const { return with_excluded_ ? *with_excluded_ : *this; }
+    // Of the filter; what it says of a label changes only with an Apply() for its item. 0: it was not met often enough.
+    [[nodiscard]] std::uint64_t number() const { return number_; }
 
    private:
     friend class Catalog;
@@ -86,6 +91,8 @@ class Catalog {
     LabelMap::View labels_;
     std::vector<std::uint64_t> words_;
     std::size_t count_ = 0;
+    std::uint64_t number_ = 0;
+    std::shared_ptr<const Selection> with_excluded_;  // null: none is, or it has no number
   };
   // What matches and is none of `excluded_ids`. An item that changes meanwhile may be in it or not; whoever was live
   // and matched all the time is in it. `expired` is asked now and then. Errors: kUnavailable (see AttributeIndex),
@@ -136,9 +143,9 @@ class Catalog {
     return std::shared_lock(mu_);
   }
 
-  // The slots that match, chunk by chunk.
+  // The slots that match, chunk by chunk, into an empty selection.
   Status EvaluateFilter(const Filter& filter, const std::function<bool()>& expired,
-                        std::shared_lock<std::shared_mutex>* lock, std::vector<std::uint64_t>* words) const;
+                        std::shared_lock<std::shared_mutex>* lock, Selection* selection) const;
 
   mutable FilterCache filters_;
   mutable std::mutex gate_;  // a waiting writer holds it, so that readers cannot starve it

@@ -38,6 +38,7 @@ class FilterCache {
   struct Found {
     std::shared_ptr<const Entry> entry;  // null: there is none
     std::string key;                     // empty: not to be kept
+    std::uint64_t number = 0;            // of the filter, and no other's ever; 0 without an entry
   };
   struct Stats {
     std::size_t bytes = 0;
@@ -49,8 +50,11 @@ class FilterCache {
   explicit FilterCache(std::size_t max_bytes) : max_bytes_(max_bytes) {}
 
   [[nodiscard]] Found Find(const Filter& filter);
-  // In place of what there is for it. `key`: as Find() gave it, not empty.
+  // In place of what there is for it. `key`: as Find() gave it, not empty. The filter keeps its number where the entry
+  // is of the same columns.
   void Keep(const std::string& key, std::shared_ptr<const Entry> entry);
+  // All filters get new numbers: for each of them other slots count now.
+  void Renumber();
   [[nodiscard]] Stats stats() const;
 
  private:
@@ -58,6 +62,7 @@ class FilterCache {
     std::string key;
     std::shared_ptr<const Entry> entry;
     std::size_t bytes = 0;
+    std::uint64_t number = 0;
   };
   static constexpr std::size_t kRecent = 4096;
 
@@ -67,6 +72,7 @@ class FilterCache {
   // Guarded by mu_:
   std::list<Kept> kept_;  // the newest first
   std::unordered_map<std::string_view, std::list<Kept>::iterator> by_key_;
+  std::uint64_t last_number_ = 0;
   std::array<std::uint64_t, kRecent> recent_{};  // hashes of filters that were met, each at its place
   Stats stats_;
 };
