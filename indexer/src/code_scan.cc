@@ -43,10 +43,10 @@ class BestKeys {
 
 class CodeScan {
  public:
-  CodeScan(const SearchView& view, const float* query, const LabelFilter* filter, bool asks, std::size_t rescored)
+  CodeScan(const SearchView& view, const float* query, const SearchOptions& options, bool asks, std::size_t rescored)
       : view_(view),
         rows_(view.graph.rows),
-        filter_(filter),
+        options_(options),
         asks_(asks && view.allowed != nullptr),
         codes_(rows_.codes->row_bytes()),
         best_(rescored) {
@@ -56,7 +56,9 @@ class CodeScan {
   void Run() {
     for (std::size_t base = 0; base < view_.used; base += 64) {
       // All of a word before any of it is scored: branches that are guessed wrong would cost more than the asking.
-      for (std::uint64_t word = view_.AllowedOf(filter_, base, view_.LiveOf(base)); word != 0; word &= word - 1) {
+      const std::uint64_t allowed =
+          view_.FittingOf(view_.AllowedOf(options_.filter, base, view_.LiveOf(base)), base, options_.attributes);
+      for (std::uint64_t word = allowed; word != 0; word &= word - 1) {
         Next(static_cast<std::uint32_t>(base + static_cast<std::size_t>(std::countr_zero(word))));
       }
     }
@@ -87,7 +89,7 @@ class CodeScan {
     const float furthest = best_.furthest();
     for (std::size_t i = 0; i < count; ++i) {
       if (distances[i] > furthest) continue;
-      if (!asks_ || view_.Admits(filter_, slots[i])) best_.Add(CandidateKey(distances[i], slots[i]));
+      if (!asks_ || view_.Admits(slots[i], options_)) best_.Add(CandidateKey(distances[i], slots[i]));
     }
     best_.Trim();
     scored_ += count;
@@ -95,7 +97,7 @@ class CodeScan {
 
   const SearchView& view_;
   const CodeRows& rows_;
-  const LabelFilter* filter_;
+  const SearchOptions& options_;
   const bool asks_;
   std::vector<std::int8_t> codes_;
   CodeHead head_;
@@ -107,9 +109,9 @@ class CodeScan {
 
 // Of what is known to match the filter is asked where it `asks`: of what comes to be among the best, else of the best
 // alone, and `refused` tells how many of those it does not allow.
-std::vector<Hit> Scan(const SearchView& view, const float* query, const LabelFilter* filter, bool asks,
+std::vector<Hit> Scan(const SearchView& view, const float* query, const SearchOptions& options, bool asks,
                       std::size_t most, std::size_t* refused) {
-  CodeScan scan(view, query, filter, asks, most);
+  CodeScan scan(view, query, options, asks, most);
   scan.Run();
   const std::vector<std::uint64_t>& best = scan.Best();
   for (std::size_t i = 0; i < std::min(kAhead, best.size()); ++i) view.Prefetch(NodeOf(best[i]));
@@ -118,7 +120,7 @@ std::vector<Hit> Scan(const SearchView& view, const float* query, const LabelFil
   for (std::size_t i = 0; i < best.size(); ++i) {
     if (i + kAhead < best.size()) view.Prefetch(NodeOf(best[i + kAhead]));
     const std::uint32_t slot = NodeOf(best[i]);
-    if (view.allowed != nullptr && !asks && !view.Admits(filter, slot)) continue;
+    if (view.allowed != nullptr && !asks && !view.Admits(slot, options)) continue;
     hits.push_back({view.labels[slot], view.Score(query, slot)});
   }
   *refused = best.size() - hits.size();
@@ -132,10 +134,10 @@ std::vector<Hit> ScanCodes(const SearchView& view, const float* query, const Sea
   const std::size_t most =
       std::clamp<std::size_t>(std::max(rescored, options.k), 1, std::max<std::size_t>(view.used, 1));
   std::size_t refused = 0;
-  std::vector<Hit> hits = Scan(view, query, options.filter, false, most, &refused);
+  std::vector<Hit> hits = Scan(view, query, options, false, most, &refused);
   // What is known to match mostly still does, and is not excluded; else others take those places.
   if (refused > (most - std::min(options.k, most)) / 2) {
-    hits = Scan(view, query, options.filter, true, most, &refused);
+    hits = Scan(view, query, options, true, most, &refused);
   }
   return BestOf(std::move(hits), options);
 }

@@ -14,6 +14,7 @@ struct FlatFileHead {
   int dim = 0;
   Metric metric = Metric::kCosine;
   std::uint64_t rows = 0;
+  std::size_t attribute_words = 0;
 };
 // Nothing where the file is of another kind. Errors: kCorruption.
 [[nodiscard]] Result<std::optional<FlatFileHead>> ReadFlatFileHead(const std::string& path);

@@ -19,22 +19,34 @@
 namespace freshet {
 namespace {
 
+// The second one's rows have attributes.
 constexpr std::string_view kMagic = "freshet-flat-1\n";
+constexpr std::string_view kMagic2 = "freshet-flat-2\n";
 
 // A copy: this kind is small.
 class FlatCut final : public IndexCut {
  public:
-  FlatCut(int dim, Metric metric, std::vector<Label> labels, std::vector<float> vectors)
-      : dim_(dim), metric_(metric), labels_(std::move(labels)), vectors_(std::move(vectors)) {}
+  FlatCut(int dim, Metric metric, std::size_t words, std::vector<Label> labels, std::vector<float> vectors,
+          std::vector<std::uint64_t> attributes)
+      : dim_(dim),
+        metric_(metric),
+        words_(words),
+        labels_(std::move(labels)),
+        vectors_(std::move(vectors)),
+        attributes_(std::move(attributes)) {}
 
-  // Magic, u32 dim, string metric, u64 n, n x u64 label, n x dim x f32, u64 XXH3 of all before it.
+  // Magic, u32 dim, string metric, (2: u32 words,) u64 n, n x u64 label, n x dim x f32, (2: n x words x u64,) u64 XXH3
+  // of all before it.
   Status Write(const std::string& path, const std::function<Status(std::uint64_t)>& written) const override {
     return Guarded("to write it to a file", [&] {
       ByteWriter out;
-      out.PutString(kMagic).Put(static_cast<std::uint32_t>(dim_)).PutString(MetricName(metric_));
+      out.PutString(words_ == 0 ? kMagic : kMagic2);
+      out.Put(static_cast<std::uint32_t>(dim_)).PutString(MetricName(metric_));
+      if (words_ > 0) out.Put(static_cast<std::uint32_t>(words_));
       out.Put(static_cast<std::uint64_t>(labels_.size()));
       for (const Label label : labels_) out.Put(label);
       out.PutFloats(vectors_);
+      for (const std::uint64_t word : attributes_) out.Put(word);
       out.Put(Xxh3(out.bytes()));
       FRESHET_TRY(WriteFileAtomically(path, out.bytes()));
       return written ? written(out.bytes().size()) : Status::Ok();
@@ -44,26 +56,33 @@ class FlatCut final : public IndexCut {
  private:
   const int dim_;
   const Metric metric_;
+  const std::size_t words_;
   const std::vector<Label> labels_;
   const std::vector<float> vectors_;
+  const std::vector<std::uint64_t> attributes_;
 };
 
 // Rows one after the other, scanned by every search. Thread-safe by one lock, which searches share.
 class FlatIndex final : public Index {
  public:
-  FlatIndex(int dim, Metric metric)
-      : dim_(dim), width_(static_cast<std::size_t>(dim)), metric_(metric), score_(metric, dim) {}
+  FlatIndex(int dim, Metric metric, std::size_t words)
+      : dim_(dim), width_(static_cast<std::size_t>(dim)), words_(words), metric_(metric), score_(metric, dim) {}
 
   [[nodiscard]] int dim() const override { return dim_; }
   [[nodiscard]] Metric metric() const override { return metric_; }
 
-  Status Insert(std::span<const Label> labels, std::span<const float> vectors) override {
+  [[nodiscard]] std::size_t attribute_words() const override { return words_; }
+
+  Status Insert(std::span<const Label> labels, std::span<const float> vectors,
+                std::span<const std::uint64_t> attributes) override {
+    FRESHET_TRY(CheckAttributes(attributes, labels.size(), words_));
     const std::unique_lock lock(mu_);
     const std::size_t before = labels_.size();
     const Status status = Guarded("for rows of the index", [&] {
       // All that may fail comes first, and is taken back then.
       Grow(&labels_, before + labels.size());
       Grow(&vectors_, (before + labels.size()) * width_);
+      Grow(&attributes_, (before + labels.size()) * words_);
       for (const Label label : labels) {
         if (slots_.try_emplace(label, labels_.size()).second) labels_.push_back(label);
       }
@@ -73,10 +92,17 @@ class FlatIndex final : public Index {
       return status;
     }
     vectors_.resize(labels_.size() * width_);
-    // A label that is there already gets its new vector.
+    attributes_.resize(labels_.size() * words_);
+    // A label that is there already gets its new vector and attributes.
     for (std::size_t i = 0; i < labels.size(); ++i) {
-      std::copy_n(vectors.begin() + static_cast<std::ptrdiff_t>(i * width_), width_,
-                  vectors_.begin() + static_cast<std::ptrdiff_t>(slots_.find(labels[i])->second * width_));
+      const std::size_t slot = slots_.find(labels[i])->second;
+      std::copy_n(vectors.data() + i * width_, width_, vectors_.data() + slot * width_);
+      std::uint64_t* row = attributes_.data() + slot * words_;
+      if (attributes.empty()) {
+        std::fill_n(row, words_, 0);
+      } else {
+        std::copy_n(attributes.data() + i * words_, words_, row);
+      }
     }
     return Status::Ok();
   }
@@ -92,11 +118,12 @@ class FlatIndex final : public Index {
       if (slot != last) {
         labels_[slot] = labels_[last];
         slots_.find(labels_[slot])->second = slot;
-        std::copy_n(vectors_.begin() + static_cast<std::ptrdiff_t>(last * width_), width_,
-                    vectors_.begin() + static_cast<std::ptrdiff_t>(slot * width_));
+        std::copy_n(vectors_.data() + last * width_, width_, vectors_.data() + slot * width_);
+        std::copy_n(attributes_.data() + last * words_, words_, attributes_.data() + slot * words_);
       }
       labels_.pop_back();
       vectors_.resize(last * width_);
+      attributes_.resize(last * words_);
       slots_.erase(label);
     }
   }
@@ -106,6 +133,7 @@ class FlatIndex final : public Index {
   [[nodiscard]] Result<std::vector<Hit>> Search(std::span<const float> query,
                                                 const SearchOptions& options) const override {
     FRESHET_TRY(CheckQuery(query, dim_));
+    FRESHET_TRY(CheckMasks(options.attributes, words_));
     return Guarded("to search", [&]() -> Result<std::vector<Hit>> {
       const std::shared_lock lock(mu_);
       // What may not be returned is asked for before it is scored: a label costs less to look at than a row.
@@ -114,6 +142,7 @@ class FlatIndex final : public Index {
       TopK top(allowed);
       for (std::size_t slot = 0; slot < labels_.size(); ++slot) {
         if (options.filter != nullptr && !options.filter->Allows(labels_[slot])) continue;
+        if (!Fits(attributes_.data() + slot * words_, options.attributes)) continue;
         // Numbers that are too large to be multiplied are no number then, which cannot be sorted.
         const float score = score_(query.data(), vectors_.data() + slot * width_);
         top.Offer(labels_[slot], std::isnan(score) ? -std::numeric_limits<float>::infinity() : score);
@@ -127,14 +156,16 @@ class FlatIndex final : public Index {
     IndexStats stats;
     stats.live = labels_.size();
     stats.capacity = labels_.capacity();
-    stats.memory_bytes = vectors_.capacity() * sizeof(float) + labels_.capacity() * sizeof(Label);
+    stats.memory_bytes = vectors_.capacity() * sizeof(float) + labels_.capacity() * sizeof(Label) +
+                         attributes_.capacity() * sizeof(std::uint64_t);
     return stats;
   }
 
   [[nodiscard]] Result<std::unique_ptr<IndexCut>> Cut() override {
     return Guarded("for a cut of it", [&]() -> Result<std::unique_ptr<IndexCut>> {
       const std::shared_lock lock(mu_);
-      return std::unique_ptr<IndexCut>(std::make_unique<FlatCut>(dim_, metric_, labels_, vectors_));
+      return std::unique_ptr<IndexCut>(
+          std::make_unique<FlatCut>(dim_, metric_, words_, labels_, vectors_, attributes_));
     });
   }
 
@@ -154,12 +185,14 @@ class FlatIndex final : public Index {
 
   const int dim_;
   const std::size_t width_;
+  const std::size_t words_;
   const Metric metric_;
   const Scorer score_;
   mutable std::shared_mutex mu_;
   // Guarded by mu_:
   std::vector<float> vectors_;
   std::vector<Label> labels_;
+  std::vector<std::uint64_t> attributes_;
   std::unordered_map<Label, std::size_t> slots_;
 };
 
@@ -186,22 +219,31 @@ Result<std::vector<std::vector<Hit>>> Index::SearchMany(std::span<const float> q
   });
 }
 
-std::unique_ptr<Index> MakeFlatIndex(int dim, Metric metric) { return std::make_unique<FlatIndex>(dim, metric); }
+std::unique_ptr<Index> MakeFlatIndex(int dim, Metric metric, std::size_t attribute_words) {
+  return std::make_unique<FlatIndex>(dim, metric, attribute_words);
+}
 
 namespace {
 
-Result<std::unique_ptr<Index>> OpenFlat(const std::string& path, int dim, Metric metric) {
+// 0: of no format that is known.
+int VersionOf(std::string_view magic) { return magic == kMagic ? 1 : magic == kMagic2 ? 2 : 0; }
+
+Result<std::unique_ptr<Index>> OpenFlat(const std::string& path, int dim, Metric metric, std::size_t words) {
   FRESHET_ASSIGN(const std::string bytes, ReadFile(path, std::size_t{1} << 36));
   ByteReader sum(bytes);
   const std::string_view body = sum.GetBytes(bytes.size() < 8 ? bytes.size() + 1 : bytes.size() - 8);
   if (sum.Get<std::uint64_t>() != Xxh3(body) || !sum.finished()) return Corruption(path + ": the checksum differs");
   ByteReader in(body);
-  if (in.GetString() != kMagic) return FailedPrecondition(path + ": not an index file of this format");
-  if (in.Get<std::uint32_t>() != static_cast<std::uint32_t>(dim) || in.GetString() != MetricName(metric)) {
-    return FailedPrecondition(path + ": of another dimension or metric");
+  const int version = VersionOf(in.GetString());
+  if (version == 0) return FailedPrecondition(path + ": not an index file of this format");
+  if (in.Get<std::uint32_t>() != static_cast<std::uint32_t>(dim) || in.GetString() != MetricName(metric) ||
+      (version == 2 ? in.Get<std::uint32_t>() : 0) != words) {
+    return FailedPrecondition(path + ": of another dimension, metric or attributes");
   }
+  // Without attributes it is written as version 1.
+  if ((version == 2) != (words > 0)) return Corruption(path + ": attributes of no words");
   const auto count = in.Get<std::uint64_t>();
-  const std::size_t row_bytes = sizeof(Label) + static_cast<std::size_t>(dim) * sizeof(float);
+  const std::size_t row_bytes = sizeof(Label) + static_cast<std::size_t>(dim) * sizeof(float) + words * 8;
   // Divided, because a product of what a damaged file says may be any number.
   if (!in.ok() || count != in.remaining() / row_bytes || in.remaining() % row_bytes != 0) {
     return Corruption(StrCat(path, ": ", count, " vectors do not fit its size"));
@@ -213,16 +255,19 @@ Result<std::unique_ptr<Index>> OpenFlat(const std::string& path, int dim, Metric
   if (!std::all_of(vectors.begin(), vectors.end(), [](float x) { return std::isfinite(x); })) {
     return Corruption(path + ": a number that is not finite");
   }
-  std::unique_ptr<Index> index = MakeFlatIndex(dim, metric);
-  FRESHET_TRY(index->Insert(labels, vectors));
+  std::vector<std::uint64_t> attributes(count * words);
+  for (std::uint64_t& word : attributes) word = in.Get<std::uint64_t>();
+  std::unique_ptr<Index> index = MakeFlatIndex(dim, metric, words);
+  FRESHET_TRY(index->Insert(labels, vectors, attributes));
   if (index->Stats().live != count) return Corruption(path + ": a label twice");
   return index;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, Metric metric) {
-  return Guarded("for the index", [&] { return OpenFlat(path, dim, metric); });
+Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, Metric metric,
+                                             std::size_t attribute_words) {
+  return Guarded("for the index", [&] { return OpenFlat(path, dim, metric, attribute_words); });
 }
 
 Result<std::optional<FlatFileHead>> ReadFlatFileHead(const std::string& path) {
@@ -232,12 +277,14 @@ Result<std::optional<FlatFileHead>> ReadFlatFileHead(const std::string& path) {
   file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   bytes.resize(static_cast<std::size_t>(file.gcount()));
   ByteReader in(bytes);
-  if (in.GetString() != kMagic) return std::optional<FlatFileHead>();
+  const int version = VersionOf(in.GetString());
+  if (version == 0) return std::optional<FlatFileHead>();
   FlatFileHead head;
   const auto dim = in.Get<std::uint32_t>();
   const Result<Metric> metric = ParseMetric(in.GetString());
+  head.attribute_words = version == 2 ? in.Get<std::uint32_t>() : 0;
   head.rows = in.Get<std::uint64_t>();
-  if (!in.ok() || !metric.ok() || dim < 1 || dim > 4096)
+  if (!in.ok() || !metric.ok() || dim < 1 || dim > 4096 || head.attribute_words > kMaxAttributeWords)
     return Corruption(path + ": the head of a flat index is damaged");
   head.dim = static_cast<int>(dim);
   head.metric = *metric;

@@ -31,11 +31,10 @@ constexpr std::size_t kTogether = 8;  // queries of a batch
 
 // About how many of the graph's nodes may be returned, from a sample.
 double MatchingShare(const SearchView& view, const SearchOptions& options) {
-  const LabelFilter* filter = options.filter;
-  if (options.exact || (filter == nullptr && view.dead_count == 0)) return 1;
+  if (options.exact || (!IsFiltered(options) && view.dead_count == 0)) return 1;
   std::size_t nodes = 0;
   std::size_t matching = 0;
-  if (view.allowed != nullptr) {
+  if (view.allowed != nullptr && options.attributes.empty()) {
     const std::size_t words = std::min((view.used + 63) / 64, view.allowed->size());
     const std::size_t step = words / kFilterWords + 1;
     for (std::size_t w = 0; w < words; w += step) {
@@ -51,7 +50,7 @@ double MatchingShare(const SearchView& view, const SearchOptions& options) {
       const std::size_t slot = i * view.used / samples;
       if (!view.IsNode(slot)) continue;
       ++nodes;
-      if (!view.IsDead(slot) && view.Admits(filter, slot)) ++matching;
+      if (!view.IsDead(slot) && view.Admits(slot, options)) ++matching;
     }
   };
   // Where nearly all of a few match, more of them would only cost: a search that comes short goes on.
@@ -62,7 +61,7 @@ double MatchingShare(const SearchView& view, const SearchOptions& options) {
 
 std::vector<Hit> ScanAll(const SearchView& view, const float* query, const SearchOptions& options) {
   TopK top(options);
-  if (options.filter == nullptr) {
+  if (!IsFiltered(options)) {
     for (std::size_t slot = 0; slot < view.used; ++slot) {
       if (!view.IsDead(slot)) top.Offer(view.labels[slot], view.Score(query, slot));
     }
@@ -79,7 +78,8 @@ std::vector<Hit> ScanAll(const SearchView& view, const float* query, const Searc
   const auto score = [&](std::uint32_t slot) { of_allowed.Offer(view.labels[slot], view.Score(query, slot)); };
   for (std::size_t slot = 0; slot < view.used; ++slot) {
     if (view.IsDead(slot)) continue;
-    if (view.allowed != nullptr ? !view.HasBit(slot) : !options.filter->Allows(view.labels[slot])) continue;
+    const bool known = view.allowed != nullptr;
+    if (known ? !view.HasBit(slot) || !view.HasFitting(slot, options.attributes) : !view.Admits(slot, options)) continue;
     std::uint32_t& place = coming[count % kAhead];
     if (count++ >= kAhead) score(place);
     place = static_cast<std::uint32_t>(slot);
@@ -108,7 +108,7 @@ class Asking {
     head_ = codes.Encode(query, codes_.data(), nullptr);
     seen_ = matched_ = 0;
     if (options.scan || IsScanCheaper(expected_)) return false;
-    const bool widenable = options.filter != nullptr || view.dead_count > 0;
+    const bool widenable = IsFiltered(options) || view.dead_count > 0;
     // Of k candidates, which there must be, only the nearest `ef` are expanded.
     const double expanded =
         options.ef > 0 && options.ef < options.k ? static_cast<double>(options.ef) / static_cast<double>(options.k) : 1;
@@ -133,11 +133,11 @@ class Asking {
       if (i + kAhead < size) {
         const std::uint32_t ahead = NodeOf(walk_.pool()[i + kAhead]);
         __builtin_prefetch(view.next_same + ahead);
-        if (options_->filter != nullptr) __builtin_prefetch(view.labels + ahead);
+        view.PrefetchAdmits(ahead, *options_);
       }
       for (std::uint32_t slot = NodeOf(walk_.pool()[i]); slot != kNoSlot; slot = view.NextSame(slot)) {
         if (view.IsDead(slot)) continue;
-        if (view.Admits(options_->filter, slot)) matching_.push_back(slot);
+        if (view.Admits(slot, *options_)) matching_.push_back(slot);
       }
       if (reach == 0 && matching_.size() >= options_->k) {
         reach = i + 1 + std::min((i + 1) / 4, (i + 1) * (rescored_ - options_->k) / options_->k);
@@ -159,7 +159,7 @@ class Asking {
     // Behind a list of what is excluded, all may match: there only the next piece is looked at.
     const bool far = missing > 0 && met < kFar * share_ * seen;
     const double costs = (far ? kScanIsWorth : 1) * (share_ < kMostMatch ? std::max(more, next) : width + next);
-    *scan = size < walk_.width() || (options_->filter == nullptr && view.dead_count == 0) || IsScanCheaper(costs);
+    *scan = size < walk_.width() || (!IsFiltered(*options_) && view.dead_count == 0) || IsScanCheaper(costs);
     if (*scan) return true;
     walk_.Widen(static_cast<std::size_t>(width + next));
     seen_ = size;
@@ -211,7 +211,7 @@ class Asking {
         const std::uint32_t slot = fresh[begin + i];
         const std::uint64_t key = CandidateKey(rows.codes->Distance(dots[i], head_, rows.heads[slot]), slot);
         if (key > furthest_ || view.IsDead(slot)) continue;
-        if (view.Admits(options_->filter, slot)) keys_.push_back(key);
+        if (view.Admits(slot, *options_)) keys_.push_back(key);
       }
     }
     if (keys_.size() > rescored_) {

@@ -83,6 +83,7 @@ class HnswCut final : public IndexCut {
     header.m = static_cast<std::uint32_t>(options_.m);
     header.row_bytes = static_cast<std::uint32_t>(segment_->codes().row_bytes());
     header.rerank_row_bytes = static_cast<std::uint32_t>(segment_->reranker().row_bytes());
+    header.attribute_words = static_cast<std::uint32_t>(options_.attribute_words);
     header.rows = numbers.slots.size();
     IndexFileWriter file(path);
     FRESHET_TRY(file.Open());
@@ -225,8 +226,14 @@ class HnswCut final : public IndexCut {
     for (std::uint32_t i = 0; i < slots.size(); ++i) {
       if (!placed[i]) fresh.push_back(i);
     }
-    return file->Section(IndexSection::kFresh, fresh.size(), 4,
-                         [&](std::uint64_t i, std::byte* to) { Put32(to, fresh[i]); });
+    FRESHET_TRY(file->Section(IndexSection::kFresh, fresh.size(), 4,
+                              [&](std::uint64_t i, std::byte* to) { Put32(to, fresh[i]); }));
+    if (header.attribute_words == 0) return Status::Ok();
+    return file->Section(IndexSection::kAttributes, slots.size(), header.attribute_words * sizeof(std::uint64_t),
+                         [&](std::uint64_t i, std::byte* to) {
+                           const std::span<const std::byte> row = std::as_bytes(segment_->AttributesOf(slots[i]));
+                           std::copy(row.begin(), row.end(), to);
+                         });
   }
 
   const HnswOptions options_;
@@ -274,10 +281,11 @@ Status HnswIndex::Load(const IndexFile& file) {
   const IndexFileHeader& header = file.header();
   if (header.dim != static_cast<std::uint32_t>(options_.dim) ||
       header.metric != static_cast<std::uint32_t>(options_.metric) ||
-      header.rerank != static_cast<std::uint32_t>(options_.rerank) || header.m != options_.m) {
-    return FailedPrecondition(StrCat(file.path(), ": of another dimension, metric, re-rank kind or m (", header.dim,
-                                     ", ", MetricName(static_cast<Metric>(header.metric)), ", ", header.rerank, ", ",
-                                     header.m, ")"));
+      header.rerank != static_cast<std::uint32_t>(options_.rerank) || header.m != options_.m ||
+      header.attribute_words != options_.attribute_words) {
+    return FailedPrecondition(StrCat(file.path(), ": of another dimension, metric, re-rank kind, m or attributes (",
+                                     header.dim, ", ", MetricName(static_cast<Metric>(header.metric)), ", ",
+                                     header.rerank, ", ", header.m, ", ", header.attribute_words, ")"));
   }
   if (header.rows > options_.capacity) return ResourceExhausted(file.path() + ": more rows than index.capacity");
   const auto codes = file.Items<std::byte>(IndexSection::kCodes);
@@ -285,6 +293,7 @@ Status HnswIndex::Load(const IndexFile& file) {
   const auto rerank = file.Items<std::byte>(IndexSection::kRerank);
   const auto labels = file.Items<Label>(IndexSection::kLabels);
   const auto dead = file.Items<std::uint64_t>(IndexSection::kDead);
+  const auto attributes = file.Items<std::uint64_t>(IndexSection::kAttributes);
   const auto nodes = file.Items<std::uint64_t>(IndexSection::kNodes);
   const auto next_same = file.Items<std::uint32_t>(IndexSection::kNextSame);
   const auto fresh = file.Items<std::uint32_t>(IndexSection::kFresh);
@@ -300,7 +309,8 @@ Status HnswIndex::Load(const IndexFile& file) {
       const bool is_node = (nodes[slot / 64] >> (slot % 64) & 1) != 0;
       if (!is_dead && segment.SlotOf(labels[slot])) return Corruption(file.path() + ": a label twice");
       segment.PutRow(slot, labels[slot], codes.data() + std::size_t{slot} * header.row_bytes, heads[slot],
-                     rerank.data() + std::size_t{slot} * header.rerank_row_bytes, is_dead);
+                     rerank.data() + std::size_t{slot} * header.rerank_row_bytes,
+                     attributes.subspan(std::size_t{slot} * header.attribute_words, header.attribute_words), is_dead);
       if (is_node) segment.graph().PutLinks(slot, file.Links(slot));
       segment.SetNext(slot, next_same[slot] - 1);
     }

@@ -38,7 +38,10 @@ HnswIndex::~HnswIndex() {
   worker_.join();
 }
 
-Status HnswIndex::Insert(std::span<const Label> labels, std::span<const float> vectors) {
+Status HnswIndex::Insert(std::span<const Label> labels, std::span<const float> vectors,
+                         std::span<const std::uint64_t> attributes) {
+  const std::size_t words = attributes.empty() ? 0 : options_.attribute_words;
+  FRESHET_TRY(CheckAttributes(attributes, labels.size(), options_.attribute_words));
   std::size_t done = 0;
   // Labels that are live already, which the port rules out: each keeps a row, its old or its new one, whatever happens.
   std::vector<Label> replaced;
@@ -54,7 +57,8 @@ Status HnswIndex::Insert(std::span<const Label> labels, std::span<const float> v
         if (!is_new && std::count(labels.begin(), labels.begin() + static_cast<std::ptrdiff_t>(done), label) == 0) {
           replaced.push_back(label);
         }
-        PutRow(label, vectors.data() + done * static_cast<std::size_t>(options_.dim));
+        PutRow(label, vectors.data() + done * static_cast<std::size_t>(options_.dim),
+               attributes.subspan(done * words, words));
         return Status::Ok();
       });
     }
@@ -68,14 +72,14 @@ Status HnswIndex::Insert(std::span<const Label> labels, std::span<const float> v
   return status;
 }
 
-void HnswIndex::PutRow(Label label, const float* vector) {
+void HnswIndex::PutRow(Label label, const float* vector, std::span<const std::uint64_t> attributes) {
   const bool again = !free_.empty();
   const auto slot = again ? free_.back() : static_cast<std::uint32_t>(segment_->used());
   // What may fail comes first: a row is there whole or not at all, and the one it replaces until then.
   segment_->MakeRoom(slot, label);
   if (rebuilding_ && added_.size() == added_.capacity()) added_.reserve(2 * added_.size() + 64);
   if (const auto known = segment_->SlotOf(label)) Kill(*known);
-  segment_->Put(slot, label, vector);
+  segment_->Put(slot, label, vector, attributes);
   segment_->PushFresh(slot);
   if (again) free_.pop_back();
   if (rebuilding_) added_.push_back(slot);
@@ -173,6 +177,7 @@ SearchView HnswIndex::ViewFor(const Segment& segment, const SearchOptions& optio
 
 Result<std::vector<Hit>> HnswIndex::Search(std::span<const float> query, const SearchOptions& options) const {
   FRESHET_TRY(CheckQuery(query, options_.dim));
+  FRESHET_TRY(CheckMasks(options.attributes, options_.attribute_words));
   if (options.k == 0) return std::vector<Hit>{};
   return Guarded("to search", [&]() -> Result<std::vector<Hit>> {
     const ReadEpoch::Reader reader(epoch_);
@@ -185,6 +190,7 @@ Result<std::vector<Hit>> HnswIndex::Search(std::span<const float> query, const S
 Result<std::vector<std::vector<Hit>>> HnswIndex::SearchMany(std::span<const float> queries,
                                                             const SearchOptions& options) const {
   FRESHET_TRY(CheckQueries(queries, options_.dim));
+  FRESHET_TRY(CheckMasks(options.attributes, options_.attribute_words));
   const auto dim = static_cast<std::size_t>(options_.dim);
   return Guarded("to search", [&]() -> Result<std::vector<std::vector<Hit>>> {
     if (options.k == 0) return std::vector<std::vector<Hit>>(queries.size() / dim);
@@ -249,6 +255,9 @@ Status HnswOptions::Validate() const {
   if (m < 2 || m > 128) return ConfigError(StrCat("index.m must be 2 to 128, not ", m));
   if (ef_construction < m || ef_construction > 4096) {
     return ConfigError(StrCat("index.ef_construction must be m to 4096, not ", ef_construction));
+  }
+  if (attribute_words > kMaxAttributeWords) {
+    return ConfigError(StrCat("attribute_words must be 0 to ", kMaxAttributeWords, ", not ", attribute_words));
   }
   if (capacity < 64 || capacity > 1'000'000'000) return ConfigError("index.capacity must be 64 to 1,000,000,000");
   if (min_live_fraction < 0.1 || min_live_fraction > 0.99) {

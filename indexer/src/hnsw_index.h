@@ -40,7 +40,9 @@ class HnswIndex final : public Index {
 
   [[nodiscard]] int dim() const override { return options_.dim; }
   [[nodiscard]] Metric metric() const override { return options_.metric; }
-  Status Insert(std::span<const Label> labels, std::span<const float> vectors) override;
+  [[nodiscard]] std::size_t attribute_words() const override { return options_.attribute_words; }
+  Status Insert(std::span<const Label> labels, std::span<const float> vectors,
+                std::span<const std::uint64_t> attributes = {}) override;
   void Tombstone(std::span<const Label> labels) override;
   void Reconsider(std::span<const Label> labels) override;
   [[nodiscard]] std::uint64_t Changes() const override;
@@ -91,7 +93,7 @@ class HnswIndex final : public Index {
   };
 
   // REQUIRES for all four: writer_mu_.
-  void PutRow(Label label, const float* vector);
+  void PutRow(Label label, const float* vector, std::span<const std::uint64_t> attributes);
   void Kill(std::uint32_t slot);
   Status WaitForRoom(std::unique_lock<std::mutex>* lock);
   Status WaitForSlot(std::unique_lock<std::mutex>* lock);

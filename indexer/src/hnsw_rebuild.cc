@@ -59,7 +59,8 @@ void HnswIndex::BeginRebuild() {
 void HnswIndex::CopyRow(std::uint32_t slot) {
   Segment& shadow = *rebuild_->shadow;
   const auto to = static_cast<std::uint32_t>(shadow.used());
-  shadow.PutRow(to, segment_->label(slot), segment_->CodesOf(slot), segment_->HeadOf(slot), segment_->RerankRow(slot));
+  shadow.PutRow(to, segment_->label(slot), segment_->CodesOf(slot), segment_->HeadOf(slot), segment_->RerankRow(slot),
+                segment_->AttributesOf(slot));
   shadow.PushFresh(to);
 }
 

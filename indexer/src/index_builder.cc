@@ -102,6 +102,7 @@ Result<IndexFileInfo> InspectIndexFile(const std::string& path) {
       info.dim = flat->dim;
       info.metric = flat->metric;
       info.rows = flat->rows;
+      info.attribute_words = flat->attribute_words;
       return info;
     }
     FRESHET_ASSIGN(const auto file, IndexFile::Open(path, false));
@@ -111,13 +112,16 @@ Result<IndexFileInfo> InspectIndexFile(const std::string& path) {
     info.m = header.m;
     info.rerank = static_cast<Rerank>(header.rerank);
     info.rows = header.rows;
+    info.attribute_words = header.attribute_words;
     return info;
   });
 }
 
 Result<std::unique_ptr<Index>> OpenIndexFile(const std::string& path, OpenAs as, bool verify) {
   FRESHET_ASSIGN(const IndexFileInfo info, InspectIndexFile(path));
-  if (info.kind == IndexKind::kFlat) return OpenFlatIndex(path, info.dim, info.metric);
+  if (info.kind == IndexKind::kFlat) {
+    return OpenFlatIndex(path, info.dim, info.metric, info.attribute_words);
+  }
   if (as == OpenAs::kMapped) return OpenMappedIndex(path, verify);
   HnswOptions options;
   options.dim = info.dim;
@@ -125,6 +129,7 @@ Result<std::unique_ptr<Index>> OpenIndexFile(const std::string& path, OpenAs as,
   options.m = info.m;
   options.ef_construction = std::max(options.ef_construction, info.m);
   options.rerank = info.rerank;
+  options.attribute_words = info.attribute_words;
   return OpenHnswIndex(path, options);
 }
 

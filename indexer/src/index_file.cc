@@ -19,7 +19,7 @@ namespace freshet {
 namespace {
 
 constexpr std::array<char, 8> kMagic = {'f', 'r', 's', 'h', 'i', 'd', 'x', '\n'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersions = 2;
 constexpr std::uint64_t kPage = 4096;
 constexpr std::size_t kPiece = std::size_t{1} << 20;
 
@@ -29,8 +29,8 @@ std::uint64_t Sum(std::string_view bytes) {
   return sum.Low64();
 }
 
-std::uint64_t HeaderSum(const IndexFileHeader& header) {
-  return Sum({reinterpret_cast<const char*>(&header), offsetof(IndexFileHeader, xxh3)});
+std::uint64_t HeaderSum(const std::byte* header, std::uint32_t version) {
+  return Sum({reinterpret_cast<const char*>(header), HeaderSumOffset(version)});
 }
 
 Status WriteError(const std::string& path, int error) {
@@ -86,11 +86,13 @@ Status IndexFileWriter::Section(IndexSection id, std::uint64_t count, std::size_
 
 Status IndexFileWriter::Finish(IndexFileHeader header) {
   header.magic = kMagic;
-  header.version = kVersion;
+  header.version = IndexFileVersion(header);
   header.sections = sections_;
-  header.xxh3 = HeaderSum(header);
   std::vector<std::byte> page(kPage);
-  std::memcpy(page.data(), &header, sizeof(header));
+  const std::size_t summed = HeaderSumOffset(header.version);
+  std::memcpy(page.data(), &header, summed);
+  header.xxh3 = HeaderSum(page.data(), header.version);
+  std::memcpy(page.data() + summed, &header.xxh3, sizeof(header.xxh3));
   FRESHET_TRY(Write(page.data(), page.size(), 0));
   // A file is whole pages, so that the last section may be mapped like the others.
   if (::ftruncate(file_, static_cast<off_t>(end_)) != 0 || ::fsync(file_) != 0) return WriteError(path_, errno);
@@ -125,23 +127,32 @@ Result<std::unique_ptr<IndexFile>> IndexFile::Open(const std::string& path, bool
   if (!known || (size >= kPage && mapped == MAP_FAILED)) return IoError(StrCat(path, ": ", std::strerror(error)));
   if (mapped == MAP_FAILED) return Corruption(StrCat(path, ": of ", size, " bytes, too short for an index file"));
   auto opened = std::unique_ptr<IndexFile>(new IndexFile(path, static_cast<const std::byte*>(mapped), size));
-  FRESHET_TRY(opened->CheckHeader());
+  FRESHET_TRY(opened->ReadHeader());
+  FRESHET_TRY(opened->CheckSections());
   FRESHET_TRY(opened->CheckUppers());
   FRESHET_TRY(opened->CheckChains());
   if (whole) FRESHET_TRY(opened->CheckWhole());
   return opened;
 }
 
-Status IndexFile::CheckHeader() const {
-  const IndexFileHeader& h = *header_;
+Status IndexFile::ReadHeader() {
+  IndexFileHeader& h = header_;
+  std::memcpy(&h, begin_, sizeof(h));
   if (h.magic != kMagic) return Bad("not an index file");
-  if (h.version != kVersion) {
+  if (h.version < 1 || h.version > kVersions) {
     return FailedPrecondition(
-        StrCat(path_, ": an index file of version ", h.version, "; this program reads ", kVersion));
+        StrCat(path_, ": an index file of version ", h.version, "; this program reads 1 to ", kVersions));
   }
-  if (h.xxh3 != HeaderSum(h)) return Bad("the header's checksum differs");
-  if (h.dim < 1 || h.dim > 4096 || h.metric > 2 || h.rerank > 2 || h.m < 2 || h.m > 128 || h.reserved != 0) {
-    return Bad("the header names a dimension, metric, re-rank kind or m that there is none of");
+  if (h.version == 1) h.sections[static_cast<std::size_t>(IndexSection::kAttributes)] = {};
+  std::memcpy(&h.xxh3, begin_ + HeaderSumOffset(h.version), sizeof(h.xxh3));
+  return h.xxh3 == HeaderSum(begin_, h.version) ? Status::Ok() : Bad("the header's checksum differs");
+}
+
+Status IndexFile::CheckSections() const {
+  const IndexFileHeader& h = header_;
+  if (h.dim < 1 || h.dim > 4096 || h.metric > 2 || h.rerank > 2 || h.m < 2 || h.m > 128 ||
+      h.attribute_words > kMaxAttributeWords || h.version != IndexFileVersion(h)) {
+    return Bad("the header names a dimension, metric, re-rank kind, m or attributes that there are none of");
   }
   if (h.rows >= kNoSlot / 2 || h.live > h.rows || h.uppers > h.rows) return Bad("the header's counts are too high");
   const Int8Codes codes(static_cast<Metric>(h.metric), static_cast<int>(h.dim));
@@ -160,11 +171,13 @@ Status IndexFile::CheckHeader() const {
                                                            h.rows * sizeof(Label),
                                                            words,
                                                            words,
-                                                           fresh};
+                                                           fresh,
+                                                           h.rows * h.attribute_words * 8};
   if (fresh % 4 != 0 || fresh / 4 > h.rows || h.upper_lists > 16 * h.uppers || h.upper_lists >= kNoSlot)
     return Bad("the header's counts differ");
   std::uint64_t end = kPage;
-  for (std::size_t i = 0; i < kIndexSections; ++i) {
+  const std::size_t sections = h.version == 1 ? kIndexSections - 1 : kIndexSections;
+  for (std::size_t i = 0; i < sections; ++i) {
     const IndexFileHeader::Section& section = h.sections[i];
     if (section.offset != end || section.bytes != sizes[i] || section.bytes > size_ - end) {
       return Bad(StrCat("section ", i, " is not where or as long as it should be"));
@@ -178,7 +191,7 @@ Status IndexFile::CheckHeader() const {
 // The levels above are few, and their numbers index memory: always checked, and copied, so that the file cannot change
 // them afterwards.
 Status IndexFile::CheckUppers() {
-  const IndexFileHeader& h = *header_;
+  const IndexFileHeader& h = header_;
   const auto uppers = Items<std::uint32_t>(IndexSection::kUppers);
   std::uint64_t lists = 0;
   std::vector<std::uint32_t> levels;
@@ -225,8 +238,9 @@ Status IndexFile::CheckChains() const {
 }
 
 Status IndexFile::CheckWhole() const {
-  const IndexFileHeader& h = *header_;
+  const IndexFileHeader& h = header_;
   for (std::size_t i = 0; i < kIndexSections; ++i) {
+    if (h.version == 1 && i == static_cast<std::size_t>(IndexSection::kAttributes)) continue;
     const auto bytes = Items<char>(static_cast<IndexSection>(i));
     if (Sum({bytes.data(), bytes.size()}) != h.sections[i].xxh3)
       return Bad(StrCat("the checksum of section ", i, " differs"));
@@ -279,8 +293,8 @@ Status IndexFile::CheckLabels() const {
   const auto labels = Items<Label>(IndexSection::kLabels);
   const auto dead = Items<std::uint64_t>(IndexSection::kDead);
   std::vector<Label> live;
-  live.reserve(header_->live);
-  for (std::uint64_t slot = 0; slot < header_->rows; ++slot) {
+  live.reserve(header_.live);
+  for (std::uint64_t slot = 0; slot < header_.rows; ++slot) {
     if (!Bit(dead, slot)) live.push_back(labels[slot]);
   }
   std::sort(live.begin(), live.end());

@@ -1,4 +1,5 @@
-// The index file, version 1: a graph index as it is in memory, to be read back or mapped. Format: indexer/README.md.
+// The index file, versions 1 and 2: a graph index as it is in memory, to be read back or mapped. Format:
+// indexer/README.md.
 //
 // Little-endian, sections at page boundaries, each with its length and checksum (the lower half of XXH3-128). A file is
 // validated on open, field by field: what a search follows (counts, slots, levels, the entry) is right, or the file is
@@ -6,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -31,6 +33,7 @@ enum class IndexSection : std::uint32_t {
   kDead,        // a bitmap of u64 words
   kNodes,       // a bitmap of u64 words
   kFresh,       // u32 slots that are neither nodes nor in a chain of one
+  kAttributes,  // rows of attribute_words u64; not in version 1
   kCount,
 };
 inline constexpr std::size_t kIndexSections = static_cast<std::size_t>(IndexSection::kCount);
@@ -47,7 +50,7 @@ struct IndexFileHeader {
   std::uint32_t rerank_row_bytes = 0;
   std::uint32_t entry_upper = 0;
   std::uint32_t entry_level = 0;
-  std::uint32_t reserved = 0;
+  std::uint32_t attribute_words = 0;  // version 1: 0
   std::uint64_t rows = 0;
   std::uint64_t live = 0;
   std::uint64_t uppers = 0;
@@ -58,9 +61,18 @@ struct IndexFileHeader {
     std::uint64_t xxh3 = 0;
   };
   std::array<Section, kIndexSections> sections{};
-  std::uint64_t xxh3 = 0;  // of all before it
+  // Of all before it. In version 1 it comes where the last section is here: HeaderSumOffset().
+  std::uint64_t xxh3 = 0;
 };
 static_assert(std::is_trivially_copyable_v<IndexFileHeader> && sizeof(IndexFileHeader) <= 4096);
+
+// What is written, and the bytes of a header before its checksum: an index without attributes is a file of version 1.
+[[nodiscard]] inline std::uint32_t IndexFileVersion(const IndexFileHeader& header) {
+  return header.attribute_words == 0 ? 1 : 2;
+}
+[[nodiscard]] inline std::size_t HeaderSumOffset(std::uint32_t version) {
+  return offsetof(IndexFileHeader, xxh3) - (version == 1 ? sizeof(IndexFileHeader::Section) : 0);
+}
 
 // Writes sections in order; the header comes last. Errors: kResourceExhausted (disk full), kIoError.
 class IndexFileWriter {
@@ -103,15 +115,15 @@ class IndexFile {
   IndexFile(const IndexFile&) = delete;
   IndexFile& operator=(const IndexFile&) = delete;
 
-  [[nodiscard]] const IndexFileHeader& header() const { return *header_; }
+  [[nodiscard]] const IndexFileHeader& header() const { return header_; }
   [[nodiscard]] const std::string& path() const { return path_; }
   template <typename T>
   [[nodiscard]] std::span<const T> Items(IndexSection id) const {
-    const IndexFileHeader::Section& section = header_->sections[static_cast<std::size_t>(id)];
+    const IndexFileHeader::Section& section = header_.sections[static_cast<std::size_t>(id)];
     return {reinterpret_cast<const T*>(begin_ + section.offset), section.bytes / sizeof(T)};
   }
   [[nodiscard]] const std::uint32_t* Links(std::uint64_t slot) const {
-    return Items<std::uint32_t>(IndexSection::kLinks).data() + slot * (2 * header_->m + 1);
+    return Items<std::uint32_t>(IndexSection::kLinks).data() + slot * (2 * header_.m + 1);
   }
   // By upper id: its list of level 1 among the lists of kUpperLinks.
   [[nodiscard]] const std::vector<std::uint32_t>& upper_first() const { return upper_first_; }
@@ -119,9 +131,10 @@ class IndexFile {
 
  private:
   IndexFile(std::string path, const std::byte* begin, std::uint64_t size)
-      : path_(std::move(path)), begin_(begin), size_(size), header_(reinterpret_cast<const IndexFileHeader*>(begin)) {}
+      : path_(std::move(path)), begin_(begin), size_(size) {}
   [[nodiscard]] Status Bad(std::string_view what) const;
-  [[nodiscard]] Status CheckHeader() const;
+  Status ReadHeader();
+  [[nodiscard]] Status CheckSections() const;
   [[nodiscard]] Status CheckUppers();
   [[nodiscard]] Status CheckChains() const;
   [[nodiscard]] Status CheckWhole() const;
@@ -129,7 +142,7 @@ class IndexFile {
   const std::string path_;
   const std::byte* begin_;
   const std::uint64_t size_;
-  const IndexFileHeader* header_;
+  IndexFileHeader header_;  // a copy
   std::vector<std::uint32_t> upper_first_;
   std::vector<std::uint32_t> upper_slots_;
 };

@@ -35,6 +35,8 @@ class MappedIndex final : public Index {
     view_.reranker = &reranker_;
     view_.rerank_rows = file_->Items<std::byte>(IndexSection::kRerank).data();
     view_.labels = file_->Items<Label>(IndexSection::kLabels).data();
+    view_.attributes = file_->Items<std::uint64_t>(IndexSection::kAttributes).data();
+    view_.attribute_words = header.attribute_words;
     view_.dead = file_->Items<std::uint64_t>(IndexSection::kDead).data();
     view_.nodes = file_->Items<std::uint64_t>(IndexSection::kNodes).data();
     view_.next_same = file_->Items<std::uint32_t>(IndexSection::kNextSame).data();
@@ -44,13 +46,18 @@ class MappedIndex final : public Index {
 
   [[nodiscard]] int dim() const override { return dim_; }
   [[nodiscard]] Metric metric() const override { return metric_; }
-  Status Insert(std::span<const Label> /*labels*/, std::span<const float> /*vectors*/) override { return ReadOnly(); }
+  [[nodiscard]] std::size_t attribute_words() const override { return view_.attribute_words; }
+  Status Insert(std::span<const Label> /*labels*/, std::span<const float> /*vectors*/,
+                std::span<const std::uint64_t> /*attributes*/) override {
+    return ReadOnly();
+  }
   void Tombstone(std::span<const Label> /*labels*/) override {}
   Status Maintain() override { return Status::Ok(); }
 
   [[nodiscard]] Result<std::vector<Hit>> Search(std::span<const float> query,
                                                 const SearchOptions& options) const override {
     FRESHET_TRY(CheckQuery(query, dim_));
+    FRESHET_TRY(CheckMasks(options.attributes, view_.attribute_words));
     if (options.k == 0) return std::vector<Hit>{};
     return Guarded("to search",
                    [&]() -> Result<std::vector<Hit>> { return SearchGraph(view_, fresh_, query.data(), options); });
@@ -58,6 +65,7 @@ class MappedIndex final : public Index {
   [[nodiscard]] Result<std::vector<std::vector<Hit>>> SearchMany(std::span<const float> queries,
                                                                  const SearchOptions& options) const override {
     FRESHET_TRY(CheckQueries(queries, dim_));
+    FRESHET_TRY(CheckMasks(options.attributes, view_.attribute_words));
     const auto dim = static_cast<std::size_t>(dim_);
     return Guarded("to search", [&]() -> Result<std::vector<std::vector<Hit>>> {
       if (options.k == 0) return std::vector<std::vector<Hit>>(queries.size() / dim);

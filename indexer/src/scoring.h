@@ -47,6 +47,31 @@ inline Status CheckQuery(std::span<const float> query, int dim) {
   return Status::Ok();
 }
 
+// `given`: what is for `rows` rows of `words`. Nothing is nothing asked for, or all zero.
+inline Status CheckAttributes(std::span<const std::uint64_t> given, std::size_t rows, std::size_t words) {
+  if (given.empty() || given.size() == rows * words) return Status::Ok();
+  return InvalidArgument(StrCat(given.size(), " words of attributes, not ", rows, " rows of ", words));
+}
+inline Status CheckMasks(const AttributeMasks& masks, std::size_t words) {
+  for (const std::span<const std::uint64_t> mask : {masks.all_of, masks.any_of, masks.none_of}) {
+    FRESHET_TRY(CheckAttributes(mask, 1, words));
+  }
+  return Status::Ok();
+}
+// REQUIRES: CheckMasks() is well. `row`: one row's words.
+[[nodiscard]] inline bool Fits(const std::uint64_t* row, const AttributeMasks& masks) {
+  for (std::size_t i = 0; i < masks.all_of.size(); ++i) {
+    if ((masks.all_of[i] & ~row[i]) != 0) return false;
+  }
+  for (std::size_t i = 0; i < masks.none_of.size(); ++i) {
+    if ((masks.none_of[i] & row[i]) != 0) return false;
+  }
+  if (masks.any_of.empty()) return true;
+  std::uint64_t common = 0;
+  for (std::size_t i = 0; i < masks.any_of.size(); ++i) common |= masks.any_of[i] & row[i];
+  return common != 0;
+}
+
 // Rows of `dim`.
 inline Status CheckQueries(std::span<const float> queries, int dim) {
   const auto width = static_cast<std::size_t>(dim);

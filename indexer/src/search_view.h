@@ -15,6 +15,7 @@
 #include "freshet/indexer/index.h"
 #include "graph.h"
 #include "rerank.h"
+#include "scoring.h"
 
 namespace freshet {
 
@@ -24,11 +25,18 @@ namespace freshet {
          0;
 }
 
+// Whether there is anything that a live row may be refused for.
+[[nodiscard]] inline bool IsFiltered(const SearchOptions& options) {
+  return options.filter != nullptr || !options.attributes.empty();
+}
+
 struct SearchView {
   GraphView graph;
   const Reranker* reranker = nullptr;
   const std::byte* rerank_rows = nullptr;
   const Label* labels = nullptr;
+  const std::uint64_t* attributes = nullptr;  // rows of attribute_words
+  std::size_t attribute_words = 0;
   const std::uint64_t* dead = nullptr;       // a bitmap by slot; free slots are dead
   const std::uint64_t* nodes = nullptr;      // a bitmap by slot
   const std::uint32_t* next_same = nullptr;  // by slot: one more than the next slot with the same vector, 0 at the end
@@ -40,10 +48,6 @@ struct SearchView {
 
   [[nodiscard]] bool IsDead(std::size_t slot) const { return LoadBit(dead, slot); }
   [[nodiscard]] bool IsNode(std::size_t slot) const { return LoadBit(nodes, slot); }
-  // Whether a row may be returned, alive or not.
-  [[nodiscard]] bool Admits(const LabelFilter* filter, std::size_t slot) const {
-    return filter == nullptr || (HasBit(slot) && filter->Allows(labels[slot]));
-  }
   [[nodiscard]] bool HasBit(std::size_t slot) const {
     return allowed == nullptr || (slot / 64 < allowed->size() && ((*allowed)[slot / 64] >> (slot % 64) & 1) != 0);
   }
@@ -70,6 +74,25 @@ struct SearchView {
     }
     return of;
   }
+  [[nodiscard]] bool HasFitting(std::size_t slot, const AttributeMasks& masks) const {
+    return masks.empty() || Fits(attributes + slot * attribute_words, masks);
+  }
+  // Whether a row that is live may be returned.
+  [[nodiscard]] bool Admits(std::size_t slot, const SearchOptions& options) const {
+    return (options.filter == nullptr || (HasBit(slot) && options.filter->Allows(labels[slot]))) &&
+           HasFitting(slot, options.attributes);
+  }
+  // Of the 64 slots from `base` on and those in `bits`, live ones: what fits.
+  [[nodiscard]] std::uint64_t FittingOf(std::uint64_t bits, std::size_t base, const AttributeMasks& masks) const {
+    if (masks.empty()) return bits;
+    for (std::uint64_t left = bits; left != 0; left &= left - 1) {
+      const int bit = std::countr_zero(left);
+      if (!Fits(attributes + (base + static_cast<std::size_t>(bit)) * attribute_words, masks)) {
+        bits &= ~(std::uint64_t{1} << bit);
+      }
+    }
+    return bits;
+  }
   // kNoSlot at the end; so is what a damaged file holds.
   [[nodiscard]] std::uint32_t NextSame(std::uint32_t slot) const {
     const std::uint32_t next = LoadLink(next_same + slot) - 1;
@@ -84,6 +107,11 @@ struct SearchView {
     const std::int8_t* codes = graph.rows.rows + slot * code_bytes;
     for (std::size_t at = 0; at < std::min<std::size_t>(code_bytes, 512); at += 64) __builtin_prefetch(codes + at);
     __builtin_prefetch(labels + slot);
+  }
+  // What Admits() will read.
+  void PrefetchAdmits(std::size_t slot, const SearchOptions& options) const {
+    if (options.filter != nullptr) __builtin_prefetch(labels + slot);
+    if (!options.attributes.empty()) __builtin_prefetch(attributes + slot * attribute_words);
   }
   // Higher is better, see Reranker. Never NaN, which a damaged file may hold and which cannot be sorted.
   [[nodiscard]] float Score(const float* query, std::size_t slot) const {

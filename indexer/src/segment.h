@@ -12,6 +12,7 @@
 #include <bit>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -38,6 +39,9 @@ class Segment {
         heads_(capacity_),
         rerank_rows_(capacity_ * reranker_.row_bytes(), options.rerank_directory),
         labels_(capacity_),
+        attribute_words_(options.attribute_words),
+        attributes_(attribute_words_ == 0 ? Buffer<std::uint64_t>()
+                                          : Buffer<std::uint64_t>(capacity_ * attribute_words_)),
         dead_((capacity_ + 63) / 64),
         next_same_(capacity_),
         nodes_((capacity_ + 63) / 64),
@@ -60,6 +64,9 @@ class Segment {
   [[nodiscard]] const std::byte* RerankRow(std::size_t slot) const {
     return rerank_rows_.get() + slot * reranker_.row_bytes();
   }
+  [[nodiscard]] std::span<const std::uint64_t> AttributesOf(std::size_t slot) const {
+    return {attributes_.get() + slot * attribute_words_, attribute_words_};
+  }
   // The next slot with the same vector, or kNoSlot.
   [[nodiscard]] std::uint32_t NextSame(std::uint32_t slot) const { return LoadLink(&next_same_[slot]) - 1; }
   // Whether it is a node of the graph.
@@ -78,6 +85,8 @@ class Segment {
     view.reranker = &reranker_;
     view.rerank_rows = rerank_rows_.get();
     view.labels = labels_.get();
+    view.attributes = attributes_.get();
+    view.attribute_words = attribute_words_;
     view.dead = dead_.get();
     view.nodes = nodes_.get();
     view.next_same = next_same_.get();
@@ -87,7 +96,8 @@ class Segment {
   }
   [[nodiscard]] std::size_t memory_bytes() const {
     const std::size_t row = codes_.row_bytes() + (rerank_rows_.in_file() ? 0 : reranker_.row_bytes()) +
-                            sizeof(CodeHead) + sizeof(Label) + sizeof(std::uint32_t);
+                            sizeof(CodeHead) + sizeof(Label) + sizeof(std::uint32_t) +
+                            attribute_words_ * sizeof(std::uint64_t);
     return used() * row + used() / 8 + graph_.memory_bytes(used()) + label_table_bytes_ + vector_table_bytes_;
   }
 
@@ -105,9 +115,11 @@ class Segment {
     label_table_.MakeRoom(label, [&](std::uint32_t other) { return labels_[other]; });
     label_table_bytes_ = label_table_.bytes();
   }
-  // REQUIRES: `slot` is free, or used() and below capacity(). The row is live when this returns.
-  void Put(std::uint32_t slot, Label label, const float* vector) {
+  // REQUIRES: `slot` is free, or used() and below capacity(). The row is live when this returns. `attributes`: a row's
+  // words, or nothing, which is zeros.
+  void Put(std::uint32_t slot, Label label, const float* vector, std::span<const std::uint64_t> attributes = {}) {
     MakeRoom(slot, label);
+    PutAttributes(slot, attributes);
     std::byte* rerank = rerank_rows_.get() + std::size_t{slot} * reranker_.row_bytes();
     heads_[slot] =
         codes_.Encode(vector, code_rows_.get() + std::size_t{slot} * codes_.row_bytes(),
@@ -117,8 +129,9 @@ class Segment {
   }
   // The same for a row that is coded already, of another segment or a file.
   void PutRow(std::uint32_t slot, Label label, const void* codes, CodeHead head, const void* rerank,
-              bool dead = false) {
+              std::span<const std::uint64_t> attributes, bool dead = false) {
     MakeRoom(slot, label);
+    PutAttributes(slot, attributes);
     std::memcpy(code_rows_.get() + std::size_t{slot} * codes_.row_bytes(), codes, codes_.row_bytes());
     std::memcpy(rerank_rows_.get() + std::size_t{slot} * reranker_.row_bytes(), rerank, reranker_.row_bytes());
     heads_[slot] = head;
@@ -195,6 +208,12 @@ class Segment {
   }
 
  private:
+  void PutAttributes(std::uint32_t slot, std::span<const std::uint64_t> attributes) {
+    if (attribute_words_ == 0) return;
+    std::uint64_t* to = attributes_.get() + std::size_t{slot} * attribute_words_;
+    std::fill_n(to, attribute_words_, 0);
+    std::copy(attributes.begin(), attributes.end(), to);
+  }
   void Publish(std::uint32_t slot, Label label) {
     labels_[slot] = label;
     std::atomic_ref(next_same_[slot]).store(0, std::memory_order_relaxed);
@@ -234,6 +253,8 @@ class Segment {
   Buffer<CodeHead> heads_;
   RerankRows rerank_rows_;
   Buffer<Label> labels_;
+  const std::size_t attribute_words_;
+  Buffer<std::uint64_t> attributes_;
   Buffer<std::uint64_t> dead_;       // a bitmap by slot; free slots are dead
   Buffer<std::uint32_t> next_same_;  // by slot: one more than the next slot of a chain of equal vectors
   Buffer<std::uint64_t> nodes_;      // a bitmap by slot

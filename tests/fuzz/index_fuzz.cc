@@ -56,7 +56,8 @@ std::string MakeFile(const HnswOptions& options, std::size_t rows) {
     if (label % 7 != 3) {
       for (float& x : vector) x = normal(random);
     }
-    Check((*index)->Insert({&label, 1}, vector));
+    const std::vector<std::uint64_t> attributes(options.attribute_words, label);
+    Check((*index)->Insert({&label, 1}, vector, attributes));
   }
   Check((*index)->Settle());
   for (Label label = 0; label < rows; label += 5) (*index)->Tombstone({&label, 1});
@@ -103,6 +104,9 @@ const std::vector<Base>& Bases() {
       const HnswOptions options = OptionsOf(rerank, m);
       made.push_back({options, MakeFile(options, rows)});
     }
+    HnswOptions with_attributes = OptionsOf(Rerank::kResidual8, 3);
+    with_attributes.attribute_words = 2;
+    made.push_back({with_attributes, MakeFile(with_attributes, 50)});
     made.push_back({OptionsOf(Rerank::kFp32, 2), MakeFlatFile(), true});
     return made;
   }();
@@ -181,8 +185,10 @@ void CorrectSums(bool sections, bool whole, std::string* file) {
     section.xxh3 = Sum(std::string_view(*file).substr(section.offset, section.bytes));
   }
   std::memcpy(file->data(), &header, sizeof(header));
-  if (whole) header.xxh3 = Sum(std::string_view(*file).substr(0, offsetof(IndexFileHeader, xxh3)));
-  std::memcpy(file->data(), &header, sizeof(header));
+  if (!whole) return;
+  const std::size_t summed = HeaderSumOffset(header.version);
+  const std::uint64_t sum = Sum(std::string_view(*file).substr(0, summed));
+  std::memcpy(file->data() + summed, &sum, sizeof(sum));
 }
 
 void CorrectFlatSum(std::string* file) {
@@ -193,12 +199,14 @@ void CorrectFlatSum(std::string* file) {
 
 void Search(const Index& index) {
   std::vector<float> query(static_cast<std::size_t>(index.dim()), 0.25F);
+  const std::vector<std::uint64_t> any_of(index.attribute_words(), 5);
   for (const bool exact : {false, true}) {
     for (const std::size_t k : {1U, 50U}) {
       SearchOptions options;
       options.k = k;
       options.ef = 1;  // or all would be scanned
       options.exact = exact;
+      options.attributes.any_of = any_of;
       const auto hits = index.Search(query, options);
       Check(hits.status());
       if (hits->size() > k) std::abort();

@@ -23,8 +23,9 @@ class HookedIndex final : public Index {
   explicit HookedIndex(std::unique_ptr<Index> inner) : inner_(std::move(inner)) {}
   [[nodiscard]] int dim() const override { return inner_->dim(); }
   [[nodiscard]] Metric metric() const override { return inner_->metric(); }
-  Status Insert(std::span<const Label> labels, std::span<const float> vectors) override {
-    return inner_->Insert(labels, vectors);
+  Status Insert(std::span<const Label> labels, std::span<const float> vectors,
+                std::span<const std::uint64_t> attributes = {}) override {
+    return inner_->Insert(labels, vectors, attributes);
   }
   void Tombstone(std::span<const Label> labels) override { inner_->Tombstone(labels); }
   void Reconsider(std::span<const Label> labels) override { inner_->Reconsider(labels); }

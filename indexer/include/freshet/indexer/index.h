@@ -55,6 +55,16 @@ class LastingFilter : public LabelFilter {
   [[nodiscard]] virtual std::uint64_t as_of() const = 0;
 };
 
+// What a row's attributes must be: all bits of `all_of`, any bit of `any_of` unless that is empty, no bit of `none_of`.
+// Each is Index::attribute_words() words, or empty; the words outlive the search.
+struct AttributeMasks {
+  std::span<const std::uint64_t> all_of;
+  std::span<const std::uint64_t> any_of;
+  std::span<const std::uint64_t> none_of;
+  [[nodiscard]] bool empty() const { return all_of.empty() && any_of.empty() && none_of.empty(); }
+};
+inline constexpr std::size_t kMaxAttributeWords = 8;
+
 struct SearchOptions {
   std::size_t k = 100;
   // Search effort: how many candidates a graph looks around, and at least k are found in any case; 0: chosen from k.
@@ -63,6 +73,7 @@ struct SearchOptions {
   bool exact = false;  // scan everything
   bool scan = false;  // all that may be returned, by what is coarse and fast; for a kind that has no such way, as usual
   const LabelFilter* filter = nullptr;
+  AttributeMasks attributes{};  // beside the filter
   std::optional<float> score_threshold;
 };
 
@@ -119,10 +130,16 @@ class Index {
   [[nodiscard]] virtual int dim() const = 0;
   [[nodiscard]] virtual Metric metric() const = 0;
 
+  // u64 words of attributes that each row has: bits whose meaning is the caller's. 0: none.
+  [[nodiscard]] virtual std::size_t attribute_words() const { return 0; }
+
   // Every label is searchable when this returns. REQUIRES: labels are new; vectors holds labels.size() rows. (One that
-  // is live all the same is replaced: it keeps a row, its old or its new one, also when this fails.)
-  // Errors: kResourceExhausted (memory, room); nothing is then inserted. kInternal: the index takes no more rows.
-  virtual Status Insert(std::span<const Label> labels, std::span<const float> vectors) = 0;
+  // is live all the same is replaced: it keeps a row, its old or its new one, also when this fails.) `attributes` holds
+  // as many rows of attribute_words(), or nothing: all bits zero.
+  // Errors: kResourceExhausted (memory, room); nothing is then inserted. kInvalidArgument (size of the attributes).
+  // kInternal: the index takes no more rows.
+  virtual Status Insert(std::span<const Label> labels, std::span<const float> vectors,
+                        std::span<const std::uint64_t> attributes = {}) = 0;
   // The labels are in no result of a search that starts after this returns. Unknown labels are ignored.
   virtual void Tombstone(std::span<const Label> labels) = 0;
   // What filters say of these labels has changed (a new one came to be known to them, too). The writer says so once
@@ -138,7 +155,7 @@ class Index {
   virtual Status Settle() { return Status::Ok(); }
 
   // Exactly min(k, live matching) hits, by descending score, ties by ascending label; fewer only under score_threshold.
-  // Errors: kInvalidArgument (dimension, non-finite query).
+  // Errors: kInvalidArgument (dimension, non-finite query, masks of another size than attribute_words()).
   [[nodiscard]] virtual Result<std::vector<Hit>> Search(std::span<const float> query,
                                                         const SearchOptions& options) const = 0;
   // The same for each row of `queries`. One thread; faster than one by one where a kind can overlap their waits.
@@ -174,6 +191,7 @@ struct HnswOptions {
   // Where the re-rank rows lie in a file, without a name and gone with the process, whose pages the system may drop
   // when memory is short; empty: in memory. What a query costs then, see indexer/README.md.
   std::string rerank_directory;
+  std::size_t attribute_words = 0;    // u64 words of attributes a row, at most kMaxAttributeWords
   std::size_t capacity = 20'000'000;  // rows at most; their room is reserved as addresses, not as memory
   double min_live_fraction = 0.85;    // below it the dead are taken out of the graph, and their slots used again
   double min_recall = 0.9;            // of an audit's probes; below it, with all reachable, the index is rebuilt
@@ -185,8 +203,8 @@ struct HnswOptions {
 };
 [[nodiscard]] Result<std::unique_ptr<Index>> MakeHnswIndex(const HnswOptions& options);
 // Reads a file that IndexCut wrote and validates it whole; the index then takes adds and tombstones like any other.
-// Errors: kNotFound, kCorruption (file and reason), kFailedPrecondition (dimension, metric or format of another),
-// kResourceExhausted.
+// Errors: kNotFound, kCorruption (file and reason), kFailedPrecondition (dimension, metric, attributes' words or format
+// of another), kResourceExhausted.
 [[nodiscard]] Result<std::unique_ptr<Index>> OpenHnswIndex(const std::string& path, const HnswOptions& options);
 
 // The same file read-only, where it lies: processes that open it share its pages, and it is ready in milliseconds
@@ -195,9 +213,10 @@ struct HnswOptions {
 // The file must not be changed while it is open (replace it by renaming another over it). Errors: as OpenHnswIndex().
 [[nodiscard]] Result<std::unique_ptr<Index>> OpenMappedIndex(const std::string& path, bool verify);
 
-// Exact: scans every live vector. The oracle of the tests.
-[[nodiscard]] std::unique_ptr<Index> MakeFlatIndex(int dim, Metric metric);
+// Exact: scans every live vector. The oracle of the tests. REQUIRES: at most kMaxAttributeWords.
+[[nodiscard]] std::unique_ptr<Index> MakeFlatIndex(int dim, Metric metric, std::size_t attribute_words = 0);
 // As OpenHnswIndex().
-[[nodiscard]] Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, Metric metric);
+[[nodiscard]] Result<std::unique_ptr<Index>> OpenFlatIndex(const std::string& path, int dim, Metric metric,
+                                                           std::size_t attribute_words = 0);
 
 }  // namespace freshet

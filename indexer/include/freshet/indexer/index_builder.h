@@ -58,8 +58,9 @@ struct IndexFileInfo {
   Metric metric = Metric::kCosine;
   std::size_t m = 0;                   // hnsw
   Rerank rerank = Rerank::kResidual8;  // hnsw
-  std::uint64_t rows = 0;              // with tombstones
-  std::uint64_t bytes = 0;             // of the file
+  std::size_t attribute_words = 0;
+  std::uint64_t rows = 0;   // with tombstones
+  std::uint64_t bytes = 0;  // of the file
 };
 // Errors: kNotFound, kCorruption, kFailedPrecondition (a format of another version).
 [[nodiscard]] Result<IndexFileInfo> InspectIndexFile(const std::string& path);
