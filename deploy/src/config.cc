@@ -216,7 +216,9 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
               reader->Integer("max_fresh", &config->index.max_fresh, 1),
               reader->Text("rerank_directory", &config->index.rerank_directory),
               reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.99),
-              reader->Number("min_recall", &config->index.min_recall, 0, 0.99)});
+              reader->Number("min_recall", &config->index.min_recall, 0, 0.99),
+              reader->Number("max_unreachable", &config->index.max_unreachable, 0, 1),
+              reader->Integer("max_memory_bytes", &config->index.max_memory_bytes, 0)});
        }});
   fields->push_back(
       {"store", [reader, config](const YamlNode& node) {

@@ -127,6 +127,11 @@ Status HnswIndex::AuditInto(const AuditOptions& options, IndexHealth* health) {
   std::vector<std::uint32_t> unreachable;
   std::vector<std::vector<float>> probes;
   const Segment* audited = nullptr;
+  bool linked_again = false;  // what the last audit found
+  {
+    const std::lock_guard lock(writer_mu_);
+    linked_again = relink_.empty() && !has_relinks_;
+  }
   {
     const ReadEpoch::Reader reader(epoch_);
     const Segment& segment = *current_.load(std::memory_order_acquire);
@@ -161,16 +166,21 @@ Status HnswIndex::AuditInto(const AuditOptions& options, IndexHealth* health) {
   // Slots of a segment that was replaced since say nothing of the new one.
   if (audited != segment_.get()) return Status::Ok();
   relink_ = std::move(unreachable);
-  // Where what cannot be reached may be the cause, it is linked again first.
   const double lost =
       static_cast<double>(relink_.size()) / static_cast<double>(std::max<std::size_t>(health->nodes, 1));
-  if (lost > (1 - options_.min_recall) / 2 || health->nodes < kFewNodes) return Status::Ok();
-  if (wants_rebuild_ || rebuilding_) return Status::Ok();
-  health->rebuilding = policy_.IsWorthIt(Clock::now(), recall, options_.min_recall);
+  told_.unreachable = lost;
+  if (health->nodes < kFewNodes || wants_rebuild_ || rebuilding_) return Status::Ok();
+  health->rebuilding = policy_.IsWorthItForReach(Clock::now(), lost, options_.max_unreachable, linked_again);
   if (health->rebuilding) {
-    wants_rebuild_ = wanted_for_recall_ = true;
-    wanted_because_ = std::move(because);
+    because = StrCat(relink_.size(), " of ", health->nodes, " nodes cannot be reached, linked again or not; at most ",
+                     options_.max_unreachable, " of them are wanted");
+  } else if (lost <= (1 - options_.min_recall) / 2) {
+    // Above that, what cannot be reached may be the cause; it is linked again first.
+    health->rebuilding = policy_.IsWorthIt(Clock::now(), recall, options_.min_recall);
   }
+  if (!health->rebuilding) return Status::Ok();
+  health->because = because;
+  WantRebuild(true, std::move(because));
   return Status::Ok();
 }
 

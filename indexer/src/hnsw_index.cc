@@ -8,6 +8,8 @@ namespace freshet {
 namespace {
 
 constexpr std::chrono::seconds kSlotTimeout{30};
+constexpr double kFewDead = 256;              // are not worth taking out, nor is a little dead in many
+constexpr double kLiveWhenOverMemory = 0.95;  // the live fraction that is kept to then, if the bound of it is lower
 
 // Fresh rows first: what the worker links meanwhile is in the graph by the time that is looked at.
 const std::vector<std::uint32_t>& FreshOf(const Segment& segment) {
@@ -135,19 +137,50 @@ Status HnswIndex::Maintain() {
   const auto used = static_cast<double>(segment_->used());
   const auto live = used - static_cast<double>(segment_->dead());
   const auto tombstones = static_cast<double>(segment_->dead() - free_.size());
-  // Few rows are not worth it, nor is a little dead in many.
-  if (tombstones >= 256 && tombstones > (1 - options_.min_live_fraction) * (live + tombstones)) {
+  if (tombstones >= kFewDead && tombstones > (1 - options_.min_live_fraction) * (live + tombstones)) {
     wants_consolidation_ = true;
   }
   if (used >= 4096 && live + static_cast<double>(segment_->fresh()) < 0.5 * used &&
       static_cast<double>(free_.size()) > used / 2 && !wants_rebuild_ && !rebuilding_ &&
       policy_.MayBegin(Clock::now())) {
-    wants_rebuild_ = true;  // to give memory back
-    wanted_for_recall_ = false;
-    (void)Guarded("", [&] { wanted_because_ = "most slots are free"; });
+    (void)Guarded("", [&] { WantRebuild(false, "most slots are free"); });  // to give memory back
   }
+  KeepToMemory();
   if (HasWork()) work_.notify_one();
   return Guarded("to tell what is wrong", [&]() -> Status { return worker_status_; });
+}
+
+void HnswIndex::WantRebuild(bool for_quality, std::string because) {
+  wants_rebuild_ = true;
+  wanted_for_quality_ = for_quality;
+  wanted_because_ = std::move(because);
+}
+
+// First the room of the dead is made to be used again, so that it grows no more; where free slots are what is too much,
+// a rebuild gives them back. Where the living alone need more than the bound, neither helps and neither is tried: a
+// rebuild needs room of its own. Rows go on being taken: to refuse what the store holds would make answers wrong.
+void HnswIndex::KeepToMemory() {
+  told_.over_memory = told_.live_over_memory = false;
+  if (options_.max_memory_bytes == 0) return;
+  const auto used = static_cast<double>(segment_->used());
+  const double live = used - static_cast<double>(segment_->dead());
+  const auto tombstones = static_cast<double>(segment_->dead() - free_.size());
+  const auto bound = static_cast<double>(options_.max_memory_bytes);
+  const auto bytes = static_cast<double>(segment_->memory_bytes());
+  const double needed = used > 0 ? bytes * live / used : 0;
+  told_.over_memory = bytes > bound;
+  told_.live_over_memory = needed > bound;
+  if (bytes <= bound || needed > bound) return;
+  if (tombstones >= kFewDead && tombstones > (1 - kLiveWhenOverMemory) * (live + tombstones)) {
+    wants_consolidation_ = true;
+    return;
+  }
+  if (wants_rebuild_ || rebuilding_ || wants_consolidation_ || consolidating_) return;
+  if (policy_.IsWorthItForMemory(Clock::now(), bytes, needed, bound)) {
+    (void)Guarded("", [&] {
+      WantRebuild(false, StrCat("it takes ", segment_->memory_bytes(), " bytes, more than index.max_memory_bytes"));
+    });
+  }
 }
 
 Status HnswIndex::Settle() {
@@ -264,6 +297,7 @@ Status HnswOptions::Validate() const {
     return ConfigError("index.min_live_fraction must be 0.1 to 0.99");
   }
   if (!(min_recall >= 0) || min_recall > 0.99) return ConfigError("index.min_recall must be 0 to 0.99");
+  if (!(max_unreachable >= 0) || max_unreachable > 1) return ConfigError("index.max_unreachable must be 0 to 1");
   if (max_fresh < 1 || max_fresh > 1'000'000) return ConfigError("index.max_fresh must be 1 to 1,000,000");
   if (link_threads < 1 || link_threads > 256) return ConfigError("index.link_threads must be 1 to 256");
   if (!(slack >= 1) || slack > 4) return ConfigError("index.slack must be 1 to 4");

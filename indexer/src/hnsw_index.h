@@ -92,13 +92,15 @@ class HnswIndex final : public Index {
     bool rebuild = false;      // begins
   };
 
-  // REQUIRES for all four: writer_mu_.
+  // REQUIRES for all six: writer_mu_.
   void PutRow(Label label, const float* vector, std::span<const std::uint64_t> attributes);
   void Kill(std::uint32_t slot);
   Status WaitForRoom(std::unique_lock<std::mutex>* lock);
   Status WaitForSlot(std::unique_lock<std::mutex>* lock);
   // What is remembered of the filter goes into the view, for this thread's search.
   [[nodiscard]] SearchView ViewFor(const Segment& segment, const SearchOptions& options) const;
+  void KeepToMemory();
+  void WantRebuild(bool for_quality, std::string because);
   Status AuditInto(const AuditOptions& options, IndexHealth* health);
   Status ProbeRecall(const AuditOptions& options, std::span<const std::vector<float>> probes,
                      std::vector<double>* recalls) const;
@@ -156,7 +158,7 @@ class HnswIndex final : public Index {
   Clock::time_point retry_at_{};
   Clock::duration retry_wait_{0};
   RebuildPolicy policy_;
-  bool wanted_for_recall_ = false;  // the rebuild that is wanted
+  bool wanted_for_quality_ = false;  // the rebuild that is wanted
   std::string wanted_because_;
   Status rebuild_failure_;
   IndexStats told_;  // of its fields those that count what happened

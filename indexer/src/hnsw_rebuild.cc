@@ -40,7 +40,7 @@ void HnswIndex::BeginRebuild() {
     const std::lock_guard lock(writer_mu_);
     ++told_.rebuilds_begun;
     told_.rebuild_reason.swap(wanted_because_);
-    policy_.Begun(Clock::now(), wanted_for_recall_);
+    policy_.Begun(Clock::now(), wanted_for_quality_);
   }
   // Not emplace(): clang asks too early whether a nested struct with initialisers can be made of nothing.
   Rebuild& rebuild = rebuild_.emplace(Rebuild{});
@@ -135,6 +135,7 @@ std::shared_ptr<Segment> HnswIndex::FinishRebuild() {
   rebuild_.reset();
   rebuilding_ = false;
   ++told_.rebuilds;
+  told_.unreachable = 0;  // of the old one
   policy_.Done(Clock::now());
   return old;
 }

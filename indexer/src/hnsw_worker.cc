@@ -50,6 +50,7 @@ HnswIndex::Round HnswIndex::NextRound() {
   round.pinned = pins_ > 0;
   if (round.paused) return round;
   if (relinking_.empty()) relinking_.swap(relink_);
+  has_relinks_ = !relinking_.empty();
   round.consolidate = !round.pinned && !consolidating_ && !rebuilding_ && std::exchange(wants_consolidation_, false);
   // Never both: a rebuild leaves the dead behind anyway.
   round.rebuild = !round.consolidate && !consolidating_ && !rebuilding_ && std::exchange(wants_rebuild_, false);

@@ -1,4 +1,6 @@
 // What the Applier tells of the sizes of store, index and catalog, every few seconds, whether it applies or waits.
+#include "freshet/core/log.h"
+#include "freshet/core/strings.h"
 #include "freshet/store/applier.h"
 
 namespace freshet {
@@ -52,9 +54,36 @@ void Applier::Report() {
   set("freshet_index_memory_bytes", "Memory of the index", static_cast<double>(index.memory_bytes));
   set("freshet_index_filter_bytes", "Memory of which rows such filters match, beside that of the index",
       static_cast<double>(index.filter_bytes));
+  set("freshet_index_over_memory",
+      "1: the index takes more than index.max_memory_bytes, 2: its live rows alone do, which no repair changes",
+      index.live_over_memory ? 2
+      : index.over_memory    ? 1
+                             : 0);
+  set("freshet_index_unreachable_ratio", "Share of the index's nodes that the last audit could not reach",
+      index.unreachable);
+  set("freshet_index_rebuild_failures", "Rebuilds of the index that failed, since start",
+      static_cast<double>(index.rebuild_failures));
   set("freshet_index_rebuilds", "Rebuilds of the index since start", static_cast<double>(index.rebuilds));
   set("freshet_index_consolidations", "Times the dead were taken out of the graph, since start",
       static_cast<double>(index.consolidations));
+  TellOfIndex(index);
+}
+
+void Applier::TellOfIndex(const IndexStats& index) {
+  if (index.rebuilds_begun > told_index_.rebuilds_begun) {
+    LogInfo("index", "a rebuild was begun", {{"reason", index.rebuild_reason}});
+  }
+  if (index.rebuild_failures > told_index_.rebuild_failures) {
+    LogWarning("index", "a rebuild failed; the old index keeps serving", {{"reason", index.rebuild_failure}});
+  }
+  if (index.rebuilds > told_index_.rebuilds) {
+    LogInfo("index", "it was rebuilt", {{"memory_bytes", StrCat(index.memory_bytes)}});
+  }
+  if (index.live_over_memory && !told_index_.live_over_memory) {
+    LogWarning("index", "its live rows alone take more than index.max_memory_bytes; rows are taken all the same",
+               {{"memory_bytes", StrCat(index.memory_bytes)}, {"live", StrCat(index.live)}});
+  }
+  told_index_ = index;
 }
 
 }  // namespace freshet

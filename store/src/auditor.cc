@@ -77,7 +77,7 @@ void Auditor::AskIndex() {
   probe_recall_.Set(health->recall);
   if (health->unreachable == 0 && !health->rebuilding) return;
   LogWarning("index",
-             health->rebuilding ? "its recall fell below index.min_recall: it is rebuilt"
+             health->rebuilding ? StrCat("it is rebuilt: ", health->because)
                                 : "items that searches could not reach are linked again",
              {{"unreachable", StrCat(health->unreachable)}, {"recall", StrCat(health->recall)}});
 }

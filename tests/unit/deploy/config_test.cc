@@ -53,6 +53,14 @@ TEST(Config, TowersRunOnTheDeviceThatIsNamed) {
   EXPECT_NE(status.message().find("f.yaml:2: `gpu` is no device"), std::string::npos) << status.message();
 }
 
+TEST(Config, BoundsOfTheIndexAreRead) {
+  const auto config = ParseConfig(kMinimal, "f.yaml", {"index.max_unreachable=0.25", "index.max_memory_bytes=1000"});
+  ASSERT_OK(config);
+  EXPECT_EQ(config->index.max_unreachable, 0.25);
+  EXPECT_EQ(config->index.max_memory_bytes, 1000U);
+  EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {"index.max_unreachable=1.5"}).status().code(), Code::kConfig);
+}
+
 TEST(Config, DuplicateKeysAreErrorsWithTheirLine) {
   const auto config = ParseConfig("data_dir: a\ndata_dir: b\n", "f.yaml", {});
   ASSERT_EQ(config.status().code(), Code::kConfig);

@@ -79,6 +79,51 @@ TEST(RebuildPolicy, ForRecallTheyComeEachTimeTwiceAsFarApart) {
   EXPECT_TRUE(policy.IsWorthIt(now + RebuildPolicy::kFirstInterval, kBad, kBound));
 }
 
+TEST(RebuildPolicy, WhatLinkingAgainDoesNotBringBackIsRebuiltForOnceWhereThatDoesNotHelp) {
+  constexpr double kMost = 0.01;
+  RebuildPolicy policy;
+  EXPECT_FALSE(policy.IsWorthItForReach(kStart, .05, kMost, true)) << "it is linked again first";
+  EXPECT_FALSE(policy.IsWorthItForReach(kStart, .05, kMost, false)) << "that is not done yet";
+  EXPECT_FALSE(policy.IsWorthItForReach(kStart, .01, kMost, true)) << "it helped";
+  EXPECT_FALSE(policy.IsWorthItForReach(kStart, .05, kMost, true)) << "others, that are linked again first";
+  EXPECT_TRUE(policy.IsWorthItForReach(kStart, .05, kMost, true));
+  policy.Begun(kStart, true);
+  policy.Done(kStart + minutes(1));
+  // A fresh build has as many: for as many there is none, however often they are found.
+  for (int hour = 1; hour < 100; ++hour) {
+    EXPECT_FALSE(policy.IsWorthItForReach(kStart + hours(hour), .05, kMost, true));
+  }
+  EXPECT_TRUE(policy.IsWorthItForReach(kStart + hours(100), .061, kMost, true));
+}
+
+TEST(RebuildPolicy, ForReachAndRecallTheyKeepTheSameDistance) {
+  RebuildPolicy policy;
+  policy.Begun(kStart, true);
+  policy.Done(kStart);
+  EXPECT_FALSE(policy.IsWorthIt(kStart, {.95, .97}, kBound));
+  RebuildPolicy::Time now = kStart;
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(policy.IsWorthItForReach(now, i == 0 ? 0 : .5, .01, true));
+    EXPECT_FALSE(policy.IsWorthIt(now, kBad, kBound));
+    now += RebuildPolicy::kFirstInterval / 4;
+  }
+  now = kStart + RebuildPolicy::kFirstInterval;
+  EXPECT_TRUE(policy.IsWorthItForReach(now, .5, .01, true));
+  EXPECT_TRUE(policy.IsWorthIt(now, kBad, kBound));
+}
+
+TEST(RebuildPolicy, ForMemoryOneMustGiveBackEnough) {
+  RebuildPolicy policy;
+  EXPECT_TRUE(policy.IsWorthItForMemory(kStart, 120, 80, 100));
+  EXPECT_FALSE(policy.IsWorthItForMemory(kStart, 100, 80, 100)) << "not over it";
+  EXPECT_FALSE(policy.IsWorthItForMemory(kStart, 120, 101, 100)) << "the living need more";
+  EXPECT_FALSE(policy.IsWorthItForMemory(kStart, 110, 99, 100)) << "a tenth is not worth it";
+  policy.Begun(kStart, false);
+  policy.Done(kStart + minutes(1));
+  EXPECT_FALSE(policy.IsWorthItForMemory(kStart + minutes(2), 120, 80, 100));
+  EXPECT_TRUE(policy.IsWorthItForMemory(kStart + minutes(1) + RebuildPolicy::kFirstInterval, 120, 80, 100));
+}
+
 TEST(RebuildPolicy, DoubtIsNoReason) {
   RebuildPolicy policy;
   EXPECT_FALSE(policy.IsWorthIt(kStart, {.85, .92}, kBound));

@@ -83,8 +83,13 @@ struct IndexStats {
   std::size_t fresh = 0;       // entries that are scanned until they are in the graph
   std::size_t slots = 0;       // rows that take room: live, dead, or free to be used again
   std::size_t capacity = 0;
-  std::size_t memory_bytes = 0;    // without what lies in a file
-  std::size_t filter_bytes = 0;    // of what is remembered of lasting filters; not in memory_bytes
+  std::size_t filter_bytes = 0;  // of what is remembered of lasting filters; not in memory_bytes
+  std::size_t memory_bytes = 0;  // without what lies in a file
+  // More than the bound, HnswOptions::max_memory_bytes; and whether the living alone need more, which no repair
+  // changes.
+  bool over_memory = false;
+  bool live_over_memory = false;
+  double unreachable = 0;          // share of the nodes that the last audit could not reach
   std::size_t consolidations = 0;  // times the dead were taken out of the graph
   // Rebuilds, for callers to log when one begins and how it ended: begun, done, failed. One that failed has changed
   // nothing, and is tried again after a while where it is still due.
@@ -108,8 +113,10 @@ struct IndexHealth {
   std::size_t nodes = 0;        // live rows that a search must find its way to
   std::size_t unreachable = 0;  // of them, what it cannot: repair has begun
   double recall = 1;            // of the probes, at the default effort
-  // It is under the bound, and all is made anew. Not where that was done for it before and did not help, or lately.
+  // Recall is under the bound, or linking again what cannot be reached did not help, and all is made anew. Not where
+  // that was done for it before and did not help, or lately.
   bool rebuilding = false;
+  std::string because;  // of that
 };
 
 // One moment of an index, to be written to a file while the index goes on. Holds memory of the index: write it soon.
@@ -196,7 +203,13 @@ struct HnswOptions {
   double min_live_fraction = 0.85;    // below it the dead are taken out of the graph, and their slots used again
   double min_recall = 0.9;            // of an audit's probes; below it, with all reachable, the index is rebuilt
   std::size_t filter_memo_bytes = std::size_t{32} << 20;  // what is remembered of lasting filters, a bit a row each
-  std::size_t max_fresh = 4096;                           // rows that are not in the graph yet; one more waits
+  // Share of the nodes that audits may find out of reach. With more, twice in a row although the first ones were linked
+  // again in between, the index is rebuilt.
+  double max_unreachable = 0.01;
+  // What its rows and graph may take; 0: no bound. Above it, where that helps, the dead are taken out sooner and the
+  // rest is rebuilt, which takes as much as the living need once more while it lasts. Rows are never refused for it.
+  std::size_t max_memory_bytes = 0;
+  std::size_t max_fresh = 4096;  // rows that are not in the graph yet; one more waits
   std::size_t link_threads = 1;  // with one, the graph depends on the seed and the order of rows alone
   std::uint64_t seed = 42;
   Status Validate() const;

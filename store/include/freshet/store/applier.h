@@ -185,6 +185,7 @@ class Applier final : public Replica, public KnownItems {
   Result<std::uint64_t> RepairAtRest(Label from, Label to, std::size_t max);
   void Run(BoundedQueue<EncodedBatch>* in, const std::function<void(const std::vector<PartitionProgress>&)>& on_stored);
   void Report();
+  void TellOfIndex(const IndexStats& index);
   void ReportWhenDue();
   [[nodiscard]] bool IsStale(const PartitionProgress& source, std::int64_t offset, std::uint64_t sequence) const;
 
@@ -224,6 +225,7 @@ class Applier final : public Replica, public KnownItems {
   std::int64_t forgotten_trimmed_us_ = 0;
   std::int64_t labels_forgotten_us_ = 0;
   std::int64_t reported_us_ = 0;
+  IndexStats told_index_;  // when it was last reported
   // Of opening the store again; applying thread only:
   std::chrono::steady_clock::time_point reopen_due_{};
   std::chrono::steady_clock::time_point reopen_tried_{};
