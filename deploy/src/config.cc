@@ -218,7 +218,8 @@ void ReadStages(ConfigReader* reader, Config* config, std::vector<Field>* fields
               reader->Number("min_live_fraction", &config->index.min_live_fraction, 0.1, 0.99),
               reader->Number("min_recall", &config->index.min_recall, 0, 0.99),
               reader->Number("max_unreachable", &config->index.max_unreachable, 0, 1),
-              reader->Integer("max_memory_bytes", &config->index.max_memory_bytes, 0)});
+              reader->Integer("max_memory_bytes", &config->index.max_memory_bytes, 0),
+              reader->Number("rebuild_cpu_share", &config->index.rebuild_cpu_share, 0.05, 1)});
        }});
   fields->push_back(
       {"store", [reader, config](const YamlNode& node) {

@@ -23,11 +23,12 @@ const std::vector<std::uint32_t>& FreshOf(const Segment& segment) {
 
 }  // namespace
 
-HnswIndex::HnswIndex(const HnswOptions& options)
+HnswIndex::HnswIndex(const HnswOptions& options, Throttle::Rule rebuild_rest)
     : options_(options),
       segment_(std::make_shared<Segment>(options)),
       current_(segment_.get()),
       filter_memo_(options.filter_memo_bytes),
+      throttle_(std::move(rebuild_rest)),
       consolidation_(segment_.get(), LinkedAtOnce(options)),
       worker_([this] { Work(); }) {}
 
@@ -126,8 +127,10 @@ Status HnswIndex::WaitForSlot(std::unique_lock<std::mutex>* lock) {
   };
   if (segment_->dead() == 0) return full();
   wants_consolidation_ = true;
+  ++slot_waits_;
   work_.notify_one();
   (void)progress_.wait_for(*lock, kSlotTimeout, [&] { return !worker_status_.ok() || !trouble_.ok() || has_slot(); });
+  --slot_waits_;
   if (!worker_status_.ok()) return worker_status_;
   return has_slot() ? Status::Ok() : !trouble_.ok() ? trouble_ : full();
 }
@@ -298,6 +301,9 @@ Status HnswOptions::Validate() const {
   }
   if (!(min_recall >= 0) || min_recall > 0.99) return ConfigError("index.min_recall must be 0 to 0.99");
   if (!(max_unreachable >= 0) || max_unreachable > 1) return ConfigError("index.max_unreachable must be 0 to 1");
+  if (!(rebuild_cpu_share >= 0.05) || rebuild_cpu_share > 1) {
+    return ConfigError("index.rebuild_cpu_share must be 0.05 to 1");
+  }
   if (max_fresh < 1 || max_fresh > 1'000'000) return ConfigError("index.max_fresh must be 1 to 1,000,000");
   if (link_threads < 1 || link_threads > 256) return ConfigError("index.link_threads must be 1 to 256");
   if (!(slack >= 1) || slack > 4) return ConfigError("index.slack must be 1 to 4");

@@ -27,6 +27,7 @@
 #include "rebuild_policy.h"
 #include "scoring.h"
 #include "segment.h"
+#include "throttle.h"
 
 namespace freshet {
 
@@ -35,7 +36,9 @@ namespace freshet {
 
 class HnswIndex final : public Index {
  public:
-  explicit HnswIndex(const HnswOptions& options);
+  explicit HnswIndex(const HnswOptions& options) : HnswIndex(options, Throttle::OfShare(options.rebuild_cpu_share)) {}
+  // For tests: how long a rebuild rests.
+  HnswIndex(const HnswOptions& options, Throttle::Rule rebuild_rest);
   ~HnswIndex() override;
 
   [[nodiscard]] int dim() const override { return options_.dim; }
@@ -90,6 +93,7 @@ class HnswIndex final : public Index {
     bool pinned = false;
     bool consolidate = false;  // begins
     bool rebuild = false;      // begins
+    bool rests = false;        // the one that is under way does
   };
 
   // REQUIRES for all six: writer_mu_.
@@ -107,8 +111,11 @@ class HnswIndex final : public Index {
 
   // --- The worker (hnsw_worker.cc, hnsw_rebuild.cc).
   void Work();
-  // REQUIRES for all four: writer_mu_.
+  // REQUIRES for all seven: writer_mu_.
   [[nodiscard]] bool HasWork() const;
+  [[nodiscard]] bool IsWaitedFor() const;
+  [[nodiscard]] bool RebuildRests() const;
+  [[nodiscard]] bool OnlyRests() const;
   void WaitForWork(std::unique_lock<std::mutex>* lock);
   [[nodiscard]] Round NextRound();
   void NoteRound(const Round& round, Status status);
@@ -145,6 +152,7 @@ class HnswIndex final : public Index {
   bool rebuilding_ = false;
   bool has_limbo_ = false;
   bool has_relinks_ = false;           // of relinking_
+  std::size_t slot_waits_ = 0;         // inserts that wait for a slot
   std::size_t pins_ = 0;               // cuts under way: no slot is freed
   std::size_t paused_ = 0;             // cuts whose graph is being written
   std::vector<std::uint32_t> free_;    // slots for new rows
@@ -158,6 +166,7 @@ class HnswIndex final : public Index {
   Clock::time_point retry_at_{};
   Clock::duration retry_wait_{0};
   RebuildPolicy policy_;
+  Throttle throttle_;                // of a rebuild
   bool wanted_for_quality_ = false;  // the rebuild that is wanted
   std::string wanted_because_;
   Status rebuild_failure_;

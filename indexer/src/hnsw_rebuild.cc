@@ -19,11 +19,18 @@ bool Bit(const std::vector<std::uint64_t>& bits, std::size_t i) { return (bits[i
 
 // A failure leaves everything as it was, and is told.
 void HnswIndex::RebuildPart(bool begin) {
+  const Clock::time_point began = Clock::now();
   Status status = Guarded("to rebuild the index; the old one keeps serving", [&] {
     if (begin) BeginRebuild();
     RebuildSlice();
   });
-  if (status.ok()) return;
+  if (status.ok()) {
+    // What was added since is copied as fast as it can be, once it is much: resting, it might never catch up.
+    const bool behind = rebuild_ && rebuild_->added.size() - rebuild_->added_copied > options_.max_fresh;
+    const std::lock_guard lock(writer_mu_);
+    if (rebuilding_ && throttle_.Worked(began, Clock::now(), behind)) ++told_.rebuild_rests;
+    return;
+  }
   rebuild_.reset();  // without the lock: much memory is given back
   const std::lock_guard lock(writer_mu_);
   rebuilding_ = false;

@@ -32,12 +32,27 @@ bool HnswIndex::HasWork() const {
          has_relinks_;
 }
 
+// Inserts wait, or the fresh segment that takes them is full: whatever gives them room is urgent.
+bool HnswIndex::IsWaitedFor() const { return slot_waits_ > 0 || segment_->fresh() >= options_.max_fresh; }
+
+// Not while more comes than it would ever catch up with.
+bool HnswIndex::RebuildRests() const {
+  return rebuilding_ && Clock::now() < throttle_.until() && !IsWaitedFor() && added_.size() <= options_.max_fresh;
+}
+
+// REQUIRES: HasWork().
+bool HnswIndex::OnlyRests() const {
+  return paused_ == 0 && segment_->fresh() == 0 && relink_.empty() && !has_relinks_ && RebuildRests();
+}
+
 void HnswIndex::WaitForWork(std::unique_lock<std::mutex>* lock) {
   while (!stop_) {
     if (!worker_status_.ok() || !HasWork()) {
       work_.wait(*lock);
     } else if (!trouble_.ok() && Clock::now() < retry_at_) {
       work_.wait_until(*lock, retry_at_);
+    } else if (OnlyRests()) {
+      work_.wait_until(*lock, throttle_.until());
     } else {
       return;
     }
@@ -49,6 +64,7 @@ HnswIndex::Round HnswIndex::NextRound() {
   round.paused = paused_ > 0;
   round.pinned = pins_ > 0;
   if (round.paused) return round;
+  round.rests = RebuildRests();
   if (relinking_.empty()) relinking_.swap(relink_);
   has_relinks_ = !relinking_.empty();
   round.consolidate = !round.pinned && !consolidating_ && !rebuilding_ && std::exchange(wants_consolidation_, false);
@@ -69,7 +85,7 @@ void HnswIndex::Work() {
     changing_ = !round.paused;
     lock.unlock();
     Status status = DoRound(round);
-    if (!round.paused && (round.rebuild || rebuild_)) RebuildPart(round.rebuild);
+    if (!round.paused && (round.rebuild || (rebuild_ && !round.rests))) RebuildPart(round.rebuild);
     lock.lock();
     NoteRound(round, std::move(status));
   }

@@ -63,6 +63,8 @@ void Applier::Report() {
       index.unreachable);
   set("freshet_index_rebuild_failures", "Rebuilds of the index that failed, since start",
       static_cast<double>(index.rebuild_failures));
+  set("freshet_index_rebuild_rests", "Times a rebuild rested (index.rebuild_cpu_share), since start",
+      static_cast<double>(index.rebuild_rests));
   set("freshet_index_rebuilds", "Rebuilds of the index since start", static_cast<double>(index.rebuilds));
   set("freshet_index_consolidations", "Times the dead were taken out of the graph, since start",
       static_cast<double>(index.consolidations));

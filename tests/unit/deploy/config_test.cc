@@ -54,10 +54,13 @@ TEST(Config, TowersRunOnTheDeviceThatIsNamed) {
 }
 
 TEST(Config, BoundsOfTheIndexAreRead) {
-  const auto config = ParseConfig(kMinimal, "f.yaml", {"index.max_unreachable=0.25", "index.max_memory_bytes=1000"});
+  const auto config =
+      ParseConfig(kMinimal, "f.yaml",
+                  {"index.max_unreachable=0.25", "index.max_memory_bytes=1000", "index.rebuild_cpu_share=0.05"});
   ASSERT_OK(config);
   EXPECT_EQ(config->index.max_unreachable, 0.25);
   EXPECT_EQ(config->index.max_memory_bytes, 1000U);
+  EXPECT_EQ(config->index.rebuild_cpu_share, 0.05);
   EXPECT_EQ(ParseConfig(kMinimal, "f.yaml", {"index.max_unreachable=1.5"}).status().code(), Code::kConfig);
 }
 

@@ -96,6 +96,7 @@ struct IndexStats {
   std::size_t rebuilds_begun = 0;
   std::size_t rebuilds = 0;
   std::size_t rebuild_failures = 0;
+  std::size_t rebuild_rests = 0;  // times one rested, to leave the processor to others
   bool rebuilding = false;
   std::string rebuild_reason;   // of the last one: why it was begun
   std::string rebuild_failure;  // of the last one that failed
@@ -209,6 +210,9 @@ struct HnswOptions {
   // What its rows and graph may take; 0: no bound. Above it, where that helps, the dead are taken out sooner and the
   // rest is rebuilt, which takes as much as the living need once more while it lasts. Rows are never refused for it.
   std::size_t max_memory_bytes = 0;
+  // Of a core, for each linking thread, that a rebuild takes: it rests between slices. At .5 two cores keep three
+  // quarters of their time for searches and adds, and it takes twice as long, which nothing waits for.
+  double rebuild_cpu_share = 0.5;
   std::size_t max_fresh = 4096;  // rows that are not in the graph yet; one more waits
   std::size_t link_threads = 1;  // with one, the graph depends on the seed and the order of rows alone
   std::uint64_t seed = 42;
