@@ -267,20 +267,30 @@ std::vector<Label> HnswIndex::LiveLabels() const {
 }
 
 std::vector<Label> HnswIndex::LiveLabelsFrom(Label from, std::size_t max) const {
-  const ReadEpoch::Reader reader(epoch_);
-  const Segment& segment = *current_.load(std::memory_order_acquire);
+  constexpr std::size_t kPiece = 65'536;  // slots, so that what waits for searches to be over never waits for long
+  const Segment* of = nullptr;
   std::vector<Label> lowest;  // a heap, the highest of them first
-  const std::size_t used = segment.used();
-  for (std::size_t slot = 0; slot < used && max > 0; ++slot) {
-    const Label label = segment.label(slot);
-    if (label < from || segment.IsDead(slot)) continue;
-    if (lowest.size() == max) {
-      if (label >= lowest.front()) continue;
-      std::pop_heap(lowest.begin(), lowest.end());
-      lowest.pop_back();
+  for (std::size_t slot = 0; max > 0;) {
+    const ReadEpoch::Reader reader(epoch_);
+    const Segment& segment = *current_.load(std::memory_order_acquire);
+    if (of != &segment) {  // the first piece, or it was replaced: all over
+      of = &segment;
+      slot = 0;
+      lowest.clear();
     }
-    lowest.push_back(label);
-    std::push_heap(lowest.begin(), lowest.end());
+    const std::size_t used = segment.used();
+    if (slot >= used) break;
+    for (const std::size_t end = std::min(slot + kPiece, used); slot < end; ++slot) {
+      const Label label = segment.label(slot);
+      if (label < from || segment.IsDead(slot)) continue;
+      if (lowest.size() == max) {
+        if (label >= lowest.front()) continue;
+        std::pop_heap(lowest.begin(), lowest.end());
+        lowest.pop_back();
+      }
+      lowest.push_back(label);
+      std::push_heap(lowest.begin(), lowest.end());
+    }
   }
   std::sort_heap(lowest.begin(), lowest.end());
   return lowest;

@@ -106,8 +106,13 @@ class HnswIndex final : public Index {
   void KeepToMemory();
   void WantRebuild(bool for_quality, std::string because);
   Status AuditInto(const AuditOptions& options, IndexHealth* health);
-  Status ProbeRecall(const AuditOptions& options, std::span<const std::vector<float>> probes,
-                     std::vector<double>* recalls) const;
+  class Pieces;
+  Status FindUnreachable(const Segment& segment, Pieces* pieces, std::vector<std::uint32_t>* live,
+                         std::vector<std::uint32_t>* unreachable);
+  Status BestOfAll(const Segment& segment, const std::vector<float>& probe, std::size_t k, Pieces* pieces,
+                   std::vector<float>* scores) const;
+  Status ProbeRecall(const Segment& segment, const AuditOptions& options, std::span<const std::vector<float>> probes,
+                     Pieces* pieces, std::vector<double>* recalls) const;
 
   // --- The worker (hnsw_worker.cc, hnsw_rebuild.cc).
   void Work();

@@ -135,6 +135,13 @@ Result<std::uint64_t> Applier::RepairAtRest(Label from, Label to, std::size_t ma
   return repaired;
 }
 
+Result<IndexHealth> Applier::AuditIndex(const AuditPace& pace) {
+  Pacer pacer(pace);
+  AuditOptions options;
+  if (pace.wait) options.between = [&pacer] { return pacer.BetweenPages().ok(); };
+  return index_->Audit(options);
+}
+
 Result<StoreCheck> Applier::AuditStore(const AuditPace& pace) const {
   StoreCheck check;
   Pacer pacer(pace);

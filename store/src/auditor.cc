@@ -51,9 +51,14 @@ void Auditor::Run(std::chrono::milliseconds interval) {
   }
 }
 
-Status Auditor::CompareAll() {
+AuditPace Auditor::Pace() {
   AuditPace pace;
   pace.wait = [this](std::chrono::microseconds time) { return Wait(time); };
+  return pace;
+}
+
+Status Auditor::CompareAll() {
+  const AuditPace pace = Pace();
   const Status index = applier_->AuditAndRepair(pace).status();  // counts and tells what it repairs
   if (index.code() == Code::kCancelled) return index;
   FRESHET_ASSIGN(const StoreCheck store, applier_->AuditStore(pace));
@@ -67,7 +72,8 @@ Status Auditor::CompareAll() {
 }
 
 void Auditor::AskIndex() {
-  const auto health = applier_->AuditIndex();
+  const auto health = applier_->AuditIndex(Pace());
+  if (health.status().code() == Code::kCancelled) return;
   if (!health.ok()) {
     failures_.Add();
     LogError("index", "the audit failed", {{"reason", health.status().ToString()}});

@@ -118,6 +118,55 @@ TEST_F(HnswAudit, NothingIsAmissWithOneNodeOrNone) {
   }
 }
 
+// Nothing is held between pieces that the worker waits for: rows come, go and are linked there.
+TEST_F(HnswAudit, RowsAreLinkedBetweenItsPieces) {
+  auto made = MakeHnswIndex(Options());
+  ASSERT_OK(made);
+  Index& index = **made;
+  ASSERT_OK(index.Insert(AllLabels(), set_.values));
+  ASSERT_OK(index.Settle());
+  Label next = kRows;
+  AuditOptions options;
+  options.between = [&] {
+    // One that is linked, and one that dies before it is, whose slot is to be freed.
+    for (int i = 0; i < 2; ++i, ++next) {
+      EXPECT_OK(index.Insert({&next, 1}, {set_.Row(next % kRows), kDim}));
+      if (i == 1) index.Tombstone({&next, 1});
+    }
+    EXPECT_TRUE(test::WaitFor([&] { return index.Stats().fresh == 0; }));
+    return true;
+  };
+  const auto health = index.Audit(options);
+  ASSERT_OK(health);
+  EXPECT_GE(next, kRows + 6);
+  EXPECT_EQ(health->unreachable, 0U);
+  EXPECT_GE(health->recall, 0.9);
+}
+
+TEST_F(HnswAudit, EndsBetweenAnyTwoPieces) {
+  auto made = MakeHnswIndex(Options());
+  ASSERT_OK(made);
+  Index& index = **made;
+  ASSERT_OK(index.Insert(AllLabels(), set_.values));
+  ASSERT_OK(index.Settle());
+  std::size_t pieces = 0;
+  for (Status status = Cancelled(""); !status.ok(); ++pieces) {
+    std::size_t left = pieces;
+    AuditOptions options;
+    options.between = [&] { return left-- > 0; };
+    status = index.Audit(options).status();
+    EXPECT_TRUE(status.ok() || status.code() == Code::kCancelled) << status.ToString();
+    ASSERT_LT(pieces, 10'000U);
+  }
+  EXPECT_GE(pieces, 4U);
+  // What they held of it is given back: slots are freed.
+  const std::vector<Label> labels = AllLabels();
+  index.Tombstone(std::span(labels).first(kRows / 2));
+  ASSERT_OK(index.Maintain());
+  ASSERT_OK(index.Settle());
+  EXPECT_EQ(index.Stats().consolidations, 1U);
+}
+
 // A graph that is built too thin for its rows, which a rebuild cannot change: it is tried once.
 TEST_F(HnswAudit, LowRecallIsRebuiltForOnceWhereThatDoesNotHelp) {
   HnswOptions options = Options();

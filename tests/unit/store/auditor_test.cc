@@ -72,6 +72,29 @@ TEST_F(AuditTest, GivesWayBetweenPages) {
   EXPECT_EQ(node_.applier->AuditStore(pace).status().code(), Code::kCancelled);
 }
 
+// Which is the index's own to divide into pieces.
+TEST_F(AuditTest, GivesWayWhileTheIndexIsAsked) {
+  Node node(dir_ / "hnsw", {}, [] {
+    HnswOptions options;
+    options.dim = kDim;
+    options.capacity = 10'000;
+    return MakeHnswIndex(options);
+  });
+  BatchBuilder batch;
+  for (int i = 0; i < 5000; ++i) batch.Put(std::to_string(i), i, static_cast<float>(i + 1));
+  ASSERT_OK(node.applier->Apply(batch.Take()));
+  std::size_t waits = 0;
+  AuditPace pace;
+  pace.wait = [&](std::chrono::microseconds) {
+    ++waits;
+    return true;
+  };
+  ASSERT_OK(node.applier->AuditIndex(pace));
+  EXPECT_GE(waits, 2U);
+  pace.wait = [](std::chrono::microseconds) { return false; };
+  EXPECT_EQ(node.applier->AuditIndex(pace).status().code(), Code::kCancelled);
+}
+
 TEST_F(AuditTest, WhatComesAndGoesMeanwhileIsNoDifference) {
   Put(0, 50);
   BoundedQueue<EncodedBatch> queue(4, std::size_t{1} << 20);

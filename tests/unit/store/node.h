@@ -15,7 +15,9 @@ namespace freshet {
 inline constexpr int kDim = 3;
 
 struct Node {
-  explicit Node(const std::string& directory, ApplierOptions options = {}) {
+  explicit Node(
+      const std::string& directory, ApplierOptions options = {},
+      const IndexSource& index = [] { return MakeFlatIndex(kDim, Metric::kCosine); }) {
     store_options.directory = directory;
     store_options.space_id = "s";
     store_options.dim = kDim;
@@ -23,7 +25,7 @@ struct Node {
     EXPECT_OK(opened);
     store = std::move(*opened);
     applier = std::make_unique<Applier>(options, store_options, store.get(), &clock, &metrics);
-    EXPECT_OK(applier->Rebuild([] { return MakeFlatIndex(kDim, Metric::kCosine); }));
+    EXPECT_OK(applier->Rebuild(index));
   }
   [[nodiscard]] std::vector<std::string> Ids() const {
     auto ids = applier->catalog().LiveIds();

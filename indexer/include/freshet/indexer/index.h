@@ -109,6 +109,9 @@ struct AuditOptions {
   std::size_t probes = 10;  // live rows that are searched for, beside an exact search; eight times as many in doubt
   std::size_t k = 10;
   std::uint64_t seed = 1;
+  // Called between pieces of about a millisecond, when nothing is held that a search or an insert waits for. It may
+  // wait, so that others come to run; false ends the audit, kCancelled. Not set: others are let run once.
+  std::function<bool()> between{};
 };
 struct IndexHealth {
   std::size_t nodes = 0;        // live rows that a search must find its way to
@@ -176,7 +179,8 @@ class Index {
   // The lowest `max` of them that are not below `from`: a page, for audits that hold no more than one.
   [[nodiscard]] virtual std::vector<Label> LiveLabelsFrom(Label from, std::size_t max) const;
   // Looks for what searches cannot reach or miss, and repairs it in the background. Any thread; costs about a hundred
-  // exact searches' time.
+  // exact searches' time, in pieces. While it looks for the first, no slot is freed. Errors: kCancelled, see
+  // AuditOptions; kResourceExhausted.
   [[nodiscard]] virtual Result<IndexHealth> Audit(const AuditOptions& /*options*/) { return IndexHealth{}; }
   // What is live now, once. Called by the writer thread; quick (no copy of vectors or graph). Errors:
   // kFailedPrecondition where this kind cannot be written.

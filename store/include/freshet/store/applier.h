@@ -107,8 +107,9 @@ class Applier final : public Replica, public KnownItems {
   Result<std::uint64_t> AuditAndRepair(const AuditPace& pace = {});
   // The same of the store alone, as far as that is cheap: see Store::CheckNumbers(). Repairs nothing.
   [[nodiscard]] Result<StoreCheck> AuditStore(const AuditPace& pace = {}) const;
-  // The index alone: what its searches cannot reach or miss, repaired in the background. Any thread.
-  Result<IndexHealth> AuditIndex() { return index_->Audit({}); }
+  // The index alone: what its searches cannot reach or miss, repaired in the background. Any thread. Errors: also
+  // kCancelled.
+  Result<IndexHealth> AuditIndex(const AuditPace& pace = {});
 
   // Index against store: live labels one to one with the store's items. Errors: kCorruption naming the first
   // difference. REQUIRES: nothing is being applied.

@@ -34,6 +34,7 @@ class Auditor {
   void Run(std::chrono::milliseconds interval);
   // False once it is to stop.
   bool Wait(std::chrono::microseconds time);
+  AuditPace Pace();
   Status CompareAll();
   void AskIndex();
 
