@@ -20,12 +20,7 @@ else()
   pkg_check_modules(SIMDJSON IMPORTED_TARGET simdjson)
 endif()
 
-# Debian's LibTorch, or any other (up to 2.x, CUDA) by CMAKE_PREFIX_PATH. Its exported flags are not ours: only headers and
-# libraries are taken, behind an interface target that encoder's adapter alone links.
-find_package(Torch REQUIRED)
-add_library(freshet_torch INTERFACE)
-target_include_directories(freshet_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
-target_link_libraries(freshet_torch INTERFACE ${TORCH_LIBRARIES})
+include(FreshetTorch)
 
 if(NOT FRESHET_COMPONENTS STREQUAL "all")
   return()

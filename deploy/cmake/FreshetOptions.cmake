@@ -6,6 +6,7 @@ if(NOT FRESHET_COMPONENTS MATCHES "^(all|indexer|encoder,indexer)$")
   message(FATAL_ERROR "FRESHET_COMPONENTS is `${FRESHET_COMPONENTS}`; it may be all, indexer or encoder,indexer")
 endif()
 option(FRESHET_GRPC "Serve gRPC beside HTTP; see query/README.md" OFF)
+option(FRESHET_TORCH_NEWEST "Tests of the encoder carry the label torch-newest; see tests/README.md" OFF)
 set(FRESHET_SANITIZER "" CACHE STRING "address (with undefined) or thread; empty for none")
 
 set(CMAKE_CXX_STANDARD 20)

@@ -1,5 +1,6 @@
 #include "torch_runtime.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/core/CPUAllocator.h>
 #include <dlfcn.h>
@@ -93,6 +94,11 @@ Status ErrorInFlight(std::string_view name, std::string_view what) {
     return Internal(StrCat(name, ": LibTorch ", TORCH_VERSION, " cannot run it: ", Reason(e)));
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 8)
   } catch (const c10::AcceleratorError& e) {
+    // Of what LibTorch's own allocator does not hand out: pinned memory, a library's workspace.
+    constexpr int kCudaMemoryAllocation = 2;
+    if (e.get_error_code() == kCudaMemoryAllocation) {
+      return ResourceExhausted(StrCat(name, ": out of memory on the device: ", Reason(e)));
+    }
     return Internal(StrCat(name, ": the device failed: ", Reason(e)));
 #endif
   } catch (const c10::Error& e) {
@@ -126,7 +132,7 @@ void InitTorch(int intra_op_threads) {
     // The profiling executor recompiles for the shapes that it has seen; batches come in every size.
     torch::jit::getExecutorMode() = false;
     torch::jit::getProfilingMode() = false;
-    if (BlasInUse() != "openblas") {
+    if (BlasInUse() == "reference") {
       LogWarning("encoder", "LibTorch runs on the reference BLAS, about 25 times slower: install libopenblas0-pthread");
     }
     if (const std::string core = BetterBlasCore(); !core.empty()) {
@@ -143,10 +149,11 @@ void InitTorch(int intra_op_threads) {
 std::string TorchVersion() { return TORCH_VERSION; }
 
 std::string BlasInUse() {
+  if (at::hasMKL()) return "mkl";  // PyTorch's own builds hold it inside
   std::ifstream maps("/proc/self/maps");
   std::string line;
   while (std::getline(maps, line)) {
-    if (line.find("openblas") != std::string::npos || line.find("libmkl") != std::string::npos) return "openblas";
+    if (line.find("openblas") != std::string::npos) return "openblas";
   }
   // Some distributions install OpenBLAS under the name libblas.so.3.
   return dlsym(RTLD_DEFAULT, "openblas_set_num_threads") != nullptr ? "openblas" : "reference";

@@ -3,7 +3,7 @@
 file(REMOVE_RECURSE ${TREE})
 set(compilers -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_C_COMPILER=${C_COMPILER})
 execute_process(COMMAND ${CMAKE_COMMAND} -S ${SOURCE} -B ${TREE} -G ${GENERATOR} ${compilers} -DCMAKE_BUILD_TYPE=Release
-                        -DCMAKE_CXX_FLAGS_RELEASE=-O0 -DFRESHET_COMPONENTS=encoder,indexer
+                        -DCMAKE_CXX_FLAGS_RELEASE=-O0 -DCMAKE_PREFIX_PATH=${PREFIX} -DFRESHET_COMPONENTS=encoder,indexer
                 COMMAND_ERROR_IS_FATAL ANY)
 file(READ ${TREE}/CMakeCache.txt cache)
 # (prometheus-cpp looks for CURL by itself.)

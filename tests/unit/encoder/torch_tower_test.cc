@@ -220,7 +220,7 @@ TEST(TorchTowerTest, ReportsACompilerError) {
 
 TEST(TorchTowerTest, NamesItsBlas) {
   const std::string blas = BlasInUse();
-  EXPECT_TRUE(blas == "openblas" || blas == "reference") << blas;
+  EXPECT_TRUE(blas == "mkl" || blas == "openblas" || blas == "reference") << blas;
 }
 
 }  // namespace

@@ -68,7 +68,8 @@ class ModelPackage {
 // allowed root, unknown format or signature).
 [[nodiscard]] Result<std::unique_ptr<ModelPackage>> OpenModelPackage(const PackageOptions& options);
 
-// The BLAS that LibTorch resolved to, "openblas" or "reference"; the latter is 25 times slower (warned about at start).
+// The BLAS that LibTorch resolved to: "mkl", "openblas" or "reference", which is 25 times slower (warned about at
+// start).
 [[nodiscard]] std::string BlasInUse();
 
 // OpenBLAS knows processors by their numbers, and on one that is newer than itself it computes without AVX: 3.6 times
