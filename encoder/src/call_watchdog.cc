@@ -58,4 +58,11 @@ void EndForModel(const std::string& model, std::chrono::milliseconds limit) {
   std::_Exit(kExitPermanent);
 }
 
+void EndForDevice(const std::string& model, const std::string& reason) {
+  LogError("encoder", "the device failed and works no more in this process, which therefore ends",
+           {{"model", model}, {"reason", reason}});
+  // No destructors: they would ask the device for its memory back.
+  std::_Exit(kExitPermanent);
+}
+
 }  // namespace freshet

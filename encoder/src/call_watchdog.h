@@ -56,5 +56,7 @@ class CallWatchdog {
 
 // What a tower's watchdog does: says which model it was, and ends the process with the exit code of permanent errors.
 [[noreturn]] void EndForModel(const std::string& model, std::chrono::milliseconds limit);
+// Likewise for a device that an error has left unusable for the rest of the process.
+[[noreturn]] void EndForDevice(const std::string& model, const std::string& reason);
 
 }  // namespace freshet

@@ -1,6 +1,5 @@
 #include "torch_tower.h"
 
-#include <torch/cuda.h>
 #include <torch/script.h>
 #include <torch/version.h>
 
@@ -9,6 +8,7 @@
 
 #include "call_watchdog.h"
 #include "freshet/core/strings.h"
+#include "torch_device.h"
 
 namespace freshet {
 namespace {
@@ -19,16 +19,19 @@ at::Tensor View(std::span<T> values, at::IntArrayRef shape, at::ScalarType type)
   return torch::from_blob(const_cast<std::remove_const_t<T>*>(values.data()), shape, at::TensorOptions().dtype(type));
 }
 
-Result<c10::Device> Resolve(const Device& device) {
-  if (device.kind == Device::Kind::kCpu) return c10::Device(at::kCPU);
-  const int count = static_cast<int>(torch::cuda::device_count());
-  if (device.kind == Device::Kind::kAuto) return count > 0 ? c10::Device(at::kCUDA, 0) : c10::Device(at::kCPU);
-  if (device.index < count) return c10::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device.index));
-  const std::string seen =
-      count == 0 ? StrCat("LibTorch ", TORCH_VERSION,
-                          " sees none (a build for the CPU never does; else look at the driver: nvidia-smi)")
-                 : StrCat("the last of those that LibTorch sees is cuda:", count - 1);
-  return ConfigError(StrCat("there is no CUDA device `", DeviceText(device), "`: ", seen));
+void CopyRows(const TowerInput& from, const TowerShape& shape, std::size_t begin, std::size_t end, TowerInput* to) {
+  const auto bags = static_cast<std::size_t>(shape.bags);
+  const auto dense = static_cast<std::size_t>(shape.dense);
+  const auto at = [&](std::size_t bag) {
+    return bag < from.offsets.size() ? from.offsets[bag] : static_cast<std::int64_t>(from.indices.size());
+  };
+  const std::int64_t first = at(begin * bags);
+  for (std::size_t bag = begin * bags; bag < end * bags; ++bag) to->offsets.push_back(from.offsets[bag] - first);
+  to->indices.assign(from.indices.begin() + first, from.indices.begin() + at(end * bags));
+  const auto values = from.dense.begin();
+  to->dense.assign(values + static_cast<std::ptrdiff_t>(begin * dense),
+                   values + static_cast<std::ptrdiff_t>(end * dense));
+  to->rows = static_cast<std::int64_t>(end - begin);
 }
 
 }  // namespace
@@ -37,11 +40,13 @@ struct Tower::Module {
   // forward() of a frozen module changes nothing, but is not declared const.
   mutable torch::jit::Module module;
   c10::Device device{at::kCPU};
+  std::unique_ptr<DeviceCalls> calls;  // null on the CPU
 };
 
 Tower::Tower(std::unique_ptr<Module> module, const TowerShape& shape, const TowerOptions& options)
     : shape_(shape),
       name_(options.name),
+      device_lost_(options.device_lost ? options.device_lost : EndForDevice),
       module_(std::move(module)),
       watchdog_(std::make_unique<CallWatchdog>(
           options.call_limit, [name = options.name, limit = options.call_limit] { EndForModel(name, limit); })) {}
@@ -51,7 +56,7 @@ Result<std::unique_ptr<Tower>> Tower::Load(const std::string& bytes, const Tower
                                            const TowerOptions& options) {
   constexpr int kLoadLimits = 4;
   KeepTypesOfErrors();
-  FRESHET_ASSIGN(const c10::Device device, Resolve(options.device));
+  FRESHET_ASSIGN(const c10::Device device, ResolveDevice(options.device));
   std::unique_ptr<Tower> tower(new Tower(std::make_unique<Module>(), shape, options));
   try {
     const CallWatchdog::Call call(tower->watchdog_.get(), kLoadLimits);
@@ -65,6 +70,11 @@ Result<std::unique_ptr<Tower>> Tower::Load(const std::string& bytes, const Tower
     module.eval();
     tower->module_->module = torch::jit::freeze(module);
     tower->module_->device = device;
+    if (options.fake_device || !device.is_cpu()) {
+      tower->module_->calls =
+          std::make_unique<DeviceCalls>(device, !device.is_cpu(), shape, options.part_rows,
+                                        options.fake_device ? options.fake_device() : MakeStreams(device));
+    }
   } catch (...) {
     Status error = ErrorInFlight("loading", "the tower");
     if (error.category() == Category::kTransient) return error;
@@ -113,6 +123,12 @@ Status Tower::Run(const TowerInput& input, std::span<float> out) const {
       out.size() != static_cast<std::size_t>(input.rows * shape_.dim)) {
     return Internal("the tower's input or output has the wrong size");
   }
+  if (module_->calls != nullptr) {
+    const auto fill = [&](std::size_t begin, std::size_t end, TowerInput* part) {
+      CopyRows(input, shape_, begin, end, part);
+    };
+    return RunOnDevice(input.rows, fill, out);
+  }
   try {
     const CallWatchdog::Call call(watchdog_.get());
     const c10::InferenceMode inference;
@@ -123,9 +139,6 @@ Status Tower::Run(const TowerInput& input, std::span<float> out) const {
     arguments.emplace_back(
         View(std::span(input.offsets), {static_cast<std::int64_t>(input.offsets.size())}, at::kLong));
     arguments.emplace_back(View(std::span(input.dense), {input.rows, shape_.dense}, at::kFloat));
-    if (!module_->device.is_cpu()) {
-      for (torch::jit::IValue& argument : arguments) argument = argument.toTensor().to(module_->device);
-    }
     const torch::jit::IValue value = module_->module.forward(std::move(arguments));
     if (!value.isTensor()) return InvalidArgument("the tower does not return a tensor");
     const at::Tensor result = value.toTensor().to(at::kCPU, at::kFloat).contiguous();
@@ -141,6 +154,34 @@ Status Tower::Run(const TowerInput& input, std::span<float> out) const {
     return ErrorInFlight(name_, "the tower");
   }
   return Status::Ok();
+}
+
+Status Tower::Run(std::int64_t rows, const Fill& fill, TowerInput* scratch, std::span<float> out) const {
+  if (module_->calls != nullptr && rows > 0) {
+    if (out.size() != static_cast<std::size_t>(rows * shape_.dim))
+      return Internal("the tower's output has the wrong size");
+    return RunOnDevice(rows, fill, out);
+  }
+  scratch->Clear();
+  fill(0, static_cast<std::size_t>(rows), scratch);
+  return Run(*scratch, out);
+}
+
+Status Tower::RunOnDevice(std::int64_t rows, const Fill& fill, std::span<float> out) const {
+  Status status;
+  try {
+    const CallWatchdog::Call call(watchdog_.get());
+    status = module_->calls->Run(&module_->module, rows, fill, out);
+    if (status.ok() && !AllFinite(out)) return InvalidArgument("the tower returned a number that is not finite");
+    if (status.ok() || status.code() == Code::kInvalidArgument) return status;
+  } catch (...) {
+    status = ErrorInFlight(name_, "the tower");
+  }
+  // Out of the catch: what is in flight holds tensors. An error that destroys a GPU's context comes back from every
+  // call after it, whatever that asks for; no record is to blame, and only a new process has another context.
+  if (status.category() == Category::kTransient || module_->calls->Alive()) return status;
+  device_lost_(name_, status.message());
+  return Internal(StrCat(name_, ": the device does not work any more: ", status.message()));
 }
 
 Result<std::string> SerializeTower(const std::vector<TowerParameter>& parameters, const std::string& forward) {

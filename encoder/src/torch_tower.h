@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -19,6 +20,7 @@
 namespace freshet {
 
 class CallWatchdog;
+class DeviceQueues;
 
 struct TowerShape {
   std::int64_t table_rows = 0;  // indices are below this
@@ -37,6 +39,12 @@ struct TowerOptions {
   // Rows of a call that is made as it is loaded, so that no record waits for LibTorch's and BLAS' first buffers. 0:
   // none but the two of the probe.
   std::int64_t warm_up_rows = 0;
+  // On a GPU: rows of a part. While one is computed the next is extracted and copied.
+  std::int64_t part_rows = 4096;
+  // What is done when the device has failed for good: by default the process ends (EndForDevice).
+  std::function<void(const std::string& tower, const std::string& reason)> device_lost = nullptr;
+  // Tests: these queues in place of a GPU's; what they run is computed on the CPU.
+  std::function<std::unique_ptr<DeviceQueues>()> fake_device = nullptr;
 };
 
 // A loaded tower, frozen, in evaluation and inference mode. Run is thread-safe. A call that does not come back ends the
@@ -55,6 +63,10 @@ class Tower {
   // kResourceExhausted when memory does not suffice: fewer rows may pass; kInternal when it is the model or LibTorch
   // that fails: whatever the input is.
   Status Run(const TowerInput& input, std::span<float> out) const;
+  // The same of `rows` rows that `fill` appends to an input that is clear, those from `begin` to `end`. On the CPU in
+  // one call, into `scratch`; on a GPU part by part, each while another is computed.
+  using Fill = std::function<void(std::size_t begin, std::size_t end, TowerInput* input)>;
+  Status Run(std::int64_t rows, const Fill& fill, TowerInput* scratch, std::span<float> out) const;
   [[nodiscard]] const TowerShape& shape() const { return shape_; }
   [[nodiscard]] Device device() const;  // kCpu or kCuda
 
@@ -62,9 +74,11 @@ class Tower {
   struct Module;
   Tower(std::unique_ptr<Module> module, const TowerShape& shape, const TowerOptions& options);
   Status Probe(std::int64_t rows) const;
+  Status RunOnDevice(std::int64_t rows, const Fill& fill, std::span<float> out) const;
 
   const TowerShape shape_;
   const std::string name_;
+  const std::function<void(const std::string&, const std::string&)> device_lost_;
   const std::unique_ptr<Module> module_;
   const std::unique_ptr<CallWatchdog> watchdog_;
 };

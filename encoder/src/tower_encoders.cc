@@ -29,9 +29,10 @@ class TowerItemEncoder final : public ItemEncoder {
   const std::string& space_id() const override { return space_id_; }
 
   Status Encode(std::span<const ItemUpdate* const> items, std::span<float> out) override {
-    input_.Clear();
-    for (const ItemUpdate* item : items) AppendItem(spec_, *item, &input_);
-    FRESHET_TRY(tower_->Run(input_, out));
+    const auto fill = [&](std::size_t begin, std::size_t end, TowerInput* input) {
+      for (const ItemUpdate* item : items.subspan(begin, end - begin)) AppendItem(spec_, *item, input);
+    };
+    FRESHET_TRY(tower_->Run(static_cast<std::int64_t>(items.size()), fill, &input_, out));
     const auto width = static_cast<std::size_t>(dim_);
     for (std::size_t i = 0; i < items.size(); ++i) {
       FRESHET_TRY(PrepareVector(metric_, dim_, out.subspan(i * width, width)));
