@@ -13,6 +13,7 @@
 #include "freshet/deploy/commands.h"
 #include "freshet/encoder/evaluation.h"
 #include "index_search.h"
+#include "schema_reader.h"
 
 namespace freshet {
 namespace {
@@ -55,6 +56,9 @@ std::string ToJson(const EvaluationReport& report, const EvaluateOptions& option
   out.Key("judged").String(options.judge_validation ? "validation" : "test");
   out.Key("judged_interactions").Int(report.judged_interactions);
   out.Key("split").String(SplitKindName(options.split.kind));
+  out.Key("events").BeginArray();
+  for (const std::string& event : options.split.events) out.String(event);
+  out.EndArray();
   out.Key("resamples").Int(options.resamples).Key("interval").Double(0.95).Key("tables").BeginArray();
   for (const EvaluationTable& table : report.tables) {
     out.BeginObject().Key("seen").String(table.seen_masked ? "masked" : "kept").Key("slices").BeginArray();
@@ -149,6 +153,11 @@ void Print(const EvaluationReport& report, const EvaluateOptions& options) {
       static_cast<long long>(report.items), static_cast<long long>(report.cold_items),
       static_cast<long long>(report.history_interactions), options.judge_validation ? "validation" : "test",
       static_cast<long long>(report.judged_interactions));
+  if (!options.split.events.empty()) {
+    std::string events;
+    for (const std::string& event : options.split.events) events += (events.empty() ? "" : ", ") + event;
+    std::printf("asked for: %s; histories hold every event\n", events.c_str());
+  }
   for (const EvaluationTable& table : report.tables) {
     std::printf("\n== seen items %s\n", table.seen_masked ? "masked" : "kept");
     for (const EvaluationSlice& slice : table.slices) PrintSlice(slice, table);
@@ -227,7 +236,11 @@ void AddEvaluateCommand(CLI::App* app, CommandRunner* run) {
   command->add_option("--write-lists", options.write_lists,
                       "Write the first model's recommendations, as --lists reads");
   AddSplitOptions(command, &arguments->split);
-  arguments->config = std::make_unique<ConfigFileOption>(command, "evaluate");
+  arguments->config = std::make_unique<ConfigFileOption>(
+      command, "evaluate", nullptr, [&options](const YamlNode& node, const std::string& file) -> Status {
+        FRESHET_ASSIGN(options.schemas, FileSchemasFromYaml(node, file));
+        return Status::Ok();
+      });
   command->add_flag("--json", arguments->json, "Print the report as one JSON object");
   command->footer(
       "Example:\n"

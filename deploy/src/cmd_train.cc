@@ -19,6 +19,7 @@
 #include "freshet/encoder/training.h"
 #include "freshet/ingest/kafka.h"
 #include "index_search.h"
+#include "schema_reader.h"
 
 namespace freshet {
 namespace {
@@ -112,6 +113,9 @@ Status FilesFromTopics(TrainArguments* arguments) {
   }
   if (!options.items_file.empty() || !options.interactions_file.empty() || !options.users_file.empty()) {
     return ConfigError("--topics brings items, interactions and users: give no files beside it");
+  }
+  if (options.schemas.items || options.schemas.interactions || options.schemas.users) {
+    return ConfigError("--topics brings the schemas of the topics: `schema` of --config is of files");
   }
   TopicFilesOptions what;
   what.directory = options.out_directory + ".events";
@@ -305,8 +309,13 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
   command->add_flag("!--no-report", options.report, "Do not write OUT.report.html");
   AddSplitOptions(command, &arguments->split);
   arguments->config = std::make_unique<ConfigFileOption>(
-      command, "train", [&options](const YamlNode& node, const std::string& file) -> Status {
+      command, "train",
+      [&options](const YamlNode& node, const std::string& file) -> Status {
         FRESHET_ASSIGN(options.features, FeatureRequestsFromYaml(node, file));
+        return Status::Ok();
+      },
+      [&options](const YamlNode& node, const std::string& file) -> Status {
+        FRESHET_ASSIGN(options.schemas, FileSchemasFromYaml(node, file));
         return Status::Ok();
       });
   command->add_flag("--json", arguments->json, "Print the report as one JSON object");

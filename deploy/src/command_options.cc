@@ -12,7 +12,7 @@
 namespace freshet {
 namespace {
 
-const std::vector<std::string> kSections = {"split", "features", "train", "evaluate"};
+const std::vector<std::string> kSections = {"schema", "split", "features", "train", "evaluate"};
 
 std::string OptionName(std::string key) {
   std::replace(key.begin(), key.end(), '_', '-');
@@ -148,13 +148,21 @@ void AddSplitOptions(CLI::App* command, SplitArguments* arguments) {
       ->group(group);
   command->add_option("--test-from", arguments->test_from, "Start of the test part")->group(group);
   command->add_option("--test-until", arguments->test_until, "End of the test part")->group(group);
+  command
+      ->add_option(
+          "--events", split.events,
+          "What the validation and the test part ask for: interactions of these events. All stand in histories, "
+          "and train\nby their weights")
+      ->delimiter(',')
+      ->group(group);
   command->add_option("--split-seed", split.seed, "Of the random split")->capture_default_str()->group(group);
 }
 
-ConfigFileOption::ConfigFileOption(CLI::App* command, std::string section, ReadFeatures features)
-    : command_(command), section_(std::move(section)), features_(std::move(features)) {
+ConfigFileOption::ConfigFileOption(CLI::App* command, std::string section, ReadSection features, ReadSection schema)
+    : command_(command), section_(std::move(section)), features_(std::move(features)), schema_(std::move(schema)) {
   command->add_option("--config", *file_,
                       StrCat("YAML: sections `split` and `", section_, "` with these options, underscores for dashes",
+                             schema_ ? ";\n`schema` says where things are in a line of the files" : "",
                              features_ ? ";\n`features` says what to make of single features" : ""));
 }
 
@@ -163,7 +171,7 @@ Status ConfigFileOption::Apply() const {
   constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
   FRESHET_ASSIGN(const std::string text, ReadFile(*file_, kMaxBytes));
   FRESHET_ASSIGN(const YamlNode root, ParseYaml(text, *file_));
-  if (!root.IsMapping()) return At(*file_, 1, "sections are wanted: split, features, train, evaluate");
+  if (!root.IsMapping()) return At(*file_, 1, "sections are wanted: schema, split, features, train, evaluate");
   std::string mistakes;
   const auto note = [&](const Status& status) {
     if (!status.ok()) mistakes += (mistakes.empty() ? "" : "\n  ") + status.message();
@@ -175,6 +183,7 @@ Status ConfigFileOption::Apply() const {
       continue;
     }
     if (name == "features" && features_) note(features_(body, *file_));
+    if (name == "schema" && schema_) note(schema_(body, *file_));
     if (name != "split" && name != section_) continue;
     if (!body.IsMapping()) {
       note(At(*file_, root.member_lines[i], StrCat("`", name, "` must hold settings")));

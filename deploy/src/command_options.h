@@ -42,18 +42,20 @@ void AddSplitOptions(CLI::App* command, SplitArguments* arguments);
 // command runs.
 class ConfigFileOption {
  public:
-  // Of the section `features`, which is no list of options.
-  using ReadFeatures = std::function<Status(const YamlNode& node, const std::string& file)>;
+  // Of the sections `features` and `schema`, which are no lists of options.
+  using ReadSection = std::function<Status(const YamlNode& node, const std::string& file)>;
 
-  // Without `features` that section is another command's.
-  ConfigFileOption(CLI::App* command, std::string section, ReadFeatures features = nullptr);
+  // Without a reader such a section is another command's.
+  ConfigFileOption(CLI::App* command, std::string section, ReadSection features = nullptr,
+                   ReadSection schema = nullptr);
   // Errors: kConfig, "file:line: what", for every unknown section or key and every value that an option refuses.
   Status Apply() const;
 
  private:
   CLI::App* const command_;
   const std::string section_;
-  const ReadFeatures features_;
+  const ReadSection features_;
+  const ReadSection schema_;
   const std::shared_ptr<std::string> file_ = std::make_shared<std::string>();
 };
 

@@ -6,66 +6,14 @@
 #include "freshet/core/file.h"
 #include "freshet/core/strings.h"
 #include "freshet/core/yaml.h"
+#include "schema_reader.h"
 
 namespace freshet {
 namespace {
 
 using Field = ConfigReader::Field;
 
-void ReadPointerMap(ConfigReader* reader, const YamlNode& node, const std::string& key,
-                    std::map<std::string, std::string>* out) {
-  if (!node.IsMapping()) {
-    reader->Error(node.line, StrCat("`", key, "` must map names to JSON pointers"));
-    return;
-  }
-  for (const auto& [name, pointer] : node.members) {
-    if (const auto text = reader->ReadText(pointer, name)) (*out)[name] = *text;
-  }
-}
-
-void ReadAttributeTypes(ConfigReader* reader, const YamlNode& node, std::map<std::string, AttributeType>* out) {
-  if (!node.IsMapping()) {
-    reader->Error(
-        node.line,
-        "`attribute_types` must map names of attributes to bool, int, double, text, texts, bools, ints or doubles");
-    return;
-  }
-  for (const auto& [name, type] : node.members) {
-    reader
-        ->Choice(name, {"bool", "int", "double", "text", "texts", "bools", "ints", "doubles"},
-                 [&](std::size_t choice) {
-                   (*out)[name] = std::array{AttributeType::kBool, AttributeType::kInt,    AttributeType::kDouble,
-                                             AttributeType::kText, AttributeType::kTexts,  AttributeType::kBools,
-                                             AttributeType::kInts, AttributeType::kDoubles}[choice];
-                 })
-        .read(type);
-  }
-}
-
 void ReadTopic(ConfigReader* reader, const YamlNode& node, const std::string& path, TopicConfig* topic) {
-  SchemaMap& schema = topic->schema;
-  // A pointer may be empty: it switches that part off.
-  const auto pointer = [&](const std::string& key, std::string* out) { return reader->Text(key, out, true); };
-  const std::vector<Field> pointers = {
-      pointer("item_id", &schema.item_id),
-      pointer("user_id", &schema.user_id),
-      pointer("category", &schema.category),
-      pointer("tags", &schema.tags),
-      pointer("features", &schema.features),
-      pointer("attributes", &schema.attributes),
-      pointer("vector", &schema.vector),
-      pointer("event", &schema.event),
-      pointer("value", &schema.value),
-      pointer("timestamp", &schema.timestamp),
-      {"extra_features",
-       [&](const YamlNode& n) { ReadPointerMap(reader, n, "extra_features", &schema.extra_features); }},
-      {"extra_attributes",
-       [&](const YamlNode& n) { ReadPointerMap(reader, n, "extra_attributes", &schema.extra_attributes); }},
-      {"attribute_types", [&](const YamlNode& n) { ReadAttributeTypes(reader, n, &schema.attribute_types); }},
-      reader->Choice("timestamp_format", {"ms", "s", "us", "rfc3339"}, [&](std::size_t choice) {
-        schema.timestamp_format = std::array{TimestampFormat::kMilliseconds, TimestampFormat::kSeconds,
-                                             TimestampFormat::kMicroseconds, TimestampFormat::kRfc3339}[choice];
-      })};
   FormatOptions& format = topic->format;
   reader->Mapping(node, path,
                   {reader->Text("name", &topic->name),
@@ -85,7 +33,7 @@ void ReadTopic(ConfigReader* reader, const YamlNode& node, const std::string& pa
                                        reader->Text("message", &format.protobuf_message),
                                        reader->Text("key_message", &format.protobuf_key_message)});
                     }},
-                   {"schema", [&](const YamlNode& n) { reader->Mapping(n, path + ".schema", pointers); }}});
+                   {"schema", [&](const YamlNode& n) { ReadSchema(reader, n, path + ".schema", &topic->schema); }}});
   if (const Status status = format.Validate(); !status.ok()) reader->Error(node.line, status.Prefixed(path).message());
 }
 

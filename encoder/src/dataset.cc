@@ -39,6 +39,7 @@ class Loader {
     FRESHET_TRY(options_.split.Validate());
     FRESHET_TRY(ReadItemVersions());
     FRESHET_TRY(ReadInteractions());
+    FRESHET_TRY(CheckAskedEvents());
     Cut();
     FRESHET_TRY(PickItems());
     FRESHET_TRY(PickPositives());
@@ -61,19 +62,20 @@ class Loader {
   [[nodiscard]] std::string Before() const { return options_.until_ms == 0 ? "" : " before --until"; }
 
   Status ReadItemVersions() {
-    FRESHET_TRY(ForEachEvent(options_.items_file, TopicRole::kItems, DecodeLimits{}, [&](Event&& event, double) {
-      auto* item = std::get_if<ItemUpdate>(&event.body);
-      if (item == nullptr || !Seen(event.record_timestamp_ms)) return Status::Ok();
-      const auto number = static_cast<std::size_t>(item_ids_.Of(item->item_id));
-      if (number == versions_.size()) {
-        versions_.emplace_back();
-        has_deletes_.push_back(false);
-      }
-      if (item->deleted) has_deletes_[number] = true;
-      item->attributes = {};  // nothing here reads them
-      versions_[number].push_back({std::move(*item), event.record_timestamp_ms});
-      return Status::Ok();
-    }));
+    FRESHET_TRY(ForEachEvent(options_.items_file, TopicRole::kItems, options_.schemas.Of(TopicRole::kItems),
+                             DecodeLimits{}, [&](Event&& event, double) {
+                               auto* item = std::get_if<ItemUpdate>(&event.body);
+                               if (item == nullptr || !Seen(event.record_timestamp_ms)) return Status::Ok();
+                               const auto number = static_cast<std::size_t>(item_ids_.Of(item->item_id));
+                               if (number == versions_.size()) {
+                                 versions_.emplace_back();
+                                 has_deletes_.push_back(false);
+                               }
+                               if (item->deleted) has_deletes_[number] = true;
+                               item->attributes = {};  // nothing here reads them
+                               versions_[number].push_back({std::move(*item), event.record_timestamp_ms});
+                               return Status::Ok();
+                             }));
     return std::any_of(versions_.begin(), versions_.end(), EverLived) ? Status::Ok() : NoItems();
   }
 
@@ -98,8 +100,9 @@ class Loader {
 
   Status ReadInteractions() {
     std::string first_unknown;
-    FRESHET_TRY(
-        ForEachEvent(options_.interactions_file, TopicRole::kInteractions, DecodeLimits{}, [&](Event&& event, double) {
+    FRESHET_TRY(ForEachEvent(
+        options_.interactions_file, TopicRole::kInteractions, options_.schemas.Of(TopicRole::kInteractions),
+        DecodeLimits{}, [&](Event&& event, double) {
           const auto* one = std::get_if<Interaction>(&event.body);
           // A return or a thumb down is not what the towers should bring back.
           if (one == nullptr || !Seen(one->timestamp_ms) || one->value <= 0) return Status::Ok();
@@ -119,6 +122,21 @@ class Loader {
                                     " (the first is `", first_unknown, "`): are these files of the same shop?"));
     }
     return InvalidArgument(StrCat(options_.interactions_file, ": holds no positive interactions", Before()));
+  }
+
+  // One that never happens is a slip of the pen, and would pass for an empty part.
+  Status CheckAskedEvents() {
+    const std::vector<std::string>& asked = options_.split.events;
+    for (const std::string& event : asked) {
+      if (events_.Find(event) < 0) {
+        return ConfigError(StrCat("events: no interaction of ", options_.interactions_file, " is a `", event, "`",
+                                  EventsThatThereAre(event, data_.event_names)));
+      }
+    }
+    for (const std::string& name : data_.event_names) {
+      asked_.push_back(asked.empty() || std::find(asked.begin(), asked.end(), name) != asked.end());
+    }
+    return Status::Ok();
   }
 
   void Cut() {
@@ -182,7 +200,8 @@ class Loader {
         user = static_cast<std::int32_t>(data_.users.size());
         data_.users.emplace_back().user_id = user_names_[static_cast<std::size_t>(one.user)];
       }
-      data_.positives.push_back({user, item, one.timestamp_ms, part, one.event, one.value});
+      data_.positives.push_back(
+          {user, item, one.timestamp_ms, part, one.event, one.value, asked_[static_cast<std::size_t>(one.event)]});
     }
     return Status::Ok();
   }
@@ -193,18 +212,20 @@ class Loader {
     std::unordered_map<std::string, std::size_t> numbers;
     for (std::size_t i = 0; i < data_.users.size(); ++i) numbers.emplace(data_.users[i].user_id, i);
     std::vector<bool> known(data_.users.size());
-    return ForEachEvent(options_.users_file, TopicRole::kUsers, DecodeLimits{}, [&](Event&& event, double) {
-      auto* user = std::get_if<UserUpdate>(&event.body);
-      if (user == nullptr || !Seen(event.record_timestamp_ms) || event.record_timestamp_ms >= judged_until_ms_) {
-        return Status::Ok();
-      }
-      const auto found = numbers.find(user->user_id);
-      if (found == numbers.end()) return Status::Ok();
-      if (known[found->second] && event.record_timestamp_ms >= data_.judged_from_ms) return Status::Ok();
-      known[found->second] = true;
-      data_.users[found->second].features = user->forgotten ? Features{} : std::move(user->features);
-      return Status::Ok();
-    });
+    return ForEachEvent(
+        options_.users_file, TopicRole::kUsers, options_.schemas.Of(TopicRole::kUsers), DecodeLimits{},
+        [&](Event&& event, double) {
+          auto* user = std::get_if<UserUpdate>(&event.body);
+          if (user == nullptr || !Seen(event.record_timestamp_ms) || event.record_timestamp_ms >= judged_until_ms_) {
+            return Status::Ok();
+          }
+          const auto found = numbers.find(user->user_id);
+          if (found == numbers.end()) return Status::Ok();
+          if (known[found->second] && event.record_timestamp_ms >= data_.judged_from_ms) return Status::Ok();
+          known[found->second] = true;
+          data_.users[found->second].features = user->forgotten ? Features{} : std::move(user->features);
+          return Status::Ok();
+        });
   }
 
   const DatasetOptions& options_;
@@ -215,6 +236,7 @@ class Loader {
   std::vector<std::vector<Version<ItemUpdate>>> versions_;  // per item id
   std::vector<bool> has_deletes_;                           // per item id
   std::vector<std::string> user_names_;
+  std::vector<bool> asked_;  // per event
   std::vector<Raw> raw_;
   std::vector<std::int32_t> candidate_;  // per item id: number of the candidate, or -1
   SplitResult split_;
@@ -222,6 +244,14 @@ class Loader {
 };
 
 }  // namespace
+
+std::string EventsThatThereAre(const std::string& event, const std::vector<std::string>& names) {
+  constexpr std::size_t kMost = 20;
+  if (const auto nearest = Nearest(event, names)) return StrCat(": did you mean `", *nearest, "`?");
+  std::string all;
+  for (std::size_t i = 0; i < std::min(names.size(), kMost); ++i) all += StrCat(i == 0 ? "`" : ", `", names[i], "`");
+  return StrCat("; there are ", all);
+}
 
 Result<Dataset> LoadDataset(const DatasetOptions& options) { return Loader(options).Load(); }
 

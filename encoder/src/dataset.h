@@ -13,6 +13,7 @@
 #include "freshet/core/status.h"
 #include "freshet/encoder/encoder.h"
 #include "freshet/encoder/split.h"
+#include "freshet/ingest/event_file.h"
 
 namespace freshet {
 
@@ -23,6 +24,7 @@ struct DatasetOptions {
   std::int64_t until_ms = 0;  // only events before this time are seen at all; 0: all
   SplitOptions split;
   Part judged = Part::kValidation;  // kValidation or kTest
+  EventFileSchemas schemas = {};    // of the files
 };
 
 struct Positive {
@@ -32,6 +34,7 @@ struct Positive {
   Part part = Part::kTrain;
   std::int32_t event = 0;  // of Dataset::event_names
   double value = 1;        // above 0
+  bool asked = true;       // where its part is judged: its event is one of SplitOptions::events
 };
 
 struct Dataset {
@@ -44,7 +47,11 @@ struct Dataset {
   std::int64_t unknown_items = 0;           // interactions left out: their item is no candidate, or was deleted by then
 };
 
-// Errors: kConfig, kNotFound, kInvalidArgument (no items, no positives, files that do not belong together), kIoError.
+// The event names, for a message: what is nearest to `event`, or all of them.
+[[nodiscard]] std::string EventsThatThereAre(const std::string& event, const std::vector<std::string>& names);
+
+// Errors: kConfig (an event is asked for that never happens), kNotFound, kInvalidArgument (no items, no positives,
+// files that do not belong together), kIoError.
 [[nodiscard]] Result<Dataset> LoadDataset(const DatasetOptions& options);
 
 }  // namespace freshet

@@ -55,20 +55,22 @@ class Evaluation {
 
   Status Load() {
     const Part judged = options_.judge_validation ? Part::kValidation : Part::kTest;
-    const DatasetOptions what{options_.items_file, options_.interactions_file,
-                              options_.users_file, options_.until_ms,
-                              options_.split,      judged};
+    const DatasetOptions what{
+        options_.items_file, options_.interactions_file, options_.users_file, options_.until_ms, options_.split, judged,
+        options_.schemas};
     FRESHET_ASSIGN(Dataset data, LoadDataset(what));
     history_.items = std::move(data.items);
     history_.users = std::move(data.users);
     history_.seen.resize(history_.users.size());
     history_.counts.resize(history_.items.size());
     history_.recent_counts.resize(history_.items.size());
+    asked_counts_.resize(history_.items.size());
     std::vector<std::int64_t> train_counts(history_.items.size());
     cases_.resize(history_.users.size());
     std::vector<std::int32_t> before;
     for (const Positive& positive : data.positives) {
       if (positive.part == judged) {
+        if (!positive.asked) continue;
         cases_[Index(positive.user)].items.push_back(positive.item);
         ++report_.judged_interactions;
         continue;
@@ -80,13 +82,15 @@ class Evaluation {
                                                               data.event_names[Index(positive.event)], positive.value,
                                                               positive.timestamp_ms});
       ++history_.counts[Index(positive.item)];
+      if (positive.asked) ++asked_counts_[Index(positive.item)];
       before.push_back(positive.item);
     }
     report_.history_interactions = static_cast<std::int64_t>(before.size());
     if (report_.judged_interactions == 0 || before.empty()) {
       return InvalidArgument(StrCat(options_.interactions_file, ": ", before.size(),
                                     " interactions lie before the judged part and ", report_.judged_interactions,
-                                    " in it: choose another split"));
+                                    " in it", options_.split.events.empty() ? "" : " of the events that are asked for",
+                                    ": choose another split"));
     }
     const auto recent =
         static_cast<std::size_t>(std::ceil(options_.recent_fraction * static_cast<double>(before.size())));
@@ -135,6 +139,7 @@ class Evaluation {
   Status MakeScorers() {
     scorers_.push_back(MakeCountScorer("popularity", history_.counts));
     scorers_.push_back(MakeCountScorer("recent popularity", history_.recent_counts));
+    if (!options_.split.events.empty()) scorers_.push_back(MakeCountScorer("popularity (asked)", asked_counts_));
     scorers_.push_back(MakeRandomScorer(options_.seed));
     scorers_.push_back(MakeCooccurrenceScorer(history_));
     first_model_ = scorers_.size();
@@ -320,6 +325,7 @@ class Evaluation {
   const SearchIndex& search_;
   EvaluationReport report_;
   EvaluationHistory history_;
+  std::vector<std::int64_t> asked_counts_;  // as history_.counts, of the events that are asked for
   std::vector<Case> cases_;
   std::vector<ItemKind> kinds_;
   std::vector<std::uint32_t> tie_;

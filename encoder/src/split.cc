@@ -83,6 +83,9 @@ std::string_view SplitKindName(SplitKind kind) {
 }
 
 Status SplitOptions::Validate() const {
+  if (std::any_of(events.begin(), events.end(), [](const std::string& event) { return event.empty(); })) {
+    return ConfigError("an event that is asked for has no name");
+  }
   if (kind == SplitKind::kTime) {
     if (validation_from_ms <= 0) return ConfigError("a split by time needs the time from which validation runs");
     if (test_from_ms != 0 && test_from_ms <= validation_from_ms) {

@@ -18,7 +18,7 @@ class Loader {
 
   Result<TrainingData> Load() {
     const DatasetOptions what{options_.items_file, options_.interactions_file, options_.users_file, options_.until_ms,
-                              options_.split,      Part::kValidation};
+                              options_.split,      Part::kValidation,          options_.schemas};
     FRESHET_ASSIGN(Dataset dataset, LoadDataset(what));
     data_.items = std::move(dataset.items);
     data_.users = std::move(dataset.users);
@@ -40,12 +40,8 @@ class Loader {
     const std::vector<std::string>& names = data_.event_names;
     for (const auto& [event, weight] : options_.event_weights) {
       if (std::find(names.begin(), names.end(), event) != names.end()) continue;
-      std::string all;
-      for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 20); ++i)
-        all += StrCat(i == 0 ? "`" : ", `", names[i], "`");
-      const auto nearest = Nearest(event, names);
       return ConfigError(StrCat("event_weights: no interaction of ", options_.interactions_file, " is a `", event, "`",
-                                nearest ? StrCat(": did you mean `", *nearest, "`?") : StrCat("; there are ", all)));
+                                EventsThatThereAre(event, names)));
     }
     return Status::Ok();
   }
@@ -64,7 +60,7 @@ class Loader {
       const double weight =
           PairWeight(options_, data_.event_names[static_cast<std::size_t>(positive.event)], positive.value);
       if (positive.part == Part::kValidation && part_ == TrainOn::kTrainingPart) {
-        if (weight == 0) continue;
+        if (weight == 0 || !positive.asked) continue;
         cases[user].items.push_back(positive.item);
         ++validated;
         continue;
@@ -95,6 +91,7 @@ class Loader {
       return InvalidArgument(StrCat(options_.interactions_file, ": the validation part is empty: all ",
                                     positives.size(), " interactions lie before it",
                                     options_.event_weights.empty() ? "" : ", or their events weigh 0",
+                                    options_.split.events.empty() ? "" : ", or are none of `events`",
                                     ": let it begin earlier, or give a larger fraction"));
     }
     for (std::size_t user = 0; user < cases.size(); ++user) {

@@ -5,6 +5,7 @@
 #include "freshet/core/file.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
+#include "json_values.h"
 
 namespace freshet {
 namespace {
@@ -14,6 +15,47 @@ Result<std::unique_ptr<JsonDocument>> ParseObject(std::string_view line) {
   if (!document->IsObject()) return InvalidArgument("the line is no JSON object");
   return document;
 }
+
+// Reads what stands beside the value in a log from a producer's line.
+class LineReader {
+ public:
+  static Result<LineReader> Make(TopicRole role, const SchemaMap& schema) {
+    LineReader reader;
+    reader.role_ = role;
+    reader.format_ = schema.timestamp_format;
+    const bool item = role == TopicRole::kItems;
+    FRESHET_TRY(CompilePart(item ? "item_id" : "user_id", item ? schema.item_id : schema.user_id, &reader.id_));
+    FRESHET_TRY(CompilePart("timestamp", schema.timestamp, &reader.timestamp_));
+    if (role != TopicRole::kInteractions && !reader.id_) {
+      return ConfigError(StrCat("schema.", item ? "item_id" : "user_id",
+                                ": lines of a file have no key, so they need a pointer to the id"));
+    }
+    return reader;
+  }
+
+  [[nodiscard]] Result<EventLine> Read(std::string_view line) const {
+    FRESHET_ASSIGN(const std::unique_ptr<JsonDocument> document, ParseObject(line));
+    EventLine out;
+    if (const JsonValue* id = GetPart(id_, *document)) {
+      FRESHET_ASSIGN(out.key, ToId(*id, id_->text));
+    } else if (role_ != TopicRole::kInteractions) {
+      return InvalidArgument(StrCat(id_->text, " is missing"));
+    }
+    const JsonValue* deleted = role_ == TopicRole::kInteractions ? nullptr : JsonFind(*document, "deleted");
+    out.has_value = deleted == nullptr || !deleted->IsBool() || !deleted->GetBool();
+    if (out.has_value) out.value = line;
+    if (const JsonValue* timestamp = GetPart(timestamp_, *document)) {
+      FRESHET_ASSIGN(out.timestamp_ms, ToTimestampMs(*timestamp, format_, timestamp_->text));
+    }
+    return out;
+  }
+
+ private:
+  TopicRole role_ = TopicRole::kItems;
+  TimestampFormat format_ = TimestampFormat::kMilliseconds;
+  std::optional<SchemaPart> id_;
+  std::optional<SchemaPart> timestamp_;
+};
 
 }  // namespace
 
@@ -55,15 +97,28 @@ Result<TopicRole> GuessRole(std::string_view line) {
   return InvalidArgument("the line has neither `item_id` nor `user_id`");
 }
 
-Status ForEachEvent(const std::string& path, TopicRole role, const DecodeLimits& limits,
+SchemaMap PlainLineSchema(TopicRole role) {
+  SchemaMap schema = DefaultSchema(role);
+  if (role == TopicRole::kItems) schema.item_id = "/item_id";
+  if (role == TopicRole::kUsers) schema.user_id = "/user_id";
+  schema.timestamp = "/timestamp";
+  return schema;
+}
+
+Status ForEachEvent(const std::string& path, TopicRole role, const SchemaMap* schema, const DecodeLimits& limits,
                     const std::function<Status(Event&&, double fraction)>& handle) {
-  FRESHET_ASSIGN(const std::unique_ptr<EventDecoder> decoder, MakeJsonDecoder(role, DefaultSchema(role), limits));
+  FRESHET_ASSIGN(const std::unique_ptr<EventDecoder> decoder,
+                 MakeJsonDecoder(role, schema == nullptr ? DefaultSchema(role) : *schema, limits));
+  std::optional<LineReader> reader;
+  if (schema != nullptr) {
+    FRESHET_ASSIGN(reader, LineReader::Make(role, *schema));
+  }
   std::int64_t number = 0;
   return ForEachLine(path, [&](std::string_view line, double fraction) -> Status {
     ++number;
     if (Trim(line).empty()) return Status::Ok();
     const auto located = [&](const Status& status) { return status.Prefixed(StrCat(path, ":", number)); };
-    const Result<EventLine> parsed = ParseEventLine(role, line);
+    const Result<EventLine> parsed = reader ? reader->Read(line) : ParseEventLine(role, line);
     if (!parsed.ok()) return located(parsed.status());
     RawRecord record;
     record.offset = number - 1;

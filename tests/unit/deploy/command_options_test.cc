@@ -5,6 +5,7 @@
 
 #include "freshet/core/file.h"
 #include "freshet_test/test_support.h"
+#include "schema_reader.h"
 
 namespace freshet {
 namespace {
@@ -88,6 +89,36 @@ TEST_F(ConfigFileTest, TellsEveryMistakeWithItsLine) {
                            "c.yaml:3: ", "c.yaml:4: there is no section `trian`: did you mean `train`?"}) {
     EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
   }
+}
+
+TEST_F(ConfigFileTest, TheSectionOfTheSchemaIsThatOfATopicOverThePlainForm) {
+  CLI::App evaluate;
+  EventFileSchemas schemas;
+  const ConfigFileOption config(&evaluate, "evaluate", nullptr,
+                                [&](const YamlNode& node, const std::string& file) -> Status {
+                                  FRESHET_ASSIGN(schemas, FileSchemasFromYaml(node, file));
+                                  return Status::Ok();
+                                });
+  ASSERT_OK(
+      Run("schema:\n  items: {item_id: /sku, extra_features: {price: /offer/price}}\n"
+          "  interactions: {timestamp_format: s}\n",
+          {}));
+  std::vector<std::string> arguments = {dir_ / "c.yaml", "--config"};
+  evaluate.parse(arguments);
+  ASSERT_OK(config.Apply());
+  ASSERT_TRUE(schemas.items && schemas.interactions);
+  EXPECT_FALSE(schemas.users);
+  EXPECT_EQ(schemas.items->item_id, "/sku");
+  EXPECT_EQ(schemas.items->features, "/features");
+  EXPECT_EQ(schemas.items->extra_features.at("price"), "/offer/price");
+  EXPECT_EQ(schemas.interactions->timestamp_format, TimestampFormat::kSeconds);
+  EXPECT_EQ(schemas.interactions->timestamp, "/timestamp");
+  const auto yaml = ParseYaml("items: {itemid: /sku}\n", "f.yaml");
+  ASSERT_OK(yaml);
+  const Status status = FileSchemasFromYaml(*yaml, "f.yaml").status();
+  EXPECT_NE(status.message().find("f.yaml:1: unknown key `itemid` in `schema.items`; did you mean `item_id`?"),
+            std::string::npos)
+      << status.message();
 }
 
 TEST_F(ConfigFileTest, TheSectionOfFeaturesIsHandedOn) {

@@ -133,5 +133,85 @@ TEST_F(DatasetTest, RandomSplitsHaveNoTimes) {
             10);
 }
 
+// The same shop once in the plain form and once as its own export writes it.
+TEST_F(DatasetTest, FilesInTheSchemaOfTheirProducerAreTheSameData) {
+  Put("items.jsonl", R"({"item_id": "7", "features": {"price": 1.5, "brand": "x"}, "timestamp": 5000})"
+                     "\n"
+                     R"({"item_id": "8", "features": {"price": 2, "brand": "y"}, "timestamp": 6000})"
+                     "\n" +
+                         Deleted("8", 12'000));
+  Put("interactions.jsonl", R"({"user_id": "u", "item_id": "7", "event": "order", "value": 3, "timestamp": 10000})"
+                            "\n"
+                            R"({"user_id": "u", "item_id": "8", "event": "click", "timestamp": 11000})"
+                            "\n");
+  Put("users.jsonl", R"({"user_id": "u", "features": {"age": 30}, "timestamp": 4000})"
+                     "\n");
+  Put("own_items.jsonl",
+      R"({"sku": 7, "offer": {"price": 1.5}, "maker": {"name": "x"}, "changed": "1970-01-01T00:00:05Z"})"
+      "\n"
+      R"({"sku": 8, "offer": {"price": 2}, "maker": {"name": "y"}, "changed": "1970-01-01T00:00:06Z"})"
+      "\n"
+      R"({"sku": 8, "deleted": true, "changed": "1970-01-01T00:00:12Z"})"
+      "\n");
+  Put("own_interactions.jsonl", R"({"who": "u", "what": {"sku": 7}, "did": "order", "times": 3, "at": 10})"
+                                "\n"
+                                R"({"who": "u", "what": {"sku": 8}, "did": "click", "at": 11})"
+                                "\n");
+  Put("own_users.jsonl", R"({"id": "u", "profile": {"age": 30}, "seen_at": 4})"
+                         "\n");
+  DatasetOptions plain = Options(Part::kValidation);
+  plain.split.validation_from_ms = 11'000;
+  plain.split.test_from_ms = 20'000;
+  plain.split.test_until_ms = 0;
+  DatasetOptions own = plain;
+  own.items_file = dir_ / "own_items.jsonl";
+  own.interactions_file = dir_ / "own_interactions.jsonl";
+  own.users_file = dir_ / "own_users.jsonl";
+  own.schemas.items = PlainLineSchema(TopicRole::kItems);
+  own.schemas.items->item_id = "/sku";
+  own.schemas.items->features = "";
+  own.schemas.items->extra_features = {{"price", "/offer/price"}, {"brand", "/maker/name"}};
+  own.schemas.items->timestamp = "/changed";
+  own.schemas.items->timestamp_format = TimestampFormat::kRfc3339;
+  own.schemas.interactions = PlainLineSchema(TopicRole::kInteractions);
+  own.schemas.interactions->user_id = "/who";
+  own.schemas.interactions->item_id = "/what/sku";
+  own.schemas.interactions->event = "/did";
+  own.schemas.interactions->value = "/times";
+  own.schemas.interactions->timestamp = "/at";
+  own.schemas.interactions->timestamp_format = TimestampFormat::kSeconds;
+  own.schemas.users = PlainLineSchema(TopicRole::kUsers);
+  own.schemas.users->user_id = "/id";
+  own.schemas.users->features = "/profile";
+  own.schemas.users->timestamp = "/seen_at";
+  own.schemas.users->timestamp_format = TimestampFormat::kSeconds;
+  const Result<Dataset> a = LoadDataset(plain);
+  const Result<Dataset> b = LoadDataset(own);
+  ASSERT_OK(a);
+  ASSERT_OK(b);
+  ASSERT_EQ(a->items.size(), 2U);
+  ASSERT_EQ(b->items.size(), 2U);
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(a->items[i].item_id, b->items[i].item_id);
+    EXPECT_EQ(a->items[i].features, b->items[i].features);
+    EXPECT_EQ(a->item_first_ms[i], b->item_first_ms[i]);
+  }
+  ASSERT_EQ(b->users.size(), 1U);
+  EXPECT_EQ(a->users[0].features, b->users[0].features);
+  EXPECT_EQ(a->event_names, b->event_names);
+  ASSERT_EQ(a->positives.size(), 2U);
+  ASSERT_EQ(b->positives.size(), 2U);
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(a->positives[i].timestamp_ms, b->positives[i].timestamp_ms);
+    EXPECT_EQ(a->positives[i].value, b->positives[i].value);
+    EXPECT_EQ(a->positives[i].part, b->positives[i].part);
+  }
+
+  own.schemas.items->item_id = "";
+  EXPECT_NE(LoadDataset(own).status().message().find("schema.item_id: lines of a file have no key"), std::string::npos);
+  own.schemas.items->item_id = "/nowhere";
+  EXPECT_NE(LoadDataset(own).status().message().find("own_items.jsonl:1: /nowhere is missing"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace freshet

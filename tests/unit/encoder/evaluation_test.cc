@@ -58,6 +58,43 @@ class EvaluationTest : public ::testing::Test {
   EvaluateOptions options_;
 };
 
+// Views are what a recommender reads; purchases what it is asked for.
+TEST_F(EvaluationTest, AsksForSomeEventsWhileAllAreHistory) {
+  const auto line = [](const std::string& user, const std::string& item, const char* event, int time) {
+    return StrCat(R"({"user_id": ")", user, R"(", "item_id": ")", item, R"(", "event": ")", event,
+                  R"(", "timestamp": )", time, "}\n");
+  };
+  std::ofstream(dir_ / "interactions.jsonl")
+      << line("u1", "a", "view", 10) << line("u2", "a", "view", 11) << line("u3", "a", "view", 12)
+      << line("u1", "b", "buy", 13) << line("u2", "c", "cart", 14) << line("u2", "b", "buy", 15)
+      << line("u2", "e", "view", 16) << line("u2", "e", "view", 17)
+      << line("u1", "e", "view", 21)
+      // The test part: two views, a purchase, a cart.
+      << line("u1", "c", "view", 100) << line("u2", "a", "view", 101) << line("u1", "f", "buy", 102)
+      << line("u3", "b", "cart", 103);
+  options_.split.events = {"buy", "cart"};
+  const Result<EvaluationReport> report = Evaluate(options_, nullptr);
+  ASSERT_OK(report);
+  EXPECT_EQ(report->judged_interactions, 2);
+  EXPECT_EQ(report->history_interactions, 9) << "views are history";
+  const EvaluationSlice* all = Slice(report->tables[0], "all");
+  EXPECT_EQ(all->users, 2);
+  // Of what u3 has not seen e is the most popular, and of what is asked for b.
+  EXPECT_DOUBLE_EQ(Value(*all, "popularity", "recall_at_1"), 0);
+  EXPECT_DOUBLE_EQ(Value(*all, "popularity (asked)", "recall_at_1"), 0.5);
+  options_.split.events = {"buy"};
+  const Result<EvaluationReport> bought = Evaluate(options_, nullptr);
+  ASSERT_OK(bought);
+  EXPECT_EQ(bought->judged_interactions, 1);
+  EXPECT_EQ(Slice(bought->tables[0], "warm users")->users, 1) << "u1, who had viewed";
+  options_.split.events = {"by"};
+  const Status status = Evaluate(options_, nullptr).status();
+  EXPECT_EQ(status.code(), Code::kConfig);
+  EXPECT_NE(status.message().find("is a `by`: did you mean `buy`?"), std::string::npos) << status.message();
+  options_.split.events = {};
+  ASSERT_OK(Evaluate(options_, nullptr));
+}
+
 TEST_F(EvaluationTest, CountsByHand) {
   const Result<EvaluationReport> report = Evaluate(options_, nullptr);
   ASSERT_OK(report);

@@ -103,6 +103,19 @@ TEST_F(TrainingDataTest, EventsAndValuesWeighPairs) {
   const std::vector<std::int64_t> shared = cache.SharedRows();
   EXPECT_EQ(std::count(shared.begin(), shared.end(), -1), 1) << "but c has no row of the item tower to share";
 
+  // What is asked for may also be said apart from what is learned.
+  options.event_weights = {};
+  options.split.events = {"view"};
+  const Result<TrainingData> views = LoadTrainingData(options);
+  ASSERT_OK(views);
+  EXPECT_EQ(views->validation[0].items, (std::vector<std::int32_t>{0, 1}));
+  options.split.events = {"buy"};
+  const Result<TrainingData> bought = LoadTrainingData(options);
+  ASSERT_OK(bought);
+  EXPECT_EQ(bought->validation[0].items, std::vector<std::int32_t>{0});
+  EXPECT_EQ(bought->examples.size(), views->examples.size()) << "all are pairs";
+  options.split.events = {};
+
   options.event_weights = {{"bye", 5}};
   const Status status = LoadTrainingData(options).status();
   EXPECT_EQ(status.code(), Code::kConfig);

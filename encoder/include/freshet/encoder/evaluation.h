@@ -18,6 +18,7 @@
 #include "freshet/core/metric.h"
 #include "freshet/core/status.h"
 #include "freshet/encoder/split.h"
+#include "freshet/ingest/event_file.h"
 
 namespace freshet {
 
@@ -25,6 +26,7 @@ struct EvaluateOptions {
   std::string items_file;
   std::string interactions_file;
   std::string users_file;     // may be empty
+  EventFileSchemas schemas;   // of these files
   std::int64_t until_ms = 0;  // only events before this time are seen at all; 0: all
   SplitOptions split;
   bool judge_validation = false;                            // the validation part instead of the test part

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -30,6 +31,9 @@ struct SplitOptions {
   std::int64_t test_from_ms = 0;   // 0: there is no test part
   std::int64_t test_until_ms = 0;  // 0: no end
   std::uint64_t seed = 1;          // kRandom
+  // What the validation and the test part ask for: interactions of these events; empty: all. The others stand in
+  // histories all the same, and are cut by the same times.
+  std::vector<std::string> events;
   Status Validate() const;
 };
 

@@ -17,13 +17,15 @@
 #include "freshet/core/status.h"
 #include "freshet/encoder/feature_request.h"
 #include "freshet/encoder/split.h"
+#include "freshet/ingest/event_file.h"
 
 namespace freshet {
 
 struct TrainOptions {
   std::string items_file;
   std::string interactions_file;
-  std::string users_file;  // may be empty
+  std::string users_file;    // may be empty
+  EventFileSchemas schemas;  // of these files
   std::string out_directory;
   std::string name = "two-tower";
   std::string version = "1";

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "freshet/core/status.h"
@@ -25,9 +26,28 @@ struct EventLine {
 // Which kind of events a line holds: item_id and user_id -> interactions; item_id -> items; user_id -> users.
 [[nodiscard]] Result<TopicRole> GuessRole(std::string_view line);
 
-// Decodes each line with the same decoder as the stream (default schema). Stops at the first error of `handle` or of a
-// line (message: file:line: reason).
-Status ForEachEvent(const std::string& path, TopicRole role, const DecodeLimits& limits,
+// Lines as a producer writes them, where they are not in the plain form: of each kind where things are in a line. There
+// is no key, so `item_id` of items and `user_id` of users say where the id is, and `timestamp` is the time of a line of
+// any kind. {"deleted": true} stays what deletes.
+struct EventFileSchemas {
+  std::optional<SchemaMap> items;
+  std::optional<SchemaMap> interactions;
+  std::optional<SchemaMap> users;
+  [[nodiscard]] const SchemaMap* Of(TopicRole role) const {
+    const auto& schema = role == TopicRole::kItems ? items : role == TopicRole::kUsers ? users : interactions;
+    return schema ? &*schema : nullptr;
+  }
+};
+// The plain form of a line as such a map, to begin one with.
+[[nodiscard]] SchemaMap PlainLineSchema(TopicRole role);
+
+// Decodes each line with the same decoder as the stream, by `schema` or, where that is null, as the plain form. Stops
+// at the first error of `handle` or of a line (message: file:line: reason). Errors: kConfig, a pointer is malformed.
+Status ForEachEvent(const std::string& path, TopicRole role, const SchemaMap* schema, const DecodeLimits& limits,
                     const std::function<Status(Event&&, double fraction)>& handle);
+inline Status ForEachEvent(const std::string& path, TopicRole role, const DecodeLimits& limits,
+                           const std::function<Status(Event&&, double fraction)>& handle) {
+  return ForEachEvent(path, role, nullptr, limits, handle);
+}
 
 }  // namespace freshet
