@@ -33,6 +33,7 @@ struct TrainArguments {
   std::unique_ptr<ConfigFileOption> config;
   std::string until;
   std::vector<std::string> event_weights;  // "buy=5"
+  std::string device = "cpu";
   bool json = false;
 };
 
@@ -180,6 +181,7 @@ int RunTrain(TrainArguments* arguments) {
     FRESHET_TRY(arguments->config->Apply());
     FRESHET_ASSIGN(arguments->options.until_ms, TimeOption("--until", arguments->until));
     FRESHET_ASSIGN(arguments->options.split, arguments->split.Read());
+    FRESHET_ASSIGN(arguments->options.device, ParseDevice(arguments->device));
     FRESHET_TRY(ReadEventWeights(arguments->event_weights, &arguments->options.event_weights));
     return FilesFromTopics(arguments);
   }();
@@ -299,6 +301,16 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       ->capture_default_str();
   command->add_option("--seed", options.seed, "Same seed, one thread: same model")->capture_default_str();
   command->add_option("--threads", options.threads, "Threads of the tensor library")->capture_default_str();
+  command
+      ->add_option("--device", arguments->device,
+                   "Where to train: cpu, cuda, cuda:N, or auto: CUDA where there is some")
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--precision", options.precision,
+          "fp32, or bf16: matrix products of the towers in bfloat16, which pays on CUDA; parameters stay in fp32")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
   command->add_flag("--resume", options.resume,
                     "Continue the training that was cut off, from OUT.checkpoint; the same settings and data are "
                     "wanted.\nWithout a checkpoint it begins: a supervisor can always give it");

@@ -1,13 +1,16 @@
 #include "torch_trainer.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/autocast_mode.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "freshet/core/strings.h"
+#include "torch_device.h"
 
 namespace freshet {
 namespace {
@@ -28,10 +31,47 @@ at::Tensor Longs(std::span<const std::int64_t> values) {
 }
 
 std::vector<float> Values(const at::Tensor& tensor) {
-  const at::Tensor values = tensor.detach().contiguous();
+  const at::Tensor values = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
   const float* begin = values.data_ptr<float>();
   return {begin, begin + values.numel()};
 }
+
+// While it lives, matrix products are computed in bfloat16: LibTorch casts what goes into them, and keeps the cast of a
+// weight until the end. The weights, what is summed over rows and lengths stay in float.
+class Bfloat16 {
+ public:
+  Bfloat16(bool wanted, c10::DeviceType device) : wanted_(wanted), device_(device) {
+    if (!wanted_) return;
+    Enable(true);
+    at::autocast::increment_nesting();
+  }
+  ~Bfloat16() {
+    if (!wanted_) return;
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    Enable(false);
+  }
+  Bfloat16(const Bfloat16&) = delete;
+  Bfloat16& operator=(const Bfloat16&) = delete;
+
+ private:
+  void Enable(bool enabled) const {
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4)
+    at::autocast::set_autocast_dtype(device_, at::kBFloat16);
+    at::autocast::set_autocast_enabled(device_, enabled);
+#else
+    if (device_ == at::kCPU) {
+      at::autocast::set_autocast_cpu_dtype(at::kBFloat16);
+      at::autocast::set_cpu_enabled(enabled);
+    } else {
+      at::autocast::set_autocast_gpu_dtype(at::kBFloat16);
+      at::autocast::set_enabled(enabled);
+    }
+#endif
+  }
+
+  const bool wanted_;
+  const c10::DeviceType device_;
+};
 
 // A parameter with its moments. `sparse`: gradients come as rows, and only those rows move.
 struct Parameter {
@@ -59,14 +99,17 @@ struct Parameter {
     return at::sum(grad * grad).item<double>();
   }
 
-  // `shrink`: what the gradient is multiplied with.
-  void Step(double learning_rate, std::int64_t step, float shrink) {
+  // `shrink`: what the gradient is multiplied with. `by_operators`: on whatever device it is; else by a loop, on the
+  // CPU.
+  void Step(double learning_rate, std::int64_t step, float shrink, bool by_operators) {
     const at::Tensor grad = value.grad();
     if (!grad.defined()) return;
     const at::NoGradGuard no_grad;
     const double scale = std::sqrt(1 - std::pow(kBeta2, static_cast<double>(step)));
     const double rate = learning_rate * scale / (1 - std::pow(kBeta1, static_cast<double>(step)));
-    if (!sparse) {
+    if (by_operators) {
+      UpdateByOperators(grad, rate, shrink);
+    } else if (!sparse) {
       Update(value.data_ptr<float>(), first.data_ptr<float>(), second.data_ptr<float>(),
              grad.contiguous().data_ptr<float>(), value.numel(), rate, shrink);
     } else {
@@ -81,6 +124,27 @@ struct Parameter {
       }
     }
     value.mutable_grad() = at::Tensor();
+  }
+
+  void UpdateByOperators(const at::Tensor& grad, double rate, float shrink) {
+    const auto update = [&](const at::Tensor& g, at::Tensor x, at::Tensor m, at::Tensor v) {
+      m.mul_(kBeta1).add_(g, 1 - kBeta1);
+      v.mul_(kBeta2).addcmul_(g, g, 1 - kBeta2);
+      x.addcdiv_(m, at::sqrt(v).add_(kEpsilon), -rate);
+    };
+    if (!sparse) {
+      update(grad * shrink, value, first, second);
+      return;
+    }
+    const at::Tensor coalesced = grad.coalesce();
+    const at::Tensor rows = coalesced.indices().select(0, 0);
+    const at::Tensor x = value.index_select(0, rows);
+    const at::Tensor m = first.index_select(0, rows);
+    const at::Tensor v = second.index_select(0, rows);
+    update(coalesced.values() * shrink, x, m, v);
+    value.index_copy_(0, rows, x);
+    first.index_copy_(0, rows, m);
+    second.index_copy_(0, rows, v);
   }
 
   static void Update(float* x, float* m, float* v, const float* gradient, std::int64_t count, double rate,
@@ -102,13 +166,14 @@ struct TowerNet {
   std::vector<Parameter> parameters;
   mutable torch::jit::Module module{"TrainedTower"};  // calling a method is not declared const
 
-  TowerNet(const TowerDesign& design, const Parameter& table, const at::Generator& random) {
+  // Drawn on the CPU, so that a seed means the same everywhere.
+  TowerNet(const TowerDesign& design, const Parameter& table, const at::Generator& random, c10::Device device) {
     module.register_parameter(table.name, table.value, false);
     for (const ParameterDesign& one : ParametersOf(design)) {
       at::Tensor value = one.deviation > 0 ? at::empty(one.shape, at::kFloat).normal_(0, one.deviation, random)
                                            : at::full(one.shape, one.constant, at::kFloat);
       const auto kind = one.buffer ? Parameter::Kind::kBuffer : Parameter::Kind::kDense;
-      parameters.emplace_back(one.name, std::move(value), kind);
+      parameters.emplace_back(one.name, value.to(device), kind);
       if (one.buffer) {
         module.register_buffer(one.name, parameters.back().value);
       } else {
@@ -122,9 +187,11 @@ struct TowerNet {
 
   // `row_of` moves the tower's rows to those of the table.
   [[nodiscard]] std::vector<c10::IValue> Arguments(const at::Tensor& row_of, const TowerInput& input) const {
-    const at::Tensor indices = row_of.index_select(0, Longs(input.indices));
+    const c10::Device device = row_of.device();
+    const at::Tensor indices = row_of.index_select(0, Longs(input.indices).to(device));
     const std::int64_t dense = static_cast<std::int64_t>(input.dense.size()) / input.rows;
-    return {indices, Longs(input.offsets), View(std::span(input.dense), {input.rows, dense}, at::kFloat)};
+    return {indices, Longs(input.offsets).to(device),
+            View(std::span(input.dense), {input.rows, dense}, at::kFloat).to(device)};
   }
 
   [[nodiscard]] at::Tensor Run(const char* method, std::vector<c10::IValue> arguments) const {
@@ -139,6 +206,7 @@ struct TowerNet {
 // The rows of both towers stand in one table, so that they can be shared.
 struct TorchTrainer::Impl {
   TrainerOptions options;
+  c10::Device device;
   Parameter table;
   TowerNet item;
   TowerNet user;
@@ -150,22 +218,26 @@ struct TorchTrainer::Impl {
   [[nodiscard]] const TowerNet& Of(Side side) const { return side == Side::kItem ? item : user; }
   [[nodiscard]] const at::Tensor& RowsOf(Side side) const { return side == Side::kItem ? item_rows : user_rows; }
   [[nodiscard]] at::Tensor Embed(Side side, const TowerInput& input, bool training) const {
-    return Of(side).Run(training ? "train_forward" : "forward", Of(side).Arguments(RowsOf(side), input));
+    const Bfloat16 mixed(training && options.bf16, device.type());
+    return Of(side).Run(training ? "train_forward" : "forward", Of(side).Arguments(RowsOf(side), input)).to(at::kFloat);
   }
   // A vector for each target of the batch.
   [[nodiscard]] at::Tensor Users(const TowerInput& users, const TrainingBatch& batch) const {
     if (batch.rows.empty()) return Embed(Side::kUser, users, true);
     std::vector<c10::IValue> arguments = user.Arguments(user_rows, users);
-    arguments.emplace_back(Longs(batch.rows));
-    arguments.emplace_back(Longs(batch.reads));
-    return user.Run("train_places", std::move(arguments));
+    arguments.emplace_back(Longs(batch.rows).to(device));
+    arguments.emplace_back(Longs(batch.reads).to(device));
+    const Bfloat16 mixed(options.bf16, device.type());
+    return user.Run("train_places", std::move(arguments)).to(at::kFloat);
   }
   // Of the value, not within the graph: there the gradient beyond a bound is 0, and what is once there stays.
   void BoundTemperature() {
     if (!options.learn_temperature) return;
-    float* scale = log_scale.value.data_ptr<float>();
-    *scale = std::clamp(*scale, 0.0F, static_cast<float>(kMaxLogScale));
+    const at::NoGradGuard no_grad;
+    log_scale.value.clamp_(0.0, kMaxLogScale);
   }
+  // Of dropout: the device's own.
+  [[nodiscard]] at::Generator Random() const { return at::globalContext().defaultGenerator(device); }
   // In the order in which they are stepped and stored.
   [[nodiscard]] std::vector<Parameter*> Trained() {
     std::vector<Parameter*> all = {&table};
@@ -181,24 +253,26 @@ TorchTrainer::TorchTrainer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) 
 TorchTrainer::~TorchTrainer() = default;
 
 Result<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(const TrainerOptions& options) {
+  FRESHET_ASSIGN(const c10::Device device, ResolveDevice(options.device));
   try {
-    at::manual_seed(options.seed);  // dropout draws from the global generator
+    at::manual_seed(options.seed);  // dropout draws from the global generators
     const at::Generator random = at::detail::createCPUGenerator(options.seed);
     const std::int64_t rows = options.item.shape.table_rows + options.user.shape.table_rows;
-    Parameter table("table",
-                    at::empty({rows, options.item.embedding_dim}, at::kFloat).normal_(0, kInitialDeviation, random),
-                    Parameter::Kind::kSparse);
-    TowerNet item_net(options.item, table, random);
-    TowerNet user_net(options.user, table, random);
+    Parameter table(
+        "table",
+        at::empty({rows, options.item.embedding_dim}, at::kFloat).normal_(0, kInitialDeviation, random).to(device),
+        Parameter::Kind::kSparse);
+    TowerNet item_net(options.item, table, random, device);
+    TowerNet user_net(options.user, table, random, device);
     const at::Tensor item_rows = at::arange(options.item.shape.table_rows, at::kLong);
     at::Tensor user_rows = at::arange(options.item.shape.table_rows, rows, at::kLong);
     for (std::size_t i = 0; i < options.shared_rows.size(); ++i) {
       if (options.shared_rows[i] >= 0) user_rows.data_ptr<std::int64_t>()[i] = options.shared_rows[i];
     }
-    Parameter log_scale("log_scale", at::full({1}, -std::log(options.temperature), at::kFloat),
+    Parameter log_scale("log_scale", at::full({1}, -std::log(options.temperature), at::kFloat).to(device),
                         Parameter::Kind::kDense);
-    auto impl = std::make_unique<Impl>(Impl{options, std::move(table), std::move(item_net), std::move(user_net),
-                                            std::move(log_scale), item_rows, user_rows});
+    auto impl = std::make_unique<Impl>(Impl{options, device, std::move(table), std::move(item_net), std::move(user_net),
+                                            std::move(log_scale), item_rows.to(device), user_rows.to(device)});
     impl->BoundTemperature();
     return std::unique_ptr<TorchTrainer>(new TorchTrainer(std::move(impl)));
   } catch (const std::exception& e) {
@@ -210,17 +284,18 @@ Result<double> TorchTrainer::Step(const TowerInput& users, const TrainingBatch& 
   try {
     const at::Tensor user_vectors = impl_->Users(users, batch);
     const at::Tensor item_vectors = impl_->Embed(Side::kItem, batch.items, true);
-    const at::Tensor numbers = Longs(batch.numbers);
-    const at::Tensor targets = Longs(batch.targets);
-    const at::Tensor weights = View(std::span(batch.weights), {targets.size(0)}, at::kFloat);
+    const c10::Device device = impl_->device;
+    const at::Tensor numbers = Longs(batch.numbers).to(device);
+    const at::Tensor targets = Longs(batch.targets).to(device);
+    const at::Tensor weights = View(std::span(batch.weights), {targets.size(0)}, at::kFloat).to(device);
     // The same item in another column is no negative.
     const at::Tensor accidental = at::eq(numbers.unsqueeze(0), numbers.index_select(0, targets).unsqueeze(1))
                                       .scatter_(1, targets.unsqueeze(1), false);
     const at::Tensor likeness = at::mm(user_vectors, item_vectors.t());
     const at::Tensor scaled = impl_->options.learn_temperature ? likeness * at::exp(impl_->log_scale.value)
                                                                : likeness / impl_->options.temperature;
-    const at::Tensor logits =
-        (scaled - View(std::span(batch.log_q), {1, numbers.size(0)}, at::kFloat)).masked_fill(accidental, -1e9);
+    const at::Tensor logits = (scaled - View(std::span(batch.log_q), {1, numbers.size(0)}, at::kFloat).to(device))
+                                  .masked_fill(accidental, -1e9);
     const at::Tensor losses = at::cross_entropy_loss(logits, targets, {}, at::Reduction::None);
     const at::Tensor loss = at::sum(losses * weights) / at::sum(weights);
     const double value = loss.item<double>();
@@ -236,7 +311,8 @@ Result<double> TorchTrainer::Step(const TowerInput& users, const TrainingBatch& 
       if (norm > most) shrink = static_cast<float>(most / norm);
     }
     ++impl_->steps;
-    for (Parameter* parameter : trained) parameter->Step(learning_rate, impl_->steps, shrink);
+    const bool by_operators = !device.is_cpu() || impl_->options.step_by_operators;
+    for (Parameter* parameter : trained) parameter->Step(learning_rate, impl_->steps, shrink, by_operators);
     impl_->BoundTemperature();
     return value;
   } catch (const std::exception& e) {
@@ -247,9 +323,7 @@ Result<double> TorchTrainer::Step(const TowerInput& users, const TrainingBatch& 
 Result<std::vector<float>> TorchTrainer::Embed(Side side, const TowerInput& input) const {
   try {
     const at::NoGradGuard no_grad;
-    const at::Tensor vectors = impl_->Embed(side, input, false).contiguous();
-    const float* begin = vectors.data_ptr<float>();
-    return std::vector<float>(begin, begin + vectors.numel());
+    return Values(impl_->Embed(side, input, false));
   } catch (const std::exception& e) {
     return Internal(StrCat("embedding: ", e.what()));
   }
@@ -275,7 +349,7 @@ std::string TorchTrainer::ForwardSource(Side side) const {
 TrainerState TorchTrainer::State() const {
   TrainerState state;
   state.steps = impl_->steps;
-  const at::Tensor generator = at::detail::getDefaultCPUGenerator().get_state();
+  const at::Tensor generator = impl_->Random().get_state();
   state.generator.assign(reinterpret_cast<const char*>(generator.data_ptr<std::uint8_t>()),
                          static_cast<std::size_t>(generator.numel()));
   for (const Parameter* parameter : impl_->Trained()) {
@@ -298,16 +372,20 @@ Status TorchTrainer::Restore(const TrainerState& state) {
         from.second.size() != count) {
       return Corruption(StrCat("the state of parameter `", to.name, "` is not one of these towers"));
     }
-    std::copy(from.value.begin(), from.value.end(), to.value.data_ptr<float>());
-    std::copy(from.first.begin(), from.first.end(), to.first.data_ptr<float>());
-    std::copy(from.second.begin(), from.second.end(), to.second.data_ptr<float>());
+    const at::NoGradGuard no_grad;
+    const auto put = [&](const std::vector<float>& values, const at::Tensor& tensor) {
+      tensor.view({-1}).copy_(View(std::span(values), {tensor.numel()}, at::kFloat));
+    };
+    put(from.value, to.value);
+    put(from.first, to.first);
+    put(from.second, to.second);
   }
   impl_->steps = state.steps;
   impl_->BoundTemperature();
   try {
     const std::span<const char> bytes(state.generator);
     const at::Tensor generator = View(bytes, {static_cast<std::int64_t>(bytes.size())}, at::kByte).clone();
-    at::Generator global = at::detail::getDefaultCPUGenerator();
+    at::Generator global = impl_->Random();
     global.set_state(generator);
   } catch (const std::exception&) {
     return Corruption("the state of the random generator is not one of this LibTorch");

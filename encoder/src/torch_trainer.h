@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "freshet/core/status.h"
+#include "freshet/encoder/device.h"
 #include "torch_tower.h"
 #include "tower_source.h"
 
@@ -26,6 +27,10 @@ struct TrainerOptions {
   double max_gradient_norm = 0;           // 0: not clipped
   std::vector<std::int64_t> shared_rows;  // per row of the user's table: the row of the item's it is, or -1; or empty
   std::uint64_t seed = 1;
+  Device device{Device::Kind::kCpu};
+  // Matrix products of both towers in bfloat16, forwards and backwards; parameters, moments and loss stay in float.
+  bool bf16 = false;
+  bool step_by_operators = false;  // tests: as on a GPU
 };
 
 // The columns of a step, and which of them belongs to each target. A target is a row of the users, or, where `rows` is
@@ -67,7 +72,7 @@ enum class Side { kItem, kUser };
 
 class TorchTrainer {
  public:
-  // Errors: kInternal, with the script compiler's message.
+  // Errors: kConfig, there is no such device; kInternal, with the script compiler's message.
   [[nodiscard]] static Result<std::unique_ptr<TorchTrainer>> Create(const TrainerOptions& options);
   ~TorchTrainer();
 

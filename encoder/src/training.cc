@@ -69,6 +69,7 @@ Status TrainOptions::Validate() const {
   FRESHET_TRY(require(patience >= 0, "the patience must not be negative"));
   FRESHET_TRY(require(id_dropout >= 0 && id_dropout < 1, "the id dropout must be at least 0 and below 1"));
   FRESHET_TRY(require(user_id_dropout >= 0 && user_id_dropout < 1, "the user id dropout must be at least 0, below 1"));
+  FRESHET_TRY(require(precision == "fp32" || precision == "bf16", "the precision must be fp32 or bf16"));
   FRESHET_TRY(require(checkpoint_seconds >= 0, "the seconds between checkpoints must not be negative"));
   return require(threads >= 1 && threads <= 256, "threads must be 1 to 256");
 }

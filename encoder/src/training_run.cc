@@ -63,6 +63,8 @@ TrainerOptions TrainerOptionsOf(const TrainOptions& options, const TrainingData&
   trainer.max_gradient_norm = options.max_gradient_norm;
   if (options.share_items) trainer.shared_rows = cache.SharedRows();
   trainer.seed = options.seed;
+  trainer.device = options.device;
+  trainer.bf16 = options.precision == "bf16";
   return trainer;
 }
 

@@ -91,6 +91,7 @@ TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
       [](TrainOptions* o) { o->validation_k = 0; },
       [](TrainOptions* o) { o->split.test_fraction = 0.95; },
       [](TrainOptions* o) { o->until_ms = -1; },
+      [](TrainOptions* o) { o->precision = "fp8"; },
   };
   for (const auto& mistake : mistakes) {
     TrainOptions bad = good;

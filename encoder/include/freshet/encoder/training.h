@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "freshet/core/status.h"
+#include "freshet/encoder/device.h"
 #include "freshet/encoder/feature_request.h"
 #include "freshet/encoder/split.h"
 #include "freshet/ingest/event_file.h"
@@ -72,6 +73,10 @@ struct TrainOptions {
   double user_id_dropout = 0.5;  // likewise of user ids, where `features` has the user tower read them
   std::uint64_t seed = 1;
   int threads = 1;
+  // Where it trains: cpu, auto (the first CUDA device if there is one), cuda or cuda:N; the package is the same either
+  // way. Bits by seed are promised on the CPU only.
+  Device device{Device::Kind::kCpu};
+  std::string precision = "fp32";  // or bf16: matrix products of the towers in bfloat16
   // Beside out_directory lies `<out_directory>.checkpoint` until the package is written; it is renewed after each epoch
   // and where this time has passed. `resume` continues from it, or begins where there is none.
   double checkpoint_seconds = 60;
