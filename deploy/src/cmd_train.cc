@@ -227,7 +227,9 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
   command->add_option("--dim", options.dim, "Dimension of the vectors")->capture_default_str();
   command->add_option("--embedding-dim", options.embedding_dim, "Dimension of the feature embeddings")
       ->capture_default_str();
-  command->add_option("--hidden", options.hidden, "Units of the hidden layer")->capture_default_str();
+  command->add_option("--hidden", options.hidden, "Units of each block of the MLP")->capture_default_str();
+  command->add_option("--layers", options.layers, "Blocks of the MLP: linear, batch norm if asked for, ReLU, dropout")
+      ->capture_default_str();
   command->add_option("--batch-size", options.batch_size, "Pairs a batch; each is a negative of the others")
       ->capture_default_str();
   command->add_option("--history", options.history, "Interactions of a user that the tower reads")
@@ -262,7 +264,7 @@ void AddTrainCommand(CLI::App* app, CommandRunner* run) {
       ->add_option("--hard-negatives", options.hard_negatives,
                    "More negatives a batch: what the last epoch's towers would recommend to its users")
       ->capture_default_str();
-  command->add_flag("--batch-norm", options.batch_norm, "Normalise the hidden layer by batches");
+  command->add_flag("--batch-norm", options.batch_norm, "Normalise each block of the MLP by batches");
   command->add_option("--dropout", options.dropout, "Of the inputs of the layers")->capture_default_str();
   command->add_option("--history-dropout", options.history_dropout, "Share of a history that is left out each time")
       ->capture_default_str();

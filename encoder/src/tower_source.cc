@@ -195,6 +195,9 @@ void AddSequenceParameters(const TowerDesign& design, std::vector<ParameterDesig
   out->push_back({"norm_bias", {width}});
 }
 
+// Of the parameters of a block but the first.
+std::string BlockName(int block) { return StrCat("mlp", block, "_"); }
+
 bool WeighsHistory(const TowerDesign& design) {
   return design.pooling == Pooling::kAttention || (design.pooling == Pooling::kMean && design.history_beside > 0);
 }
@@ -210,6 +213,13 @@ std::vector<ParameterDesign> ParametersOf(const TowerDesign& design) {
   const std::int64_t inputs = (design.shape.bags + (ReadsSequence(design) ? 1 : 0)) * width + design.shape.dense;
   const std::int64_t hidden = design.hidden;
   const std::int64_t dim = design.shape.dim;
+  const auto add_norm = [&](std::vector<ParameterDesign>* to, const std::string& block) {
+    if (!design.batch_norm) return;
+    to->push_back({block + "batch_scale", {hidden}, 0, 1});
+    to->push_back({block + "batch_shift", {hidden}});
+    to->push_back({block + "batch_mean", {hidden}, 0, 0, true});
+    to->push_back({block + "batch_variance", {hidden}, 0, 1, true});
+  };
   std::vector<ParameterDesign> out = {
       {"w1", {inputs, hidden}, He(inputs, 2)},
       {"b1", {hidden}},
@@ -219,11 +229,12 @@ std::vector<ParameterDesign> ParametersOf(const TowerDesign& design) {
       // learns it within the first epoch.
       {"skip", {inputs, dim}, He(inputs, 1)},
   };
-  if (design.batch_norm) {
-    out.push_back({"batch_scale", {hidden}, 0, 1});
-    out.push_back({"batch_shift", {hidden}});
-    out.push_back({"batch_mean", {hidden}, 0, 0, true});
-    out.push_back({"batch_variance", {hidden}, 0, 1, true});
+  add_norm(&out, "");
+  for (int block = 2; block <= design.layers; ++block) {
+    const std::string name = BlockName(block);
+    out.push_back({name + "w", {hidden, hidden}, He(hidden, 2)});
+    out.push_back({name + "b", {hidden}});
+    add_norm(&out, name);
   }
   if (WeighsHistory(design)) out.push_back({"query", {width}});
   if (design.pooling == Pooling::kAttention) out.push_back({"recency", {design.history}});
@@ -262,18 +273,24 @@ std::string ForwardSourceOf(const TowerDesign& design, const std::string& name, 
     inputs = StrCat("bags.reshape([dense.size(0), ", bags * width, "])", ReadsSequence(design) ? ", sequence" : "",
                     ", dense");
   }
-  std::string hidden = "torch.addmm(self.b1, x, self.w1)";
-  if (design.batch_norm) {
-    // One row has no variance.
-    const std::string by_batch = forward == Forward::kServing ? "False" : "x.size(0) > 1";
-    hidden = StrCat("torch.batch_norm(", hidden,
-                    ", self.batch_scale, self.batch_shift, self.batch_mean, self.batch_variance, ", by_batch,
-                    ", 0.1, 1e-5, False)");
+  // Linear, batch norm, ReLU, dropout; one after the other.
+  std::string blocks;
+  for (int block = 1; block <= design.layers; ++block) {
+    const std::string prefix = block == 1 ? "" : BlockName(block);
+    std::string hidden = block == 1 ? "torch.addmm(self.b1, x, self.w1)"
+                                    : StrCat("torch.addmm(self.", prefix, "b, hidden, self.", prefix, "w)");
+    if (design.batch_norm) {
+      // One row has no variance.
+      const std::string by_batch = forward == Forward::kServing ? "False" : "x.size(0) > 1";
+      const std::string own = StrCat("self.", prefix, "batch_");
+      hidden = StrCat("torch.batch_norm(", hidden, ", ", own, "scale, ", own, "shift, ", own, "mean, ", own,
+                      "variance, ", by_batch, ", 0.1, 1e-5, False)");
+    }
+    blocks += StrCat("\n    hidden = ", Dropout(design, forward, StrCat("torch.relu(", hidden, ")")));
   }
   return StrCat("\ndef ", name, "(self, indices: Tensor, offsets: Tensor, dense: Tensor",
                 forward == Forward::kEveryPlace ? ", row: Tensor, read: Tensor" : "", ") -> Tensor:\n", body,
-                "    x = torch.cat([", inputs, "], 1)\n    x = ", Dropout(design, forward, "x"),
-                "\n    hidden = ", Dropout(design, forward, StrCat("torch.relu(", hidden, ")")), R"(
+                "    x = torch.cat([", inputs, "], 1)\n    x = ", Dropout(design, forward, "x"), blocks, R"(
     out = torch.addmm(self.b2, hidden, self.w2) + torch.mm(x, self.skip)
     return out / torch.clamp_min(torch.norm(out, 2, [1], True), 1e-12)
 )");

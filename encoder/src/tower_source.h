@@ -24,9 +24,10 @@ enum class Pooling {
 struct TowerDesign {
   TowerShape shape;
   int embedding_dim = 32;
-  int hidden = 128;
+  int hidden = 128;         // units of each block
+  int layers = 1;           // blocks of linear, batch norm, ReLU and dropout, before what is linear to the vector
   double dropout = 0;       // in training only
-  bool batch_norm = false;  // of the hidden layer; in serving by the running statistics
+  bool batch_norm = false;  // in each block; in serving by the running statistics
   // Of the user tower; elsewhere every bag is a mean.
   Pooling pooling = Pooling::kMean;
   int history_bag = -1;

@@ -27,6 +27,7 @@ Status TrainOptions::Validate() const {
   FRESHET_TRY(require(dim >= 2 && dim <= kMaxDim, StrCat("dim must be 2 to ", kMaxDim)));
   FRESHET_TRY(require(embedding_dim >= 1 && embedding_dim <= 1024, "the embedding dimension must be 1 to 1024"));
   FRESHET_TRY(require(hidden >= 1 && hidden <= 8192, "the hidden layer must have 1 to 8192 units"));
+  FRESHET_TRY(require(layers >= 1 && layers <= 8, "the layers must be 1 to 8"));
   FRESHET_TRY(require(epochs >= 1 && epochs <= 10'000, "epochs must be 1 to 10000"));
   FRESHET_TRY(require(batch_size >= 2 && batch_size <= 65'536, "the batch size must be 2 to 65536"));
   FRESHET_TRY(require(history >= 1 && history <= 1000, "the history must be 1 to 1000 interactions"));

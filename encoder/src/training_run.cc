@@ -48,6 +48,7 @@ TrainerOptions TrainerOptionsOf(const TrainOptions& options, const TrainingData&
   trainer.item.shape = ShapeOf(data.item_spec, options.dim);
   trainer.item.embedding_dim = options.embedding_dim;
   trainer.item.hidden = options.hidden;
+  trainer.item.layers = options.layers;
   trainer.item.dropout = options.dropout;
   trainer.item.batch_norm = options.batch_norm;
   trainer.user = trainer.item;

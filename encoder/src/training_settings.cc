@@ -56,6 +56,7 @@ std::string ResultSettings(const TrainOptions& o) {
   if (o.value_weight != 0) out << "value_weight " << exact(o.value_weight) << "\n";
   // What was not there before is told only where it is not as it was: older checkpoints stay good.
   if (o.device.kind != Device::Kind::kCpu) out << "device " << DeviceText(o.device) << "\n";
+  if (o.layers != 1) out << "layers " << o.layers << "\n";
   if (o.precision != "fp32") out << "precision " << o.precision << "\n";
   if (o.ReadsUserId()) out << "user_id_dropout " << exact(o.user_id_dropout) << "\n";
   if (!o.features.empty()) out << "features " << FeatureRequestsText(o.features) << "\n";

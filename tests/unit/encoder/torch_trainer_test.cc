@@ -164,6 +164,7 @@ TEST(TorchTrainerTest, NormalisesBatchesAndServesRunningStatistics) {
   InitTorch(1);
   TrainerOptions options = Options(Pooling::kMean);
   options.item.batch_norm = options.user.batch_norm = true;
+  options.item.layers = options.user.layers = 2;
   const auto trainer = std::move(*TorchTrainer::Create(options));
   const auto mean = [&] {
     for (const ParameterState& one : trainer->State().parameters) {
@@ -171,6 +172,9 @@ TEST(TorchTrainerTest, NormalisesBatchesAndServesRunningStatistics) {
     }
     return std::vector<float>();
   };
+  std::size_t second = 0;
+  for (const ParameterState& one : trainer->State().parameters) second += one.name == "mlp2_batch_variance" ? 1 : 0;
+  EXPECT_EQ(second, 2U) << "each block is normalised, in both towers";
   const std::vector<float> before = mean();
   for (int step = 0; step < 20; ++step) StepOnce(trainer.get());
   EXPECT_GT(Apart(before, mean()), 1e-4);

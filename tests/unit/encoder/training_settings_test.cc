@@ -91,7 +91,9 @@ TEST(TrainOptionsTest, RefusesValuesOutOfRange) {
       [](TrainOptions* o) { o->validation_k = 0; },
       [](TrainOptions* o) { o->split.test_fraction = 0.95; },
       [](TrainOptions* o) { o->until_ms = -1; },
+      [](TrainOptions* o) { o->layers = 0; },
       [](TrainOptions* o) { o->precision = "fp8"; },
+      [](TrainOptions* o) { o->split.events = {""}; },
   };
   for (const auto& mistake : mistakes) {
     TrainOptions bad = good;

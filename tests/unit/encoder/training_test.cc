@@ -174,6 +174,8 @@ TEST_F(TrainingTest, EveryLossAndPoolingBeatsPopularity) {
       },
       [](TrainOptions* o) {
         o->batch_norm = true;
+        o->layers = 3;
+        o->dropout = 0.1;
         o->schedule = "constant";
         o->log_q = 0.5;
         o->horizon = 3;

@@ -33,9 +33,11 @@ struct TrainOptions {
   std::int64_t until_ms = 0;  // only events before this time are seen at all; 0: all
   SplitOptions split;         // validation chooses the epoch; a test part is not looked at
   FeatureRequests features;   // of single features; what is not named is inferred
-  int dim = 64;
+  int dim = 128;
   int embedding_dim = 64;
-  int hidden = 128;
+  int hidden = 128;  // units of each block
+  int layers =
+      1;  // blocks of linear, batch norm (where `batch_norm`), ReLU and dropout, before what is linear to `dim`
   int epochs = 12;
   int batch_size = 512;
   int history = 50;
@@ -53,7 +55,7 @@ struct TrainOptions {
   double log_q = 1;                // in-batch: weight of the correction; 0: popular items are punished as negatives
   int uniform_negatives = 0;       // in-batch: as many more a batch, drawn evenly from the catalogue
   int hard_negatives = 0;          // in-batch: as many more, of what the towers of the last epoch would recommend
-  bool batch_norm = false;         // of the hidden layer
+  bool batch_norm = false;         // in each block
   double dropout = 0;              // of the inputs of the layers
   int horizon = 0;               // a pair's history ends up to so many interactions before it, another number each time
   double history_dropout = 0.4;  // share of a history that is left out, another one each epoch
