@@ -18,6 +18,8 @@
 namespace freshet {
 namespace {
 
+constexpr std::ptrdiff_t kFetchAhead = 4;  // events
+
 // Of each item its last write, in log order. Counts the writes of items. Between partitions, where a key may move when
 // there are more of them, no order is kept: there the later time counts.
 std::vector<Event*> LastWrites(std::vector<Event>* events, std::size_t* writes) {
@@ -30,6 +32,7 @@ std::vector<Event*> LastWrites(std::vector<Event>* events, std::size_t* writes) 
   SlotTable seen;
   seen.Reserve(events->size(), hash_of);
   for (auto event = events->rbegin(); event != events->rend(); ++event) {
+    if (events->rend() - event > kFetchAhead) __builtin_prefetch(&event[kFetchAhead].body);
     const auto* item = std::get_if<ItemUpdate>(&event->body);
     if (item == nullptr) continue;
     ++*writes;
