@@ -19,6 +19,8 @@ constexpr double kBeta1 = 0.9;
 constexpr double kBeta2 = 0.999;
 constexpr double kEpsilon = 1e-8;
 constexpr double kMaxLogScale = 6.9077552789821;  // a learned temperature is 0.001 to 1
+constexpr std::int64_t kRowsAhead = 2;            // of a table, fetched while one is moved
+constexpr std::int64_t kFloatsALine = 16;         // of a cache
 constexpr double kInitialDeviation = 0.05;        // of embeddings: small, so that rows never trained add little
 
 template <typename T>
@@ -117,10 +119,21 @@ struct Parameter {
       const at::Tensor indices = rows.indices().contiguous();
       const at::Tensor values = rows.values().contiguous();
       const std::int64_t width = value.size(1);
-      for (std::int64_t i = 0; i < indices.size(1); ++i) {
-        const std::int64_t at_row = indices.data_ptr<std::int64_t>()[i] * width;
-        Update(value.data_ptr<float>() + at_row, first.data_ptr<float>() + at_row, second.data_ptr<float>() + at_row,
-               values.data_ptr<float>() + i * width, width, rate, shrink);
+      const std::int64_t* const row = indices.data_ptr<std::int64_t>();
+      float* const x = value.data_ptr<float>();
+      float* const m = first.data_ptr<float>();
+      float* const v = second.data_ptr<float>();
+      const std::int64_t count = indices.size(1);
+      for (std::int64_t i = 0; i < count; ++i) {
+        // Rows lie anywhere in tables that no cache holds.
+        if (i + kRowsAhead < count) {
+          const std::int64_t next = row[i + kRowsAhead] * width;
+          for (std::int64_t at = 0; at < width; at += kFloatsALine) {
+            for (float* array : {x, m, v}) __builtin_prefetch(array + next + at, 1);
+          }
+        }
+        const std::int64_t at_row = row[i] * width;
+        Update(x + at_row, m + at_row, v + at_row, values.data_ptr<float>() + i * width, width, rate, shrink);
       }
     }
     value.mutable_grad() = at::Tensor();
@@ -147,8 +160,8 @@ struct Parameter {
     second.index_copy_(0, rows, v);
   }
 
-  static void Update(float* x, float* m, float* v, const float* gradient, std::int64_t count, double rate,
-                     float shrink) {
+  static void Update(float* __restrict x, float* __restrict m, float* __restrict v, const float* __restrict gradient,
+                     std::int64_t count, double rate, float shrink) {
     const auto beta1 = static_cast<float>(kBeta1);
     const auto beta2 = static_cast<float>(kBeta2);
     const auto step = static_cast<float>(rate);

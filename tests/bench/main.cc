@@ -9,6 +9,7 @@
 #include "churn_bench.h"
 #include "encode_bench.h"
 #include "freshet/encoder/package.h"
+#include "freshet/encoder/training.h"
 #include "index_bench.h"
 #include "ingest_bench.h"
 #include "sidecar_bench.h"
@@ -17,10 +18,13 @@
 
 int main(int argc, char** argv) {
   // As freshet does (deploy/src/main.cc), for us and for our peers.
-  if (const std::string core = freshet::BetterBlasCore();
-      !core.empty() && ::setenv("OPENBLAS_CORETYPE", core.c_str(), 0) == 0) {
-    (void)::execv("/proc/self/exe", argv);
+  const std::string core = freshet::BetterBlasCore();
+  bool changed = !core.empty() && ::setenv("OPENBLAS_CORETYPE", core.c_str(), 0) == 0;
+  // Of what `encode` measures it moves the training, and nothing else.
+  if (argc > 1 && std::string_view(argv[1]) == "encode" && std::getenv("MALLOC_CONF") == nullptr) {
+    changed |= ::setenv("MALLOC_CONF", freshet::kTrainingMallocConf, 0) == 0;
   }
+  if (changed) (void)::execv("/proc/self/exe", argv);
   namespace bench = freshet::bench;
   CLI::App app("Benchmarks of freshet, each beside a peer in the same run.\n\nExample:\n  freshet_bench index --quick");
   app.require_subcommand(1);

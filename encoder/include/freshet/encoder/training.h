@@ -129,6 +129,11 @@ struct TrainReport {
   std::string log_file;
 };
 
+// For a process that trains, and has jemalloc: its environment's MALLOC_CONF, read as it begins. Large matrices of one
+// step are there for the next, in huge pages, and go back to the system only after a minute.
+inline constexpr const char* kTrainingMallocConf =
+    "thp:always,oversize_threshold:0,dirty_decay_ms:60000,muzzy_decay_ms:60000";
+
 // For each row of `queries` the numbers of at most `k` rows of `items` whose inner products with it are large, best
 // first; rows of `dim` floats, of unit length. An index: this layer knows none.
 using FindNearest = std::function<Result<std::vector<std::vector<std::int32_t>>>(
