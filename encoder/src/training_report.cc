@@ -310,6 +310,7 @@ Result<std::string> WriteTrainingReport(const TrainOptions& options, const Train
   judge.items_file = options.items_file;
   judge.interactions_file = options.interactions_file;
   judge.users_file = options.users_file;
+  judge.schemas = options.schemas;
   judge.until_ms = options.until_ms;
   judge.split = options.split;
   judge.judge_validation = true;

@@ -236,6 +236,30 @@ TEST_F(TrainingTest, EveryLossAndPoolingBeatsPopularity) {
   }
 }
 
+// The same events in another form: the same model to the bit, and its page.
+TEST_F(TrainingTest, FilesInTheSchemaOfTheirProducerTrainTheSameModel) {
+  TrainOptions options = Options("plain");
+  options.epochs = 1;
+  const Result<TrainReport> plain = Train(options, nullptr);
+  ASSERT_OK(plain);
+  std::ofstream own(dir_ / "own.jsonl");
+  ASSERT_OK(ForEachLine(dir_ / "interactions.jsonl", [&](std::string_view line, double) -> Status {
+    own << R"({"click": )" << line << "}\n";
+    return Status::Ok();
+  }));
+  own.close();
+  options.out_directory = dir_ / "own";
+  options.interactions_file = dir_ / "own.jsonl";
+  options.schemas.interactions = PlainLineSchema(TopicRole::kInteractions);
+  options.schemas.interactions->user_id = "/click/user_id";
+  options.schemas.interactions->item_id = "/click/item_id";
+  options.schemas.interactions->timestamp = "/click/timestamp";
+  const Result<TrainReport> report = Train(options, nullptr);
+  ASSERT_OK(report);
+  EXPECT_EQ(report->space_id, plain->space_id);
+  EXPECT_TRUE(FileExists(report->report_file)) << "the page judges on the same files";
+}
+
 TEST_F(TrainingTest, StopsWhenValidationNoLongerGetsBetter) {
   TrainOptions options = Options("patient");
   options.epochs = 60;
