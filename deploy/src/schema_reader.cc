@@ -29,12 +29,13 @@ void ReadAttributeTypes(ConfigReader* reader, const YamlNode& node, std::map<std
     return;
   }
   for (const auto& [name, type] : node.members) {
+    const std::string& attribute = name;  // clang 14 takes no binding into a lambda
     reader
         ->Choice(name, {"bool", "int", "double", "text", "texts", "bools", "ints", "doubles"},
                  [&](std::size_t choice) {
-                   (*out)[name] = std::array{AttributeType::kBool, AttributeType::kInt,    AttributeType::kDouble,
-                                             AttributeType::kText, AttributeType::kTexts,  AttributeType::kBools,
-                                             AttributeType::kInts, AttributeType::kDoubles}[choice];
+                   (*out)[attribute] = std::array{AttributeType::kBool, AttributeType::kInt,    AttributeType::kDouble,
+                                                  AttributeType::kText, AttributeType::kTexts,  AttributeType::kBools,
+                                                  AttributeType::kInts, AttributeType::kDoubles}[choice];
                  })
         .read(type);
   }

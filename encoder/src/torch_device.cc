@@ -110,8 +110,7 @@ bool DeviceCalls::Alive() {
 Status DeviceCalls::Run(torch::jit::Module* module, std::int64_t rows, const Tower::Fill& fill, std::span<float> out) {
   const std::lock_guard lock(mu_);
   const c10::InferenceMode inference;
-  c10::OptionalDeviceGuard guard;
-  if (!device_.is_cpu()) guard.reset_device(device_);
+  const c10::DeviceGuard guard(device_);
   const auto each_part = [&]() -> Status {
     std::size_t number = 0;
     for (std::int64_t begin = 0; begin < rows; begin += part_rows_, number ^= 1U) {
@@ -181,7 +180,7 @@ Status DeviceCalls::Submit(torch::jit::Module* module, std::size_t number, std::
     const c10::InferenceMode mode;
     const std::array<const Pair*, 3> pairs = {&slot.indices, &slot.offsets, &slot.dense};
     for (std::size_t i = 0; i < inputs.size(); ++i) {
-      at::Tensor to = inputs[i];
+      const at::Tensor& to = inputs[i];
       to.copy_(pairs[i]->host.narrow(0, 0, to.numel()), true);
     }
   });
@@ -193,7 +192,7 @@ Status DeviceCalls::Submit(torch::jit::Module* module, std::size_t number, std::
       slot.problem = "the tower does not return a tensor";
       return;
     }
-    const at::Tensor result = answer.toTensor();
+    const at::Tensor& result = answer.toTensor();
     if (result.dim() != 2 || result.size(0) != padded || result.size(1) != shape.dim) {
       std::ostringstream sizes;
       sizes << result.sizes();
