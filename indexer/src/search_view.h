@@ -66,7 +66,9 @@ struct SearchView {
     // The label of a slot that is not live may be being written.
     std::array<Label, 64> those{};
     std::size_t count = 0;
-    for (std::uint64_t left = live; left != 0; left &= left - 1) those[count++] = labels[base + std::countr_zero(left)];
+    for (std::uint64_t left = live; left != 0; left &= left - 1) {
+      those[count++] = labels[base + static_cast<std::size_t>(std::countr_zero(left))];
+    }
     std::uint64_t answers = filter->AllowsEach({those.data(), count});
     std::uint64_t of = 0;
     for (std::uint64_t left = live; left != 0; left &= left - 1, answers >>= 1) {
