@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -93,12 +94,18 @@ class IndexFileWriter {
   Status Finish(IndexFileHeader header);
 
  private:
+  // Behind what was put before; on to the next page.
+  Status Put(const std::byte* bytes, std::size_t size);
+  Status Pad();
+  Status Flush();
   Status Write(const std::byte* bytes, std::size_t size, std::uint64_t offset);
 
   const std::string path_;
   int file_ = -1;
   std::function<Status(std::uint64_t)> written_;
-  std::uint64_t end_ = 4096;
+  std::uint64_t end_ = 0;
+  std::uint64_t flushed_ = 0;
+  std::vector<std::byte> chunk_;  // what lies between
   std::array<IndexFileHeader::Section, kIndexSections> sections_{};
 };
 
@@ -109,6 +116,10 @@ class IndexFile {
   // not there are passed over by the search itself. With `whole`, every byte: checksums, and that it is one index.
   // Errors: kNotFound, kCorruption, kFailedPrecondition (another version).
   [[nodiscard]] static Result<std::unique_ptr<IndexFile>> Open(const std::string& path, bool whole);
+  // Maps pages that are in the system's memory already, in the file's order, until it has taken `most`, so that
+  // searches need not stop for each of them: a first one would meet hundreds. Reads no disk, as a rule. For the file's
+  // owner, and who may write it.
+  void MapAhead(std::chrono::microseconds most) const;
   // No label is that of two live rows. Not part of Open(). Errors: kCorruption.
   [[nodiscard]] Status CheckLabels() const;
   ~IndexFile();
@@ -142,6 +153,7 @@ class IndexFile {
   const std::string path_;
   const std::byte* begin_;
   const std::uint64_t size_;
+  bool tells_what_is_there_ = false;
   IndexFileHeader header_;  // a copy
   std::vector<std::uint32_t> upper_first_;
   std::vector<std::uint32_t> upper_slots_;

@@ -1,6 +1,7 @@
 // A frozen index file, opened read-only: its pages are shared by every process that maps it, and read when a search
 // touches them, so that it is ready at once whatever its size.
 #include <algorithm>
+#include <chrono>
 
 #include "guarded.h"
 #include "index_file.h"
@@ -9,6 +10,8 @@
 
 namespace freshet {
 namespace {
+
+constexpr std::chrono::milliseconds kMapAhead{5};  // of the 10 that opening may take
 
 Status ReadOnly() { return FailedPrecondition("a mapped index is read-only"); }
 
@@ -42,6 +45,7 @@ class MappedIndex final : public Index {
     view_.next_same = file_->Items<std::uint32_t>(IndexSection::kNextSame).data();
     view_.used = header.rows;
     view_.dead_count = header.rows - header.live;
+    file_->MapAhead(kMapAhead);
   }
 
   [[nodiscard]] int dim() const override { return dim_; }

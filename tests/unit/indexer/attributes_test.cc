@@ -307,7 +307,7 @@ TEST_F(AttributesTest, DamagedFilesAreRefusedByName) {
   const auto open = [&](const std::string& bytes) {
     std::ofstream(damaged, std::ios::binary | std::ios::trunc) << bytes;
     const Status mapped = OpenMappedIndex(damaged, true).status();
-    const Status read = OpenHnswIndex(damaged, Options()).status();
+    Status read = OpenHnswIndex(damaged, Options()).status();
     EXPECT_EQ(mapped.ToString(), read.ToString());
     return read;
   };
