@@ -1,11 +1,11 @@
 #include "encode_bench.h"
 
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <random>
 #include <thread>
 
+#include "bench_towers.h"
 #include "freshet/core/clock.h"
 #include "freshet/core/strings.h"
 #include "freshet/encoder/encode_stage.h"
@@ -30,49 +30,14 @@ struct Towers {
   std::vector<double> p99_us;
 };
 
-// Titles, a category and a price: what a shop's items have.
-ItemUpdate ItemOf(int number) {
-  ItemUpdate item;
-  item.item_id = StrCat("i", number);
-  item.features = {
-      {"category", StrCat("kind", number % 20)},
-      {"price", 1.0 + number % 50},
-      {"title", StrCat("word", number % 300, " word", number % 170, " word", number % 90, " set of ", number % 12)}};
-  return item;
-}
-
-void WriteEvents(const EncodeBenchOptions& options, const std::string& directory) {
-  std::ofstream items(directory + "/items.jsonl");
-  for (int i = 0; i < options.items; ++i) {
-    const ItemUpdate item = ItemOf(i);
-    items << R"({"item_id": ")" << item.item_id << R"(", "features": {"category": ")"
-          << std::get<std::string>(item.features[0].second) << R"(", "price": )"
-          << std::get<double>(item.features[1].second) << R"(, "title": ")"
-          << std::get<std::string>(item.features[2].second) << "\"}}\n";
-  }
-  std::mt19937_64 random(options.seed);
-  std::ofstream interactions(directory + "/interactions.jsonl");
-  const auto count = static_cast<std::uint64_t>(options.items);
-  for (int time = 1; time <= 3 * options.items; ++time) {
-    interactions << R"({"user_id": "u)" << random() % 200 << R"(", "item_id": "i)" << random() % count
-                 << R"(", "timestamp": )" << time << "}\n";
-  }
+TowerShape ShapeOf(const EncodeBenchOptions& options) {
+  return {options.items, options.dim, options.history, options.seed};
 }
 
 Result<Towers> MakeTowers(const EncodeBenchOptions& options, const std::string& directory, const std::string& pooling) {
-  TrainOptions train;
-  train.items_file = directory + "/items.jsonl";
-  train.interactions_file = directory + "/interactions.jsonl";
-  train.out_directory = StrCat(directory, "/", pooling);
-  train.pooling = pooling;
-  train.dim = options.dim;
-  train.history = options.history;
-  train.epochs = 1;
-  train.report = false;
-  FRESHET_TRY(Train(train, nullptr).status());
   Towers towers;
   towers.pooling = pooling;
-  FRESHET_ASSIGN(towers.package, OpenModelPackage({train.out_directory, "", 1}));
+  FRESHET_ASSIGN(towers.package, TrainTowers(ShapeOf(options), directory, pooling));
   FRESHET_ASSIGN(towers.users, towers.package->LoadUserEncoder());
   FRESHET_ASSIGN(towers.items, towers.package->LoadItemEncoder());
   return towers;
@@ -101,7 +66,7 @@ Status QueryRound(const EncodeBenchOptions& options, std::mt19937_64* random, To
 // Items a second of this thread, decoded events to vectors.
 Result<double> ItemRate(const EncodeBenchOptions& options, std::size_t batch_size, ItemEncoder* encoder) {
   std::vector<ItemUpdate> items;
-  for (int i = 0; i < options.items; ++i) items.push_back(ItemOf(i));
+  for (int i = 0; i < options.items; ++i) items.push_back(ShopItem(i));
   std::vector<const ItemUpdate*> batch(batch_size);
   std::vector<float> out(batch_size * static_cast<std::size_t>(options.dim));
   std::size_t done = 0;
@@ -139,7 +104,7 @@ Result<double> StageRate(const EncodeBenchOptions& options, std::size_t batch_si
       event.position = {0, offset};
       event.record_timestamp_ms = 1000 + offset;
       event.raw.topic = "items";
-      ItemUpdate item = ItemOf(static_cast<int>(offset++ % options.items));
+      ItemUpdate item = ShopItem(static_cast<int>(offset++ % options.items));
       event.raw.key = batch.arena->Keep(item.item_id);
       event.body = std::move(item);
     }
@@ -169,7 +134,7 @@ Result<double> StageRate(const EncodeBenchOptions& options, std::size_t batch_si
 double RawRate(const EncodeBenchOptions& options, std::size_t batch_size, const Towers& towers) {
   TowerInput input;
   for (std::size_t i = 0; i < batch_size; ++i) {
-    AppendItem(towers.package->manifest().item, ItemOf(static_cast<int>(i) % options.items), &input);
+    AppendItem(towers.package->manifest().item, ShopItem(static_cast<int>(i) % options.items), &input);
   }
   const int repeats = std::max(20, options.items / static_cast<int>(batch_size));
   return PeerTorchRowRate(StrCat(options.directory, "/", towers.pooling, "/item_tower.pt"), input, repeats);
@@ -177,9 +142,9 @@ double RawRate(const EncodeBenchOptions& options, std::size_t batch_size, const 
 
 // Pairs a processor second of one epoch of our trainer, validation and set-up left out. One thread.
 Result<double> TrainingRate(const EncodeBenchOptions& options, const std::string& directory, bool quick) {
-  EncodeBenchOptions shape = options;
+  TowerShape shape = ShapeOf(options);
   shape.items = quick ? 10'000 : 100'000;
-  WriteEvents(shape, directory);
+  WriteShopEvents(shape, directory);
   TrainOptions train;
   train.items_file = directory + "/items.jsonl";
   train.interactions_file = directory + "/interactions.jsonl";
@@ -219,7 +184,7 @@ Result<Report> RunEncodeBench(const EncodeBenchOptions& given) {
   }
   const Directory directory(options.directory);
   options.directory = directory.path;
-  WriteEvents(options, directory.path);
+  WriteShopEvents(ShapeOf(options), directory.path);
   std::vector<Towers> all;
   for (const char* pooling : kPoolings) {
     FRESHET_ASSIGN(Towers towers, MakeTowers(options, directory.path, pooling));

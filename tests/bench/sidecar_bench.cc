@@ -3,12 +3,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <condition_variable>
 #include <map>
-#include <mutex>
-#include <thread>
 
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
@@ -23,7 +18,6 @@ namespace {
 
 constexpr std::size_t kOpenWorkers = 8;  // enough that a call seldom waits for one
 constexpr std::size_t kCompared = 20;
-constexpr double kUpdatesPerSecond = 2'000;
 
 // Of the server; gRPC's is empty in a build without.
 struct Doors {
@@ -48,14 +42,8 @@ class Contenders {
     const test::VectorSet& queries = world->queries();
     for (std::size_t i = 0; i < queries.size; ++i) {
       const std::span<const float> query(queries.Row(i), static_cast<std::size_t>(queries.dim));
-      JsonWriter json;
-      json.BeginObject().Key("vector").BeginArray();
-      for (const float x : query) json.Double(static_cast<double>(x));
-      json.EndArray().Key("k").Uint(k);
-      contenders->json_.push_back(PostRequest("/v1/recall", "application/json", json.EndObject().Take()));
-      BinaryParams params;
-      params.k = static_cast<std::uint32_t>(k);
-      contenders->binary_.push_back(PostRequest("/v1/recall", kBinaryRecallType, EncodeBinaryRequest(query, params)));
+      contenders->json_.push_back(JsonRequest(query, k));
+      contenders->binary_.push_back(BinaryRequest(query, k));
       if (!doors.grpc.empty()) contenders->grpc_.push_back(GrpcLoad::Request(query, k));
     }
     for (std::size_t w = 0; w < workers; ++w) {
@@ -227,55 +215,6 @@ Status RunIdle(const std::string& address, std::size_t count, Report* report) {
   return Status::Ok();
 }
 
-// The same questions while changes are applied, as a sidecar applies them.
-Status RunFollowing(SidecarWorld* world, const std::string& address, const SidecarBenchOptions& options,
-                    Report* report) {
-  FRESHET_ASSIGN(const std::unique_ptr<Contenders> contenders, Contenders::Make(world, {address, ""}, 100, 1));
-  std::vector<double> steady;
-  std::vector<double> following;
-  BoundedQueue<EncodedBatch> queue(64, std::size_t{64} << 20);
-  world->applier()->Start(&queue, {});
-  Status failed;
-  for (std::size_t round = 0; round < options.rounds && failed.ok(); ++round) {
-    const auto ask = [&](std::vector<double>* to) {
-      const Result<LoadResult> result = ClosedLoop(contenders->Call("HTTP, binary"), 1, options.calls);
-      if (!result.ok()) return result.status();
-      to->push_back(result->p99_us);
-      return Status::Ok();
-    };
-    failed = ask(&steady);
-    std::mutex mu;
-    std::condition_variable wake;
-    bool done = false;
-    std::thread writer([&] {
-      constexpr auto kEvery = std::chrono::milliseconds(10);
-      const auto count = static_cast<std::size_t>(kUpdatesPerSecond / 100);
-      std::unique_lock lock(mu);
-      for (auto at = std::chrono::steady_clock::now(); !wake.wait_until(lock, at, [&] { return done; }); at += kEvery) {
-        if (!queue.Push(world->Updates(count), 1)) return;
-      }
-    });
-    if (failed.ok()) failed = ask(&following);
-    {
-      const std::lock_guard lock(mu);
-      done = true;
-    }
-    wake.notify_all();
-    writer.join();
-  }
-  queue.Close();
-  world->applier()->Join();
-  FRESHET_TRY(failed);
-  FRESHET_TRY(world->applier()->status());
-  const double ratio = Median(following) / Median(steady);
-  report->rows.push_back({"HTTP, binary, following",
-                          false,
-                          {{"k", "100"}, {"loop", "closed, 1 asks"}, {"updates_per_second", "2000"}},
-                          {{"steady_p99_us", Median(steady)}, {"p99_us", Median(following)}}});
-  report->goals.push_back({"p99 while following 2,000 updates a second to steady, ratio", 1.5, ratio, true});
-  return Status::Ok();
-}
-
 }  // namespace
 
 Result<Report> RunSidecarBench(const SidecarBenchOptions& asked) {
@@ -307,6 +246,7 @@ Result<Report> RunSidecarBench(const SidecarBenchOptions& asked) {
     FRESHET_TRY(RunK(world.get(), {server->address(), server->grpc_address()}, k, options, &report));
   FRESHET_TRY(RunIdle(server->address(), options.quick ? 100 : 1'000, &report));
   FRESHET_TRY(RunFollowing(world.get(), server->address(), options, &report));
+  FRESHET_TRY(RunUsers(world.get(), options, &report));
   for (Row& row : report.rows) {
     row.params.emplace_back("vectors", StrCat(options.vectors));
     row.params.emplace_back("dim", StrCat(options.dim));

@@ -17,7 +17,9 @@
 #include <thread>
 
 #include "bench.h"
+#include "freshet/core/json.h"
 #include "freshet/core/strings.h"
+#include "freshet/query/recall_binary.h"
 
 namespace freshet::bench {
 namespace {
@@ -112,6 +114,20 @@ Result<std::string_view> LoadConnection::Call(std::string_view request) {
 std::string PostRequest(std::string_view target, std::string_view content_type, std::string_view body) {
   return StrCat("POST ", target, " HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: ", content_type,
                 "\r\nContent-Length: ", body.size(), "\r\n\r\n", body);
+}
+
+std::string JsonRequest(std::span<const float> vector, std::size_t k) {
+  JsonWriter json;
+  json.BeginObject().Key("vector").BeginArray();
+  for (const float x : vector) json.Double(static_cast<double>(x));
+  json.EndArray().Key("k").Uint(k);
+  return PostRequest("/v1/recall", "application/json", json.EndObject().Take());
+}
+
+std::string BinaryRequest(std::span<const float> vector, std::size_t k) {
+  BinaryParams params;
+  params.k = static_cast<std::uint32_t>(k);
+  return PostRequest("/v1/recall", kBinaryRecallType, EncodeBinaryRequest(vector, params));
 }
 
 Result<LoadResult> ClosedLoop(const LoadCall& call, std::size_t workers, std::size_t calls) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,10 @@ class LoadConnection {
 
 // A whole POST request.
 [[nodiscard]] std::string PostRequest(std::string_view target, std::string_view content_type, std::string_view body);
+
+// Whole requests of the best `k` for a vector.
+[[nodiscard]] std::string JsonRequest(std::span<const float> vector, std::size_t k);
+[[nodiscard]] std::string BinaryRequest(std::span<const float> vector, std::size_t k);
 
 // One call of a contender: `worker` below the number of workers, `query` which of the prepared ones.
 using LoadCall = std::function<Status(std::size_t worker, std::size_t query)>;

@@ -15,6 +15,8 @@ namespace {
 constexpr std::size_t kClusters = 256;
 constexpr std::size_t kBatch = 512;
 
+std::string ItemId(std::uint64_t item) { return StrCat("item-", 100'000'000 + item); }
+
 float Dot(const float* a, const float* b, int dim) { return std::inner_product(a, a + dim, b, 0.0F); }
 
 }  // namespace
@@ -77,7 +79,7 @@ EncodedBatch SidecarWorld::BatchOf(std::size_t begin, std::size_t end) const {
     // Written again it gets another's vector: something changes.
     const std::size_t row_of = (item + i / items_) % rows_.size;
     ItemChange& change = batch.items.emplace_back();
-    change.update.item_id = StrCat("item-", 100'000'000 + item);
+    change.update.item_id = ItemId(item);
     std::mt19937_64 random(seed_ + item);
     change.update.attributes = {{kByChance, static_cast<std::int64_t>(random() % kScale)},
                                 {kByNearness, nearness_[row_of]}};
@@ -104,6 +106,24 @@ Status SidecarWorld::Fill(const SidecarBenchOptions& options) {
   FRESHET_TRY(store_->Flush());
   FRESHET_ASSIGN(const std::unique_ptr<IndexCut> cut, applier_->CutIndex());
   return IndexFiles(store_.get()).Save(*cut, store_->sequence()).status();
+}
+
+Status SidecarWorld::AddUsers(std::size_t users, int history) {
+  const auto stored = applier_->StoredOffsets({{"interactions", 0}});
+  if (!stored.empty()) return Status::Ok();  // of a run before
+  std::mt19937_64 random(seed_);
+  EncodedBatch batch;
+  batch.space_id = "bench";
+  for (std::size_t user = 0; user < users; ++user) {
+    for (int i = 0; i < history; ++i) {
+      UserChange& change = batch.users.emplace_back();
+      change.position = {0, static_cast<std::int64_t>(batch.users.size()) - 1};
+      change.body = Interaction{StrCat("user-", user), ItemId(random() % items_), "view", 1.0, 1'700'000'000'000 + i};
+    }
+  }
+  const auto end = static_cast<std::int64_t>(batch.users.size());
+  batch.progress.push_back(PartitionProgress{{"interactions", 0}, end, 0, 0, 0, 0});
+  return applier_->Apply(std::move(batch));
 }
 
 EncodedBatch SidecarWorld::Updates(std::size_t count) {

@@ -30,6 +30,8 @@ class SidecarWorld {
   [[nodiscard]] Metrics* metrics() { return &metrics_; }
   [[nodiscard]] const test::VectorSet& queries() const { return queries_; }
   [[nodiscard]] const std::vector<float>& pivot() const { return pivot_; }
+  // Users with so long a history each: "user-0" and on.
+  Status AddUsers(std::size_t users, int history);
   // Items that are written again, as an engine or a changelog brings them.
   [[nodiscard]] EncodedBatch Updates(std::size_t count);
 
@@ -52,5 +54,11 @@ class SidecarWorld {
   std::unique_ptr<Applier> applier_;
   std::unique_ptr<RecallService> service_;
 };
+
+// The same questions while changes are applied, as a sidecar applies them: so many a second, and as fast as it can.
+Status RunFollowing(SidecarWorld* world, const std::string& address, const SidecarBenchOptions& options,
+                    Report* report);
+// What is asked for a user (tower, search, none of what was seen) beside what is asked for a vector.
+Status RunUsers(SidecarWorld* world, const SidecarBenchOptions& options, Report* report);
 
 }  // namespace freshet::bench
