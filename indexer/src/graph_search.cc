@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "code_scan.h"
+#include "freshet/indexer/effort.h"
 #include "scoring.h"
 #include "search_view.h"
 
@@ -11,10 +12,11 @@ namespace freshet {
 namespace {
 
 // What a search costs, about, in nanoseconds at 128 dimensions; only the ratios matter.
-constexpr double kStepNs = 650;      // of a walk through the graph, for each candidate of its width
-constexpr double kTestLabelNs = 1;   // a scan, for each row that is live
-constexpr double kTestBitNs = 0.02;  // where it is known what matches
-constexpr double kScanRowNs = 16;    // and for each of those that may be returned
+constexpr double kStepNs = 550;         // of a walk through the graph, for each candidate of its width
+constexpr double kTestLabelNs = 1;      // a scan, for each row that is live
+constexpr double kTestBitNs = 0.02;     // where it is known what matches
+constexpr double kScanRowNs = 16;       // and for each of those that may be returned, where they lie together
+constexpr double kScanRowApartNs = 27;  // ... and far from each other
 // Where less of what is near the query matches than this part of what does elsewhere, a walk misses some of what is
 // further away: a scan, which does not, may cost so much more.
 constexpr double kFar = 0.5;
@@ -79,7 +81,8 @@ std::vector<Hit> ScanAll(const SearchView& view, const float* query, const Searc
   for (std::size_t slot = 0; slot < view.used; ++slot) {
     if (view.IsDead(slot)) continue;
     const bool known = view.allowed != nullptr;
-    if (known ? !view.HasBit(slot) || !view.HasFitting(slot, options.attributes) : !view.Admits(slot, options)) continue;
+    if (known ? !view.HasBit(slot) || !view.HasFitting(slot, options.attributes) : !view.Admits(slot, options))
+      continue;
     std::uint32_t& place = coming[count % kAhead];
     if (count++ >= kAhead) score(place);
     place = static_cast<std::uint32_t>(slot);
@@ -97,12 +100,13 @@ class Asking {
     view_ = &view;
     query_ = query;
     options_ = &options;
-    const std::size_t wanted =
-        options.ef > 0 ? std::max(options.ef, options.k) : std::max(options.k + options.k / 2, std::size_t{64});
+    const std::size_t least = options.ef > 0 ? std::max(options.ef, options.k) : DefaultEffort(options.k, 0);
+    const std::size_t wanted = options.ef > 0 ? least : DefaultEffort(options.k, view.used - view.dead_count);
     // The codes put nearly everything in its place: a few more than k are enough to score exactly.
     rescored_ = std::min(wanted, options.k + std::max(options.k / 4, kRescoredAtLeast));
     share_ = share;
-    expected_ = static_cast<double>(wanted) / std::max(share, 1e-9);
+    // Among few that match, as far as among few rows: what that comes by is many more.
+    expected_ = std::max(static_cast<double>(wanted), static_cast<double>(least) / std::max(share, 1e-9));
     const Int8Codes& codes = *view.graph.rows.codes;
     codes_.resize(codes.row_bytes());
     head_ = codes.Encode(query, codes_.data(), nullptr);
@@ -188,7 +192,8 @@ class Asking {
  private:
   [[nodiscard]] bool IsScanCheaper(double width) const {
     const auto live = static_cast<double>(view_->used - view_->dead_count);
-    return width * kStepNs > live * ((view_->allowed != nullptr ? kTestBitNs : kTestLabelNs) + share_ * kScanRowNs);
+    const double row_ns = share_ * kScanRowNs + (1 - share_) * kScanRowApartNs;
+    return width * kStepNs > live * ((view_->allowed != nullptr ? kTestBitNs : kTestLabelNs) + share_ * row_ns);
   }
   // The best of the fresh rows into matching_, each slot once: one may have been linked meanwhile.
   void AddFresh(const std::vector<std::uint32_t>& fresh) {

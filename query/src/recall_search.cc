@@ -7,6 +7,7 @@
 
 #include "freshet/core/slot_table.h"
 #include "freshet/core/strings.h"
+#include "freshet/indexer/effort.h"
 #include "freshet/indexer/label_filters.h"
 #include "recall_query.h"
 
@@ -22,22 +23,25 @@ constexpr std::size_t kTieRoom = 64;
 // What a search costs, in microseconds, by `freshet_bench filters` (128 dimensions); only their ratios matter, and they
 // decide the path alone, never the answer.
 constexpr double kReadVectorUs = 8.0;    // one vector out of the store
-constexpr double kVisitUs = 0.65;        // one step of a graph search with a filter
+constexpr double kVisitUs = 0.55;        // one step of a graph search with a filter
 constexpr double kTestLabelUs = 0.001;   // one label in a scan of the index
-constexpr double kScanVectorUs = 0.016;  // one vector in it that matches, by its code
+constexpr double kTestBitUs = 0.00002;   // ... of a filter that it remembers
+constexpr double kScanVectorUs = 0.027;  // one vector in it that matches, by its code
 
 enum class Path { kGraph, kScan, kSet };
 
 // The graph is searched until `effort` matching items are found, so it visits effort / selectivity of them, where those
 // near the query match as others do. A scan of the index looks at every label, and scores what matches; the last resort
 // reads what matches out of the store.
-Path Plan(const RecallRequest& request, std::size_t k, std::size_t matching, std::size_t live) {
-  const auto m = static_cast<double>(matching);
-  const auto n = static_cast<double>(std::max(live, matching));
-  const auto effort = static_cast<double>(std::max({request.ef, k + k / 2, std::size_t{64}}));
+Path Plan(const RecallRequest& request, std::size_t k, const Catalog::Selection& selection, std::size_t live) {
+  const auto m = static_cast<double>(selection.count());
+  const auto n = std::max(static_cast<double>(live), m);
+  const double test = selection.number() != 0 ? kTestBitUs : kTestLabelUs;
+  const auto least = static_cast<double>(request.ef > 0 ? std::max(request.ef, k) : DefaultEffort(k, 0));
+  const auto effort = static_cast<double>(request.ef > 0 ? std::max(request.ef, k) : DefaultEffort(k, live));
   const double set = kReadVectorUs * m;
-  const double scan = kTestLabelUs * n + kScanVectorUs * m;
-  const double graph = kVisitUs * effort * n / m;
+  const double scan = test * n + kScanVectorUs * m;
+  const double graph = kVisitUs * std::max(effort, least * n / m);
   if (set <= scan) return Path::kSet;
   return request.exact || scan <= graph ? Path::kScan : Path::kGraph;
 }
@@ -237,7 +241,7 @@ Status RecallService::SearchFiltered(const RecallRequest& request, const Filter&
       query->explanation.path = Name(Path::kSet);
       return Status::Ok();
     }
-    Path path = Plan(request, query->k, selection.count(), replica_->catalog().live());
+    Path path = Plan(request, query->k, selection, replica_->catalog().live());
     if (attempt == 1) path = std::max(path, Path::kScan);
     if (attempt >= 2) path = Path::kSet;
     query->explanation.path = Name(path);

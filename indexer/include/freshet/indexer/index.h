@@ -67,7 +67,7 @@ inline constexpr std::size_t kMaxAttributeWords = 8;
 
 struct SearchOptions {
   std::size_t k = 100;
-  // Search effort: how many candidates a graph looks around, and at least k are found in any case; 0: chosen from k.
+  // Search effort: how many candidates a graph looks around, and at least k are found in any case; 0: DefaultEffort().
   // Below k it is faster than k, and misses a little more of the furthest.
   std::size_t ef = 0;
   bool exact = false;  // scan everything
