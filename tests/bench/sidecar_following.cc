@@ -77,8 +77,14 @@ Status RunFollowing(SidecarWorld* world, const std::string& address, const Sidec
     to->push_back(result.p99_us);
     return Status::Ok();
   };
+  // What was brought is applied and linked.
+  const auto settle = [&] {
+    while (queue.size() > 0) WaitUntil(Seconds() + 1e-3);
+    return world->Settle();
+  };
   const auto rounds = [&] {
     for (std::size_t round = 0; round < options.rounds; ++round) {
+      FRESHET_TRY(settle());
       FRESHET_TRY(ask(&steady));
       {
         const Changes changes(world, kUpdatesPerSecond, &queue);

@@ -101,12 +101,14 @@ Status SidecarWorld::Fill(const SidecarBenchOptions& options) {
     FRESHET_TRY(applier_->Apply(BatchOf(at, std::min(items_, at + kBatch))));
   }
   next_offset_ = std::max(next_offset_, static_cast<std::int64_t>(items_));
-  FRESHET_TRY(const_cast<Index&>(applier_->index()).Settle());
+  FRESHET_TRY(Settle());
   if (options.keep.empty() || filled) return Status::Ok();
   FRESHET_TRY(store_->Flush());
   FRESHET_ASSIGN(const std::unique_ptr<IndexCut> cut, applier_->CutIndex());
   return IndexFiles(store_.get()).Save(*cut, store_->sequence()).status();
 }
+
+Status SidecarWorld::Settle() { return const_cast<Index&>(applier_->index()).Settle(); }
 
 Status SidecarWorld::AddUsers(std::size_t users, int history) {
   const auto stored = applier_->StoredOffsets({{"interactions", 0}});

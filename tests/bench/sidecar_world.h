@@ -34,6 +34,8 @@ class SidecarWorld {
   Status AddUsers(std::size_t users, int history);
   // Items that are written again, as an engine or a changelog brings them.
   [[nodiscard]] EncodedBatch Updates(std::size_t count);
+  // Waits until the index is at rest.
+  Status Settle();
 
  private:
   Status Fill(const SidecarBenchOptions& options);
