@@ -1,8 +1,6 @@
 #include "filter_memo.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 
 namespace freshet {
 namespace {

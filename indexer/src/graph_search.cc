@@ -100,13 +100,12 @@ class Asking {
     view_ = &view;
     query_ = query;
     options_ = &options;
-    const std::size_t least = options.ef > 0 ? std::max(options.ef, options.k) : DefaultEffort(options.k, 0);
-    const std::size_t wanted = options.ef > 0 ? least : DefaultEffort(options.k, view.used - view.dead_count);
+    const std::size_t rows = view.used - view.dead_count;
+    const std::size_t wanted = EffortOf(options.ef, options.k, rows);
     // The codes put nearly everything in its place: a few more than k are enough to score exactly.
     rescored_ = std::min(wanted, options.k + std::max(options.k / 4, kRescoredAtLeast));
     share_ = share;
-    // Among few that match, as far as among few rows: what that comes by is many more.
-    expected_ = std::max(static_cast<double>(wanted), static_cast<double>(least) / std::max(share, 1e-9));
+    expected_ = WalkWidth(options.ef, options.k, rows, share);
     const Int8Codes& codes = *view.graph.rows.codes;
     codes_.resize(codes.row_bytes());
     head_ = codes.Encode(query, codes_.data(), nullptr);

@@ -37,11 +37,9 @@ Path Plan(const RecallRequest& request, std::size_t k, const Catalog::Selection&
   const auto m = static_cast<double>(selection.count());
   const auto n = std::max(static_cast<double>(live), m);
   const double test = selection.number() != 0 ? kTestBitUs : kTestLabelUs;
-  const auto least = static_cast<double>(request.ef > 0 ? std::max(request.ef, k) : DefaultEffort(k, 0));
-  const auto effort = static_cast<double>(request.ef > 0 ? std::max(request.ef, k) : DefaultEffort(k, live));
   const double set = kReadVectorUs * m;
   const double scan = test * n + kScanVectorUs * m;
-  const double graph = kVisitUs * std::max(effort, least * n / m);
+  const double graph = kVisitUs * WalkWidth(request.ef, k, live, m / n);
   if (set <= scan) return Path::kSet;
   return request.exact || scan <= graph ? Path::kScan : Path::kGraph;
 }

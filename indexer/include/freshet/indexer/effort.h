@@ -17,4 +17,16 @@ namespace freshet {
   return static_cast<std::size_t>(effort * (1 + kEachDoubling * doublings));
 }
 
+// The same where `ef` may say it.
+[[nodiscard]] inline std::size_t EffortOf(std::size_t ef, std::size_t k, std::size_t rows) {
+  return ef > 0 ? std::max(ef, k) : DefaultEffort(k, rows);
+}
+
+// As many candidates as a walk should need to meet enough that may be returned, where that is a share of them. Among
+// few that match it looks as far as among few rows: what that comes by is many more.
+[[nodiscard]] inline double WalkWidth(std::size_t ef, std::size_t k, std::size_t rows, double share) {
+  return std::max(static_cast<double>(EffortOf(ef, k, rows)),
+                  static_cast<double>(EffortOf(ef, k, 0)) / std::max(share, 1e-9));
+}
+
 }  // namespace freshet
