@@ -21,19 +21,34 @@ constexpr double kScanRowApartNs = 27;  // ... and far from each other
 // further away: a scan, which does not, may cost so much more.
 constexpr double kFar = 0.5;
 constexpr double kScanIsWorth = 2;
+// Behind a list that ends a walk may soon be over: until it has cost this part of a scan it goes on.
+constexpr double kTried = 0.25;
 constexpr double kMostMatch = 0.75;  // of the rows
 constexpr std::size_t kFilterSamples = 128;
 constexpr std::size_t kFilterWords = 4096;  // of 64 rows each, where what matches is known
 constexpr std::size_t kFirstSamples = 32;
 constexpr std::size_t kRescoredAtLeast = 32;
-constexpr std::size_t kScanRescores =
-    2;                                // times k: far from the query rows lie closer to each other than codes can tell
-constexpr double kWiden = 0.5;        // of a search that came short, at most
-constexpr std::size_t kTogether = 8;  // queries of a batch
+// Times k: far from the query rows lie closer to each other than codes can tell.
+constexpr std::size_t kScanRescores = 2;
+constexpr std::size_t kMostBehind = 4096;  // more rows than those, at most, for what lies before the best
+constexpr double kWiden = 0.5;             // of a search that came short, at most
+constexpr std::size_t kTogether = 8;       // queries of a batch
 
-// About how many of the graph's nodes may be returned, from a sample.
+// How many rows at most may not be returned, free slots among them; kUnknown: any number.
+std::size_t RefusedAtMost(const SearchView& view, const SearchOptions& options) {
+  if (!options.attributes.empty()) return LabelFilter::kUnknown;
+  const std::size_t refused = options.filter == nullptr ? 0 : options.filter->RefusesAtMost();
+  return refused > view.used ? LabelFilter::kUnknown : refused + view.dead_count;
+}
+
+// About how many of the graph's nodes may be returned, from a sample, or since not many can be refused.
 double MatchingShare(const SearchView& view, const SearchOptions& options) {
   if (options.exact || (!IsFiltered(options) && view.dead_count == 0)) return 1;
+  if (options.filter != nullptr) {
+    const std::size_t refused = RefusedAtMost(view, options);
+    const double share = 1 - static_cast<double>(std::min(refused, view.used)) / static_cast<double>(view.used);
+    if (share >= kMostMatch) return share;
+  }
   std::size_t nodes = 0;
   std::size_t matching = 0;
   if (view.allowed != nullptr && options.attributes.empty()) {
@@ -161,9 +176,24 @@ class Asking {
     const double next = std::clamp(more, 0.125 * static_cast<double>(size), most) + 1;
     // Behind a list of what is excluded, all may match: there only the next piece is looked at.
     const bool far = missing > 0 && met < kFar * share_ * seen;
-    const double costs = (far ? kScanIsWorth : 1) * (share_ < kMostMatch ? std::max(more, next) : width + next);
-    *scan = size < walk_.width() || (!IsFiltered(*options_) && view.dead_count == 0) || IsScanCheaper(costs);
-    if (*scan) return true;
+    const std::size_t unmatched = size - std::min(size, matching_.size());
+    const std::size_t refused = RefusedAtMost(view, *options_);
+    bool scan_is_cheaper = false;
+    if (refused != LabelFilter::kUnknown) {
+      const double behind = missing + static_cast<double>(refused - std::min(refused, unmatched));
+      scan_is_cheaper =
+          IsScanCheaper(width + std::min(std::max(more, next), behind)) && IsScanCheaper((width + next) / kTried);
+    } else {
+      scan_is_cheaper =
+          IsScanCheaper((far ? kScanIsWorth : 1) * (share_ < kMostMatch ? std::max(more, next) : width + next));
+    }
+    *scan = size < walk_.width() || (!IsFiltered(*options_) && view.dead_count == 0) || scan_is_cheaper;
+    if (*scan) {
+      // What lies before the best that may be returned lets the codes misplace them more, as above.
+      const std::size_t before = refused != LabelFilter::kUnknown ? std::max(refused, unmatched) : unmatched;
+      rescored_ = std::max(rescored_, options_->k + std::min(before / 4, kMostBehind));
+      return true;
+    }
     walk_.Widen(static_cast<std::size_t>(width + next));
     seen_ = size;
     matched_ = matching_.size();

@@ -77,6 +77,14 @@ TEST(ExcludedLabels, IsTheSetOfWhatWasAdded) {
   for (const Label label : oracle) ASSERT_FALSE(excluded.Allows(label)) << label;
 }
 
+TEST(ExcludedLabels, SaysHowManyItRefuses) {
+  ExcludedLabels excluded;
+  EXPECT_EQ(excluded.RefusesAtMost(), 0U);
+  for (const Label label : {Label{7}, Label{9}, Label{7}, ~Label{0}}) excluded.Add(label);
+  EXPECT_EQ(excluded.RefusesAtMost(), 3U);
+  EXPECT_EQ(OnlyLabels({}).RefusesAtMost(), LabelFilter::kUnknown);
+}
+
 TEST(OnlyLabels, AllowsThoseAndNoOthers) {
   const std::vector<Label> labels = {3, 900'000'000'000, 7, 3, ~Label{0}};
   const OnlyLabels only(labels);
@@ -194,6 +202,33 @@ TEST_F(FiltersTest, ListsOfTheBestAndOfAny) {
     EXPECT_GE(Recall(options), 0.95) << count;
     options.score_threshold.reset();
   }
+}
+
+// Each query's own best, so many that the search gives up its walk for a scan: what is behind them is found all the
+// same, though the codes tell it apart worse than what is near.
+TEST_F(FiltersTest, ListsOfTheBestOfEachQuery) {
+  constexpr std::size_t kBest = 5'000;
+  SearchOptions options;
+  options.k = 10;
+  options.ef = 40;
+  double found = 0;
+  for (std::size_t i = 0; i < queries_.size; ++i) {
+    const std::span<const float> query(queries_.Row(i), kDim);
+    SearchOptions all;
+    all.k = kBest + options.k;
+    const auto best = flat_->Search(query, all);
+    ASSERT_OK(best);
+    ExcludedLabels excluded;
+    for (std::size_t at = 0; at < kBest; ++at) excluded.Add((*best)[at].label);
+    options.filter = &excluded;
+    const auto hits = hnsw_->Search(query, options);
+    ASSERT_OK(hits);
+    ASSERT_EQ(hits->size(), options.k);
+    for (const Hit& hit : *hits) {
+      found += std::any_of(best->begin() + kBest, best->end(), [&](const Hit& one) { return one.label == hit.label; });
+    }
+  }
+  EXPECT_GE(found, 0.95 * static_cast<double>(options.k * queries_.size));
 }
 
 // A scan scores what is allowed, and nothing else: as the oracle does, for few and for many, bits and lists.

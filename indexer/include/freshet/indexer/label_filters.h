@@ -70,6 +70,7 @@ class ExcludedLabels final : public LabelFilter {
   }
   [[nodiscard]] std::size_t size() const { return size_; }
   [[nodiscard]] bool empty() const { return size_ == 0; }
+  [[nodiscard]] std::size_t RefusesAtMost() const override { return size_; }
   [[nodiscard]] bool Allows(Label label) const override {
     if (label == kNone) return !refuses_none_;
     if (places_.empty()) return true;
