@@ -269,11 +269,13 @@ Status IndexFile::CheckUppers() {
   return Status::Ok();
 }
 
-// A search follows chains to their end: there must be one.
+// A search follows chains to their end: there must be one. Where each slot is led to once and no node is, all that
+// nodes lead to are chains of their own that end; what else leads on is a ring, or led to by nothing.
 Status IndexFile::CheckChains() const {
   const auto nodes = Items<std::uint64_t>(IndexSection::kNodes);
   const auto next_same = Items<std::uint32_t>(IndexSection::kNextSame);
   std::vector<bool> led_to;
+  std::uint64_t links = 0;
   for (const std::uint32_t next : next_same) {
     if (next == 0) continue;
     led_to.resize(next_same.size());
@@ -281,8 +283,14 @@ Status IndexFile::CheckChains() const {
       return Bad("a chain of equal vectors that is none");
     }
     led_to[next - 1] = true;
+    ++links;
   }
-  return Status::Ok();
+  if (links == 0) return Status::Ok();
+  for (std::uint64_t slot = 0; slot < next_same.size(); ++slot) {
+    if (!Bit(nodes, slot)) continue;
+    for (std::uint64_t at = slot; next_same[at] != 0; at = next_same[at] - 1) --links;
+  }
+  return links == 0 ? Status::Ok() : Bad("a chain of equal vectors that no node begins");
 }
 
 Status IndexFile::CheckWhole() const {

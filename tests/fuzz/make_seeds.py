@@ -64,3 +64,11 @@ write_query("recall_json", "score", """{"item":"a","ids":["b","c"]}""")
     b"FRA1" + struct.pack("<3IQq2I", 0, 2, 3, 7, 1306863540123, 250, 5) + struct.pack("<2f2I", 0.9, 0.5, 1, 3) + b"space" + b"abc")
 write_query("filter_text", "words", """category = "film" and year >= 1990 or not (tag in ("a", "b") and x exists)""")
 write_query("filter_text", "ranges", """price >= 1 and price < 5.5 and title ^= "abc" and in_stock = true""")
+
+# The input of index_fuzz.cc: which file, then edits: u8 what, u16 where / 4, u32 value. In the first file the first 32 slots
+# are no nodes any more, and the one nearest to the query is the next of its own chain, to be followed for ever; or of a ring.
+(out / "index").mkdir(parents=True, exist_ok=True)
+CHAINS, NODES = 12288, 45056  # of that file
+for name, ring in (("ring_of_one", [2]), ("ring_of_two", [2, 3])):
+    edits = [(NODES, 0)] + [(CHAINS + 4 * slot, ring[i - 1] + 1) for i, slot in enumerate(ring)]
+    (out / "index" / name).write_bytes(b"\0" + b"".join(struct.pack("<BHI", 3, at // 4, value) for at, value in edits))

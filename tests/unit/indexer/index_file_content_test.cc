@@ -1,7 +1,9 @@
 // Index files with the right checksums and something wrong behind them: refused, mapped as read.
 #include <algorithm>
+#include <filesystem>
 #include <numeric>
 
+#include "freshet/core/strings.h"
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
 #include "index_file_rewrite.h"
@@ -77,6 +79,26 @@ TEST_F(IndexFileContent, ACodeThatKernelsDisagreeOnIsRefused) {
     parts->Items<std::int8_t>(IndexSection::kCodes)[37 * parts->header.row_bytes + 3] = -128;
   }));
   ExpectCorrupt("a code");
+}
+
+// A search would follow it for ever: so it is refused where nothing else is read, too. Lists still lead to its slots.
+TEST_F(IndexFileContent, ARingOfEqualVectorsIsRefusedWithoutVerifying) {
+  const std::string good = StrCat(path_, ".good");
+  std::filesystem::copy_file(path_, good);
+  for (const std::vector<std::uint32_t>& ring : {std::vector<std::uint32_t>{7}, std::vector<std::uint32_t>{7, 70}}) {
+    std::filesystem::copy_file(good, path_, std::filesystem::copy_options::overwrite_existing);
+    ASSERT_OK(test::RewriteIndexFile(path_, [&](test::IndexFileParts* parts) {
+      for (std::size_t i = 0; i < ring.size(); ++i) {
+        ASSERT_TRUE(parts->IsNode(ring[i]));
+        parts->Items<std::uint64_t>(IndexSection::kNodes)[ring[i] / 64] &= ~(std::uint64_t{1} << (ring[i] % 64));
+        parts->Items<std::uint32_t>(IndexSection::kNextSame)[ring[i]] = ring[(i + 1) % ring.size()] + 1;
+      }
+    }));
+    ExpectCorrupt("a chain");
+    const Status status = OpenMappedIndex(path_, false).status();
+    EXPECT_EQ(status.code(), Code::kCorruption) << status.ToString();
+    EXPECT_NE(status.message().find("a chain"), std::string::npos) << status.ToString();
+  }
 }
 
 // Every node on the highest level: far more lists than the room above level 0 is made for.
