@@ -40,11 +40,10 @@ const std::vector<std::uint64_t>* FilterMemo::BitsOf(const Segment& segment, con
   view.used = std::min(view.used, used);
   const SlotChanges& changes = segment.changes();
   held = Find(filter.key());
-  // The entry may be newer than this one's answers: then it is what they would be.
+  // The entry may be newer than this one's answers: of what it knows it is what they would be. What came since is asked
+  // for in any case: it may be allowed by this one too, and nothing that has no bit is looked at.
   const bool known = held != nullptr && changes.After(held->as_of, &changed);
-  if (known && 64 * held->words.size() >= view.used && (changed.empty() || held->as_of > filter.as_of())) {
-    return &held->words;
-  }
+  if (known && 64 * held->words.size() >= view.used && changed.empty()) return &held->words;
   if (known) {
     copy.assign(held->words.begin(), held->words.end());
     AskAgain(view, filter, changed, &copy);

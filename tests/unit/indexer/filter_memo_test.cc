@@ -204,6 +204,35 @@ TEST_F(FilterMemoTest, AnswersOfBeforeAChangeAreNotRememberedPastIt) {
   EXPECT_EQ(Find(after, query, true, false), Find(Plain(groups_, 3), query, true, false));
 }
 
+// A filter by a rule, which knows labels before they come.
+class EveryThird final : public LastingFilter {
+ public:
+  explicit EveryThird(const Index& index) : as_of_(index.Changes()) {}
+  [[nodiscard]] std::uint64_t key() const override { return 77; }
+  [[nodiscard]] std::uint64_t as_of() const override { return as_of_; }
+  [[nodiscard]] bool Allows(Label label) const override { return label % 3 == 0; }
+  [[nodiscard]] const LastingFilter* lasting() const override { return this; }
+
+ private:
+  const std::uint64_t as_of_;
+};
+
+// The other one has remembered more than this one knew, but not the row that has come since.
+TEST_F(FilterMemoTest, WhatCameSinceANewerOneWasRememberedIsFoundByAnOlderOne) {
+  next_label_ = 0;
+  Insert(2'001);
+  ASSERT_NE(index_->Stats().slots % 64, 0U) << "the new row was meant to be in a word that is there";
+  const EveryThird before(*index_);
+  Regroup(Any(), 1);
+  const EveryThird after(*index_);
+  const std::vector<float> query = Vector();
+  (void)Find(after, query, true, false);
+  const Label nearest = 3'000;
+  ASSERT_OK(index_->Insert({&nearest, 1}, query));
+  EXPECT_EQ(Find(before, query, true, false).front(), nearest);
+  EXPECT_EQ(Find(after, query, true, false).front(), nearest);
+}
+
 TEST_F(FilterMemoTest, MoreChangesThanAreKeptAreNoneForgotten) {
   Insert(2'000);
   ExpectSame(0);
