@@ -34,7 +34,8 @@ class SlotChanges {
     for (std::uint64_t at = number; at < end; ++at) {
       slots->push_back(std::atomic_ref(const_cast<std::uint32_t&>(slots_[at % kKept])).load(std::memory_order_acquire));
     }
-    return last() - number <= kKept;  // else the oldest may have been written over meanwhile
+    // Else the oldest may have been written over meanwhile: the writer stores a slot before it counts it.
+    return last() - number < kKept;
   }
 
  private:
