@@ -281,8 +281,10 @@ std::vector<Label> HnswIndex::LiveLabelsFrom(Label from, std::size_t max) const 
     const std::size_t used = segment.used();
     if (slot >= used) break;
     for (const std::size_t end = std::min(slot + kPiece, used); slot < end; ++slot) {
+      // Whether it lives comes first: the label of a free slot may be being written.
+      if (segment.IsDead(slot)) continue;
       const Label label = segment.label(slot);
-      if (label < from || segment.IsDead(slot)) continue;
+      if (label < from) continue;
       if (lowest.size() == max) {
         if (label >= lowest.front()) continue;
         std::pop_heap(lowest.begin(), lowest.end());

@@ -1,7 +1,8 @@
-// All at once: writers, deleters, searchers, audits, consolidations, rebuilds and cuts, for FRESHET_STRESS_SECONDS (4),
-// against an oracle of each label. After Insert has returned a label is in every exact search for its vector, and
-// nearly always in an approximate one; after Tombstone has returned it is in no search that begins then; no label comes
-// twice; a cut holds what was live at its moment; and counts are exact at the end.
+// All at once: writers, deleters, searchers, pages of labels, audits, consolidations, rebuilds and cuts, for
+// FRESHET_STRESS_SECONDS (4), against an oracle of each label. After Insert has returned a label is in every exact
+// search for its vector, and nearly always in an approximate one; after Tombstone has returned it is in no search, and
+// no page of labels, that begins then; no label comes twice; a cut holds what was live at its moment; and counts are
+// exact at the end.
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -96,13 +97,14 @@ class Stress {
     for (std::uint64_t i = 0; i < 2; ++i) threads.emplace_back([&, i] { Search(seed_ + 10 + i); });
     threads.emplace_back([&] { Audit(); });
     threads.emplace_back([&] { Cut(); });
+    threads.emplace_back([&] { PageLabels(); });
     const auto begin = std::chrono::steady_clock::now();
     // For as long as asked, and until each has done something: on a busy machine that may be later.
     EXPECT_TRUE(test::WaitFor(
         [&] {
           const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
           if (::testing::Test::HasFailure() || next_ >= kLabels - 100) return true;
-          return elapsed.count() >= seconds && searches_ > 200 && audits_ > 0 && cuts_ > 0 &&
+          return elapsed.count() >= seconds && searches_ > 200 && audits_ > 0 && cuts_ > 0 && pages_ > 0 &&
                  index_->Stats().consolidations > 0 && index_->Stats().rebuilds > 0;
         },
         static_cast<int>(seconds * 1000) + 100'000));
@@ -224,6 +226,26 @@ class Stress {
     }
   }
 
+  // As store's auditor asks for them.
+  void PageLabels() {
+    constexpr std::size_t kPage = 500;
+    while (!stop_ && !::testing::Test::HasFailure()) {
+      for (Label from = 0;;) {
+        const std::uint32_t begin = oracle_.Now();
+        const std::vector<Label> page = index_->LiveLabelsFrom(from, kPage);
+        for (std::size_t i = 0; i < page.size(); ++i) {
+          ASSERT_LT(page[i], kLabels);
+          ASSERT_GE(page[i], i == 0 ? from : page[i - 1] + 1) << "not ascending, or twice";
+          ASSERT_FALSE(oracle_.Is(page[i], Oracle::kUnborn)) << page[i];
+          ASSERT_FALSE(oracle_.WasGoneAt(page[i], begin)) << page[i] << " was gone when the page was asked for";
+        }
+        ++pages_;
+        if (page.size() < kPage) break;
+        from = page.back() + 1;
+      }
+    }
+  }
+
   void Search(std::uint64_t seed) {
     std::mt19937_64 random(seed);
     while (!stop_ && !::testing::Test::HasFailure()) {
@@ -282,6 +304,7 @@ class Stress {
   std::atomic<int> missed_{0};
   std::atomic<int> audits_{0};
   std::atomic<int> cuts_{0};
+  std::atomic<int> pages_{0};
   std::mutex writing_;
   // Guarded by writing_:
   std::vector<Label> live_;
