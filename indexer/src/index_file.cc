@@ -50,11 +50,11 @@ bool Bit(std::span<const std::uint64_t> bits, std::uint64_t i) { return (bits[i 
 IndexFileWriter::~IndexFileWriter() {
   if (file_ < 0) return;
   (void)::close(file_);
-  (void)std::remove((path_ + ".tmp").c_str());
+  (void)std::remove(temporary_.c_str());
 }
 
 Status IndexFileWriter::Open() {
-  file_ = ::open((path_ + ".tmp").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (file_ < 0) return WriteError(path_, errno);
   chunk_.reserve(kChunk);
   // The header comes last; until then its page is zero.
@@ -125,15 +125,13 @@ Status IndexFileWriter::Finish(IndexFileHeader header) {
   if (!chunk_.empty()) FRESHET_TRY(Flush());
   FRESHET_TRY(Write(page.data(), page.size(), 0));
   if (::fsync(file_) != 0) return WriteError(path_, errno);
-  if (::close(std::exchange(file_, -1)) != 0) return WriteError(path_, errno);
-  const std::string temporary = path_ + ".tmp";
-  if (std::rename(temporary.c_str(), path_.c_str()) != 0) {
-    const Status failed = WriteError(path_, errno);
-    (void)std::remove(temporary.c_str());
-    return failed;
+  // A file is closed whatever close() says.
+  if (::close(std::exchange(file_, -1)) != 0 || std::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    const int error = errno;
+    (void)std::remove(temporary_.c_str());
+    return WriteError(path_, error);
   }
-  const std::size_t slash = path_.rfind('/');
-  return SyncDirectory(slash == std::string::npos ? "." : path_.substr(0, slash));
+  return SyncDirectoryOf(path_);
 }
 
 IndexFile::~IndexFile() { (void)::munmap(const_cast<std::byte*>(begin_), size_); }
@@ -187,6 +185,9 @@ Status IndexFile::ReadHeader() {
   IndexFileHeader& h = header_;
   std::memcpy(&h, begin_, sizeof(h));
   if (h.magic != kMagic) return Bad("not an index file");
+  if (const std::uint32_t other = __builtin_bswap32(h.version); other >= 1 && other <= kVersions) {
+    return FailedPrecondition(StrCat(path_, ": an index file of a machine with another byte order"));
+  }
   if (h.version < 1 || h.version > kVersions) {
     return FailedPrecondition(
         StrCat(path_, ": an index file of version ", h.version, "; this program reads 1 to ", kVersions));

@@ -78,7 +78,7 @@ static_assert(std::is_trivially_copyable_v<IndexFileHeader> && sizeof(IndexFileH
 // Writes sections in order; the header comes last. Errors: kResourceExhausted (disk full), kIoError.
 class IndexFileWriter {
  public:
-  explicit IndexFileWriter(std::string path) : path_(std::move(path)) {}
+  explicit IndexFileWriter(std::string path) : path_(std::move(path)), temporary_(path_ + ".tmp") {}
   ~IndexFileWriter();  // what was not finished is removed
   IndexFileWriter(const IndexFileWriter&) = delete;
   IndexFileWriter& operator=(const IndexFileWriter&) = delete;
@@ -101,6 +101,7 @@ class IndexFileWriter {
   Status Write(const std::byte* bytes, std::size_t size, std::uint64_t offset);
 
   const std::string path_;
+  const std::string temporary_;
   int file_ = -1;
   std::function<Status(std::uint64_t)> written_;
   std::uint64_t end_ = 0;

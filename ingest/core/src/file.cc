@@ -52,14 +52,18 @@ Status WriteFileAtomically(const std::string& path, std::string_view content) {
     if (::fsync(fd.get()) != 0) return fail("fsync");
   }
   if (std::rename(temporary.c_str(), path.c_str()) != 0) return fail("rename");
-  const std::string parent = std::filesystem::path(path).parent_path().string();
-  return SyncDirectory(parent.empty() ? "." : parent);
+  return SyncDirectoryOf(path);
 }
 
 Status SyncDirectory(const std::string& directory) {
   const Descriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() < 0 || ::fsync(fd.get()) != 0) return FromErrno(errno, directory, "fsync");
   return Status::Ok();
+}
+
+Status SyncDirectoryOf(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return SyncDirectory(parent.empty() ? "." : parent);
 }
 
 Status CreateDirectories(const std::string& path) {

@@ -50,6 +50,14 @@ TEST(FileTest, WritesAndReadsBack) {
   EXPECT_FALSE(std::filesystem::exists(path + ".tmp"));
 }
 
+TEST(FileTest, TheDirectoryOfAFileMayBeTheRootOrTheCurrentOne) {
+  const test::TempDir dir;
+  EXPECT_OK(SyncDirectoryOf("/a-file"));
+  EXPECT_OK(SyncDirectoryOf("a-file"));
+  EXPECT_OK(SyncDirectoryOf(dir / "a-file"));
+  EXPECT_EQ(SyncDirectoryOf(dir / "none/a-file").code(), Code::kNotFound);
+}
+
 TEST(FileTest, ReadingIsBounded) {
   const test::TempDir dir;
   ASSERT_OK(WriteFileAtomically(dir / "a", "12345"));

@@ -1,9 +1,12 @@
 // Index files with the right checksums and something wrong behind them: refused, mapped as read.
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <numeric>
 
+#include "freshet/core/file.h"
 #include "freshet/core/strings.h"
+#include "freshet/indexer/index_builder.h"
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
 #include "index_file_rewrite.h"
@@ -54,6 +57,28 @@ TEST_F(IndexFileContent, PutTogetherAgainItIsAsBefore) {
   ASSERT_OK(test::RewriteIndexFile(path_, [](test::IndexFileParts*) {}));
   EXPECT_OK(Mapped());
   EXPECT_OK(Read());
+}
+
+// What is no damage is refused too, and told from it.
+TEST_F(IndexFileContent, OfAnotherFormatIsRefusedByName) {
+  const auto whole = ReadFile(path_);
+  ASSERT_OK(whole);
+  const auto expect = [&](std::size_t at, std::string_view bytes, Code code, const std::string& what) {
+    std::string changed = *whole;
+    changed.replace(at, bytes.size(), bytes);
+    std::ofstream(path_, std::ios::binary | std::ios::trunc) << changed;
+    for (const Status& status :
+         {Mapped(), Read(), OpenMappedIndex(path_, false).status(), InspectIndexFile(path_).status()}) {
+      EXPECT_EQ(status.code(), code) << status.ToString();
+      EXPECT_NE(status.message().find(path_), std::string::npos) << status.ToString();
+      EXPECT_NE(status.message().find(what), std::string::npos) << status.ToString();
+    }
+  };
+  constexpr std::size_t kVersion = 8;
+  expect(kVersion, std::string_view("\3\0\0\0", 4), Code::kFailedPrecondition, "version 3; this program reads 1 to 2");
+  expect(kVersion, std::string_view("\0\0\0\0", 4), Code::kFailedPrecondition, "version 0");
+  expect(kVersion, std::string_view("\0\0\0\1", 4), Code::kFailedPrecondition, "another byte order");
+  expect(0, "\nxdihsrf", Code::kCorruption, "not an index file");
 }
 
 TEST_F(IndexFileContent, ALabelTwiceIsRefused) {

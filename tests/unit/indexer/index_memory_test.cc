@@ -4,7 +4,9 @@
 #include <set>
 
 #include "failing_allocations.h"
-#include "freshet/indexer/index.h"
+#include "freshet/core/file.h"
+#include "freshet/core/strings.h"
+#include "freshet/indexer/index_builder.h"
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
 
@@ -156,6 +158,55 @@ TEST_F(IndexMemory, AnInsertWithoutMemoryLosesNothing) {
       ASSERT_EQ(Nearest(*index, Rows(next + 19, next + 20)).front(), labels[19]);
     }
     EXPECT_GT(failures, 5U);
+  }
+}
+
+// An error, nothing half-written, and nothing of the index is held any more.
+TEST_F(IndexMemory, ACutWithoutMemoryIsAnErrorAndLeavesNoPart) {
+  std::vector<std::unique_ptr<Index>> indexes;
+  indexes.push_back(Hnsw());
+  indexes.push_back(MakeFlatIndex(kDim, Metric::kCosine));
+  for (const auto& index : indexes) {
+    const std::string path = dir_ / StrCat("an-index-of-", indexes.front() == index ? "hnsw" : "flat");
+    ASSERT_OK(index->Insert(Range(0, 1500), Rows(0, 1500)));
+    ASSERT_OK(index->Settle());
+    std::unique_ptr<IndexCut> cut;
+    std::size_t failures = 0;
+    for (std::size_t after = 0; cut == nullptr; ++after) {
+      const FailAllocations failing(FailAllocations::Of::kThisThread, after);
+      auto made = index->Cut();
+      if (made.ok()) {
+        cut = std::move(*made);
+      } else {
+        failures += made.status().code() == Code::kResourceExhausted ? 1 : 0;
+      }
+      ASSERT_EQ(failures, after + (cut == nullptr ? 1 : 0)) << made.status().ToString();
+    }
+    EXPECT_GT(failures, 1U);
+    failures = 0;
+    for (std::size_t after = 0;; ++after) {
+      Status status;
+      {
+        const FailAllocations failing(FailAllocations::Of::kThisThread, after);
+        status = cut->Write(path);
+      }
+      ASSERT_FALSE(FileExists(path + ".tmp"));
+      if (status.ok()) break;
+      ASSERT_EQ(status.code(), Code::kResourceExhausted) << status.ToString();
+      ++failures;
+      // After it was renamed it is whole, though its name may not last.
+      if (FileExists(path)) ASSERT_OK(OpenIndexFile(path, OpenAs::kMapped, true));
+    }
+    EXPECT_GT(failures, 10U);
+    cut = nullptr;
+    const auto opened = OpenIndexFile(path, OpenAs::kMapped, true);
+    ASSERT_OK(opened);
+    EXPECT_EQ((*opened)->LiveLabels(), Range(0, 1500));
+    // No slot stays pinned by a cut that was none.
+    index->Tombstone(Range(0, 700));
+    ASSERT_OK(index->Maintain());
+    ASSERT_OK(index->Settle());
+    EXPECT_EQ(index->Stats().tombstones, 0U);
   }
 }
 

@@ -19,6 +19,8 @@ Status WriteFileAtomically(const std::string& path, std::string_view content);
 
 // Makes the names in a directory durable. Errors: kNotFound, kIoError.
 Status SyncDirectory(const std::string& directory);
+// Of the directory that a file is in.
+Status SyncDirectoryOf(const std::string& path);
 
 // Errors: kResourceExhausted, kIoError.
 Status CreateDirectories(const std::string& path);
