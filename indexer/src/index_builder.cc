@@ -16,12 +16,29 @@ namespace freshet {
 namespace {
 
 constexpr std::size_t kPiece = 1024;  // rows at a time
+constexpr std::uint64_t kMostCapacity = 1'000'000'000;
 
 }  // namespace
 
 const char* IndexKindName(IndexKind kind) { return kind == IndexKind::kHnsw ? "hnsw" : "flat"; }
 
+std::size_t CapacityFor(std::uint64_t rows) {
+  return std::max<std::size_t>(HnswOptions().capacity, std::max(rows, std::min(rows + rows / 4, kMostCapacity)));
+}
+
+Result<std::uint64_t> CountRows(std::span<const std::string> paths, std::uint64_t limit) {
+  return Guarded("for vector files", [&]() -> Result<std::uint64_t> {
+    std::uint64_t rows = 0;
+    for (const std::string& path : paths) {
+      FRESHET_ASSIGN(const VectorFile file, VectorFile::Open(path));
+      rows += std::min(limit - rows, file.rows());
+    }
+    return rows;
+  });
+}
+
 Status IndexBuilder::Start(int dim) {
+  if (finished_) return FailedPrecondition("the index was finished; another one takes a builder of its own");
   if (index_ != nullptr) {
     return dim == options_.hnsw.dim
                ? Status::Ok()
@@ -30,13 +47,15 @@ Status IndexBuilder::Start(int dim) {
   if (options_.hnsw.dim != 0 && options_.hnsw.dim != dim) {
     return InvalidArgument(StrCat("vectors of dimension ", dim, ", not ", options_.hnsw.dim));
   }
-  options_.hnsw.dim = dim;
-  FRESHET_TRY(options_.hnsw.Validate());
+  HnswOptions hnsw = options_.hnsw;
+  hnsw.dim = dim;
+  FRESHET_TRY(hnsw.Validate());
   if (options_.kind == IndexKind::kFlat) {
-    index_ = MakeFlatIndex(dim, options_.hnsw.metric);
+    index_ = MakeFlatIndex(dim, hnsw.metric);
   } else {
-    FRESHET_ASSIGN(index_, MakeHnswIndex(options_.hnsw));
+    FRESHET_ASSIGN(index_, MakeHnswIndex(hnsw));
   }
+  options_.hnsw.dim = dim;  // what was refused binds nobody
   return Status::Ok();
 }
 
@@ -86,7 +105,9 @@ Status IndexBuilder::AddFile(const std::string& path, std::uint64_t limit) {
 
 Result<std::unique_ptr<Index>> IndexBuilder::Finish() {
   if (rows_ == 0) return InvalidArgument("there are no vectors");
+  if (finished_) return FailedPrecondition("the index was finished before");
   FRESHET_TRY(index_->Settle());
+  finished_ = true;
   return std::move(index_);
 }
 
@@ -117,7 +138,7 @@ Result<IndexFileInfo> InspectIndexFile(const std::string& path) {
   });
 }
 
-Result<std::unique_ptr<Index>> OpenIndexFile(const std::string& path, OpenAs as, bool verify) {
+Result<std::unique_ptr<Index>> OpenIndexFile(const std::string& path, OpenAs as, bool verify, std::size_t capacity) {
   FRESHET_ASSIGN(const IndexFileInfo info, InspectIndexFile(path));
   if (info.kind == IndexKind::kFlat) {
     return OpenFlatIndex(path, info.dim, info.metric, info.attribute_words);
@@ -130,6 +151,7 @@ Result<std::unique_ptr<Index>> OpenIndexFile(const std::string& path, OpenAs as,
   options.ef_construction = std::max(options.ef_construction, info.m);
   options.rerank = info.rerank;
   options.attribute_words = info.attribute_words;
+  options.capacity = capacity == 0 ? CapacityFor(info.rows) : capacity;
   return OpenHnswIndex(path, options);
 }
 

@@ -107,6 +107,56 @@ TEST(IndexBuilder, RefusesWhatCannotBeSearchedAndNamesTheRow) {
   EXPECT_EQ(IndexBuilder(Options(IndexKind::kFlat)).Finish().status().code(), Code::kInvalidArgument);
 }
 
+TEST(IndexBuilder, ADimensionThatWasRefusedBindsNobody) {
+  const std::vector<float> rows(5000 * 2, 1);
+  for (const IndexKind kind : {IndexKind::kHnsw, IndexKind::kFlat}) {
+    IndexBuilder builder(Options(kind));
+    EXPECT_EQ(builder.Add(rows, 5000).code(), Code::kConfig);
+    EXPECT_OK(builder.Add(std::span(rows).first(3 * kDim), kDim));
+    EXPECT_EQ(builder.Add(rows, 2 * kDim).code(), Code::kInvalidArgument) << "that of the rows that are there does";
+    EXPECT_EQ(builder.rows(), 3U);
+  }
+}
+
+TEST(IndexBuilder, FinishedIsFinished) {
+  const std::vector<float> rows(kDim, 1);
+  IndexBuilder builder(Options(IndexKind::kHnsw));
+  ASSERT_OK(builder.Add(rows, kDim));
+  ASSERT_OK(builder.Finish());
+  EXPECT_EQ(builder.Finish().status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(builder.Add(rows, kDim).code(), Code::kFailedPrecondition);
+}
+
+TEST(IndexBuilder, ThereIsRoomForWhatIsThere) {
+  EXPECT_EQ(CapacityFor(0), HnswOptions().capacity);
+  EXPECT_EQ(CapacityFor(40'000'000), 50'000'000U);
+  EXPECT_EQ(CapacityFor(999'999'999), 1'000'000'000U);
+  const test::VectorSet set = test::ClusteredVectors(5, 0, 300, kDim, 4);
+  const test::TempDir directory;
+  ByteWriter out;
+  out.Put(std::uint32_t{300}).Put(static_cast<std::uint32_t>(kDim)).PutFloats(set.values);
+  const std::vector<std::string> files = {directory / "a.fbin", directory / "b.fbin"};
+  for (const std::string& file : files) std::ofstream(file, std::ios::binary) << out.bytes();
+  for (const std::uint64_t limit : {1'000U, 450U}) {
+    const auto counted = CountRows(files, limit);
+    ASSERT_OK(counted);
+    EXPECT_EQ(*counted, std::min<std::uint64_t>(limit, 600));
+  }
+  EXPECT_EQ(CountRows(std::vector<std::string>{files[0], directory / "none.fbin"}).status().code(), Code::kNotFound);
+
+  IndexBuilder builder(Options(IndexKind::kHnsw));
+  ASSERT_OK(builder.AddFile(files[0]));
+  const auto built = builder.Finish();
+  ASSERT_OK(built);
+  const auto cut = (*built)->Cut();
+  ASSERT_OK(cut);
+  ASSERT_OK((*cut)->Write(directory / "index"));
+  EXPECT_EQ(OpenIndexFile(directory / "index", OpenAs::kMemory, false, 299).status().code(), Code::kResourceExhausted);
+  const auto opened = OpenIndexFile(directory / "index", OpenAs::kMemory, false, 400);
+  ASSERT_OK(opened);
+  EXPECT_EQ((*opened)->Stats().capacity, 400U);
+}
+
 TEST(IndexBuilder, WhatIsNoIndexFileIsRefused) {
   const test::TempDir directory;
   EXPECT_EQ(InspectIndexFile(directory / "none").status().code(), Code::kNotFound);
