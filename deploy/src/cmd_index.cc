@@ -1,6 +1,10 @@
 // `freshet index`: the index without Kafka. Vector files in, an index file out, and questions to it.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
@@ -9,6 +13,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "freshet/core/descriptor.h"
 #include "freshet/core/file.h"
 #include "freshet/core/json.h"
 #include "freshet/core/metrics.h"
@@ -25,6 +30,18 @@ const std::vector<std::string> kRerankNames = {"fp32", "fp16", "residual8"};  //
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
+// That a file can be made there, before hours go into what is to be in it. (PATH.tmp is what is written first.)
+Status CheckWritable(const std::string& path) {
+  const std::string temporary = path + ".tmp";
+  const bool was_there = FileExists(temporary);
+  const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+  if (file.get() < 0) return FromErrno(errno, path, "cannot be written");
+  if (!was_there) ::unlink(temporary.c_str());
+  return Status::Ok();
+}
+
+Status StoppedBuild() { return StopRequested() ? Cancelled("stopped by a signal; nothing was written") : Status::Ok(); }
+
 struct BuildArguments {
   std::vector<std::string> files;
   std::string out;
@@ -38,6 +55,7 @@ struct BuildArguments {
 
 Status RunBuild(const BuildArguments& arguments) {
   if (FileExists(arguments.out)) return InvalidArgument(arguments.out + ": is there already");
+  FRESHET_TRY(CheckWritable(arguments.out));
   InstallStopSignals();
   IndexBuilderOptions options;
   options.kind = arguments.kind == "flat" ? IndexKind::kFlat : IndexKind::kHnsw;
@@ -51,8 +69,10 @@ Status RunBuild(const BuildArguments& arguments) {
     const double rate = static_cast<double>(rows) / std::max(Now() - begin, 1e-6);
     bar.Update(of == 0 ? 0 : static_cast<double>(rows) / static_cast<double>(of),
                StrCat(rows, " rows, ", static_cast<std::int64_t>(rate), "/s"));
-    return StopRequested() ? Cancelled("stopped by a signal; nothing was written") : Status::Ok();
+    return StoppedBuild();
   };
+  FRESHET_ASSIGN(const std::uint64_t rows, CountRows(arguments.files, arguments.limit));
+  options.hnsw.capacity = CapacityFor(rows);
   IndexBuilder builder(options);
   for (const std::string& file : arguments.files) {
     if (builder.rows() >= arguments.limit) break;
@@ -61,7 +81,7 @@ Status RunBuild(const BuildArguments& arguments) {
   FRESHET_ASSIGN(const std::unique_ptr<Index> index, builder.Finish());
   const double seconds = Now() - begin;
   FRESHET_ASSIGN(const std::unique_ptr<IndexCut> cut, index->Cut());
-  FRESHET_TRY(cut->Write(arguments.out));
+  FRESHET_TRY(cut->Write(arguments.out, [](std::uint64_t /*bytes*/) { return StoppedBuild(); }));
   FRESHET_ASSIGN(const IndexFileInfo info, InspectIndexFile(arguments.out));
   const double rate = static_cast<double>(builder.rows()) / seconds;
   if (arguments.json) {
@@ -76,7 +96,7 @@ Status RunBuild(const BuildArguments& arguments) {
                 IndexKindName(info.kind), static_cast<unsigned long long>(builder.rows()), info.dim,
                 MetricName(info.metric), seconds, rate, static_cast<double>(info.bytes) / 1e6);
   }
-  return Status::Ok();
+  return FlushOutput();
 }
 
 struct QueryArguments {
@@ -109,8 +129,9 @@ Status Ask(const Index& index, const QueryArguments& arguments, Answers* answers
   std::size_t of = 0;
   ProgressBar bar("query");
   std::vector<float> piece;
-  while (answers->hits.size() < wanted && !StopRequested()) {
+  while (answers->hits.size() < wanted) {
     const std::size_t done = answers->hits.size();
+    if (StopRequested()) return Cancelled(StrCat("stopped by a signal after ", done, " of ", wanted, " queries"));
     FRESHET_TRY(file.Read(static_cast<std::size_t>(std::min<std::uint64_t>(kQueriesAtOnce, wanted - done)), &piece));
     for (std::size_t i = 0; i < piece.size() / width; ++i) {
       const Status prepared = PrepareVector(index.metric(), index.dim(), std::span(piece).subspan(i * width, width));
@@ -161,7 +182,7 @@ Status RunQuery(const QueryArguments& arguments) {
     }
     json.EndArray().EndObject();
     std::cout << json.Take() << "\n";
-    return Status::Ok();
+    return FlushOutput();
   }
   for (std::size_t query = 0; query < answers.hits.size(); ++query) {
     for (std::size_t rank = 0; rank < answers.hits[query].size(); ++rank) {
@@ -170,6 +191,7 @@ Status RunQuery(const QueryArguments& arguments) {
                   static_cast<double>(hit.score));
     }
   }
+  FRESHET_TRY(FlushOutput());
   std::fprintf(stderr, "opened in %.1f ms; %zu queries in %.3f s (%.0f/s)\n", open_seconds * 1e3, answers.hits.size(),
                answers.seconds, rate);
   if (arguments.recall) {
@@ -198,7 +220,7 @@ Status RunInspect(const InspectArguments& arguments) {
     json.Key("file_bytes").Uint(info.bytes);
     if (arguments.verify) json.Key("verified").Bool(true);
     std::cout << json.EndObject().Take() << "\n";
-    return Status::Ok();
+    return FlushOutput();
   }
   std::printf("kind       %s\nvectors    %d dimensions, %s\n", IndexKindName(info.kind), info.dim,
               MetricName(info.metric));
@@ -209,7 +231,7 @@ Status RunInspect(const InspectArguments& arguments) {
               static_cast<unsigned long long>(info.rows), stats.live, stats.tombstones,
               static_cast<unsigned long long>(info.bytes));
   if (arguments.verify) std::printf("verified   every byte\n");
-  return Status::Ok();
+  return FlushOutput();
 }
 
 void AddBuild(CLI::App* parent, CommandRunner* run) {
@@ -246,7 +268,8 @@ void AddQuery(CLI::App* parent, CommandRunner* run) {
   command->add_option("INDEX", arguments->index, "The index file")->required();
   command->add_option("--queries", arguments->queries, "Vectors, in a file as `build` takes")->required();
   command->add_option("--k", arguments->search.k, "Hits a query")->check(CLI::PositiveNumber)->capture_default_str();
-  command->add_option("--ef", arguments->search.ef, "Effort (0: chosen from k)")->capture_default_str();
+  command->add_option("--ef", arguments->search.ef, "Effort (0: chosen from k and the number of rows)")
+      ->capture_default_str();
   command->add_flag("--exact", arguments->search.exact, "Scan everything");
   command->add_flag("--recall", arguments->recall, "Also scan, and say how much of that was found");
   command->add_option("--open", arguments->open, "mapped: where it lies, read as it is needed; memory: whole")

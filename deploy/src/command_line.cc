@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <csignal>
@@ -42,6 +43,14 @@ int ExitCode(const Status& status) {
   std::cerr << "freshet: " << status.message() << "\n";
   if (status.code() == Code::kConfig) return 78;
   return status.category() == Category::kTransient ? 69 : 1;
+}
+
+Status FlushOutput() {
+  errno = 0;
+  std::cout.flush();
+  const bool flushed = std::fflush(stdout) == 0 && std::cout && std::ferror(stdout) == 0;
+  if (flushed) return Status::Ok();
+  return IoError(StrCat("standard output: ", errno == 0 ? "not all of it was written" : std::strerror(errno)));
 }
 
 void InstallStopSignals() {

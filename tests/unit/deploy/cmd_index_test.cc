@@ -1,5 +1,10 @@
 // `freshet index`, as a user calls it.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdlib>
 #include <fstream>
 
 #include "freshet/core/bytes.h"
@@ -88,6 +93,57 @@ TEST_F(IndexCommandTest, MistakesEndWithOneAndLeaveNoFile) {
   EXPECT_EQ(Run(StrCat("inspect ", directory_ / "short.fbin")), 1);
   EXPECT_EQ(Run(StrCat("query ", directory_ / "none", " --queries ", directory_ / "base.u8bin")), 1);
   EXPECT_EQ(Run(StrCat("build ", directory_ / "base.u8bin", " --metric far --out ", directory_ / "a")), 2);
+}
+
+// Before anything is read: what is wrong with the vectors is not yet known.
+TEST_F(IndexCommandTest, WhereNoFileCanBeIsSaidFirst) {
+  std::ofstream(directory_ / "short.fbin", std::ios::binary) << "xx";
+  testing::internal::CaptureStderr();
+  const int code = Run(StrCat("build ", directory_ / "short.fbin", " --out ", directory_ / "none/x"));
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(code, 1);
+  EXPECT_NE(said.find("none/x"), std::string::npos) << said;
+  EXPECT_EQ(said.find("short.fbin"), std::string::npos) << said;
+  // And that it can be leaves nothing behind.
+  EXPECT_EQ(Run(StrCat("build ", directory_ / "short.fbin", " --out ", directory_ / "x")), 1);
+  EXPECT_FALSE(std::ifstream(directory_ / "x.tmp").good());
+}
+
+using IndexCommandDeathTest = IndexCommandTest;
+
+TEST_F(IndexCommandDeathTest, AnInterruptedQueryIsNoSuccess) {
+  const std::string base = directory_ / "base.u8bin";
+  const std::string index = directory_ / "index";
+  ASSERT_EQ(Run(StrCat("build ", base, " --kind flat --out ", index)), 0);
+  const auto interrupted = [&](const std::string& line) {
+    InstallStopSignals();
+    (void)std::raise(SIGTERM);
+    std::_Exit(Run(line));
+  };
+  EXPECT_EXIT(interrupted(StrCat("query ", index, " --queries ", base)), testing::ExitedWithCode(1),
+              "stopped by a signal after 0 of 2000");
+  EXPECT_EXIT(interrupted(StrCat("build ", base, " --out ", directory_ / "other")), testing::ExitedWithCode(1),
+              "nothing was written");
+  EXPECT_FALSE(std::ifstream(directory_ / "other").good());
+}
+
+TEST_F(IndexCommandDeathTest, OutputThatGoesNowhereIsNoSuccess) {
+  const std::string base = directory_ / "base.u8bin";
+  const std::string index = directory_ / "index";
+  ASSERT_EQ(Run(StrCat("build ", base, " --kind flat --out ", index)), 0);
+  const auto to_a_full_disk = [&](const std::string& line) {
+    CLI::App app("freshet");
+    CommandRunner run;
+    AddIndexCommand(&app, &run);
+    app.parse("index " + line);
+    if (::dup2(::open("/dev/full", O_WRONLY | O_CLOEXEC), STDOUT_FILENO) < 0) std::_Exit(99);
+    std::_Exit(run());
+  };
+  for (const std::string json : {"", " --json"}) {
+    EXPECT_EXIT(to_a_full_disk(StrCat("query ", index, " --queries ", base, json)), testing::ExitedWithCode(1),
+                "standard output: ");
+    EXPECT_EXIT(to_a_full_disk(StrCat("inspect ", index, json)), testing::ExitedWithCode(1), "standard output: ");
+  }
 }
 
 }  // namespace

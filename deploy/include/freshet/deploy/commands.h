@@ -38,6 +38,10 @@ void AddSnapshotCommand(CLI::App* app, CommandRunner* run);
 // 69 for transient codes, 78 for kConfig, else 1; prints "freshet: <message>" to standard error when not ok.
 int ExitCode(const Status& status);
 
+// Whether all that was printed has reached standard output, for commands whose output is their result. Errors: kIoError
+// (a full disk, a pipe that nobody reads).
+[[nodiscard]] Status FlushOutput();
+
 // SIGINT and SIGTERM: the first sets the flag, a second ends the process at once (nothing is lost: what was not stored
 // is read again). Call before threads start.
 void InstallStopSignals();
