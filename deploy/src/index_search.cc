@@ -28,12 +28,15 @@ Status Build(std::span<const float> items, int dim, Metric metric, Built* built)
   constexpr std::size_t kLeastCapacity = 64;
   std::vector<Label> labels(items.size() / static_cast<std::size_t>(dim));
   options.capacity = std::max(kLeastCapacity, labels.size());
-  FRESHET_ASSIGN(built->index, MakeHnswIndex(options));
+  // Whole or not at all: what failed half-way is not taken for the index of what was before.
+  Built made;
+  FRESHET_ASSIGN(made.index, MakeHnswIndex(options));
   std::iota(labels.begin(), labels.end(), Label{0});
-  FRESHET_TRY(built->index->Insert(labels, items));
-  FRESHET_TRY(built->index->Settle());
-  built->items.assign(items.begin(), items.end());
-  built->metric = metric;
+  FRESHET_TRY(made.index->Insert(labels, items));
+  FRESHET_TRY(made.index->Settle());
+  made.items.assign(items.begin(), items.end());
+  made.metric = metric;
+  *built = std::move(made);
   return Status::Ok();
 }
 
