@@ -1,9 +1,10 @@
 // Index files that were changed at will are refused, or searched without harm: libFuzzer over the edits of a good file.
 //
 // An input says which of a few files made at the start, one of them of a flat index, whether checksums are made right
-// again, so that what lies behind them is reached, and then edits. Opened both ways, without and with all of it
-// validated; what opens is searched, and where it was validated whole, audited, added to and deleted from. What one way
-// of validating refuses, the other refuses as well.
+// again, so that what lies behind them is reached, and then edits. Mapped without and with all of it validated; what
+// opens is searched. One input in kStreaming, by a hash of it, is opened as a streaming index too, audited, added to
+// and deleted from: that starts a thread and reserves address space, a hundred times the cost of validating. What one
+// way of validating refuses, the other refuses as well.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -27,6 +28,7 @@ namespace freshet {
 namespace {
 
 constexpr int kDim = 4;
+constexpr std::uint64_t kStreaming = 64;
 
 void Check(const Status& status) {
   if (status.ok()) return;
@@ -215,6 +217,25 @@ void Search(const Index& index) {
   (void)index.LiveLabels();
 }
 
+void OpenStreaming(const Base& base, const std::string& path, bool is_whole) {
+  (void)InspectIndexFile(path);
+  const auto opened = base.flat ? OpenFlatIndex(path, kDim, Metric::kL2) : OpenHnswIndex(path, base.options);
+  // What the mapped kind does not mind is of other options, or has no room in these.
+  const Code code = opened.status().code();
+  if (!base.flat && opened.ok() != is_whole && code != Code::kFailedPrecondition && code != Code::kResourceExhausted) {
+    std::abort();
+  }
+  if (!opened.ok()) return;
+  Search(**opened);
+  Check((*opened)->Audit({}).status());
+  const Label label = 1'000'000;
+  Check((*opened)->Insert({&label, 1}, std::array<float, kDim>{1, 2, 3, 4}));
+  const Label gone = 7;
+  (*opened)->Tombstone({&gone, 1});
+  Check((*opened)->Settle());
+  Search(**opened);
+}
+
 }  // namespace
 }  // namespace freshet
 
@@ -231,32 +252,19 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     CorrectFlatSum(&bytes);
   }
 
-  const int file = ::memfd_create("index", MFD_CLOEXEC);
-  if (file < 0 || ::write(file, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) std::abort();
-  const std::string path = StrCat("/proc/self/fd/", file);
-  (void)InspectIndexFile(path);
+  // One file for all: its pages are there already.
+  static const int file = ::memfd_create("index", MFD_CLOEXEC);
+  if (file < 0 || ::ftruncate(file, static_cast<off_t>(bytes.size())) != 0 ||
+      ::pwrite(file, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
+    std::abort();
+  }
+  static const std::string path = StrCat("/proc/self/fd/", file);
   bool is_whole = false;
   for (const bool verify : {false, true}) {
     const auto mapped = OpenMappedIndex(path, verify);
     if (mapped.ok()) Search(**mapped);
     is_whole = mapped.ok();
   }
-  const auto opened = base.flat ? OpenFlatIndex(path, kDim, Metric::kL2) : OpenHnswIndex(path, base.options);
-  // What the mapped kind does not mind is of other options, or has no room in these.
-  const Code code = opened.status().code();
-  if (!base.flat && opened.ok() != is_whole && code != Code::kFailedPrecondition && code != Code::kResourceExhausted) {
-    std::abort();
-  }
-  if (opened.ok()) {
-    Search(**opened);
-    Check((*opened)->Audit({}).status());
-    const Label label = 1'000'000;
-    Check((*opened)->Insert({&label, 1}, std::array<float, kDim>{1, 2, 3, 4}));
-    const Label gone = 7;
-    (*opened)->Tombstone({&gone, 1});
-    Check((*opened)->Settle());
-    Search(**opened);
-  }
-  (void)::close(file);
+  if (Xxh3({reinterpret_cast<const char*>(data), size}) % kStreaming == 0) OpenStreaming(base, path, is_whole);
   return 0;
 }
