@@ -22,6 +22,7 @@ namespace {
 // The second one's rows have attributes.
 constexpr std::string_view kMagic = "freshet-flat-1\n";
 constexpr std::string_view kMagic2 = "freshet-flat-2\n";
+constexpr std::size_t kMostBytes = std::size_t{1} << 36;  // of a file
 
 // A copy: this kind is small.
 class FlatCut final : public IndexCut {
@@ -35,10 +36,13 @@ class FlatCut final : public IndexCut {
         vectors_(std::move(vectors)),
         attributes_(std::move(attributes)) {}
 
-  // Magic, u32 dim, string metric, (2: u32 words,) u64 n, n x u64 label, n x dim x f32, (2: n x words x u64,) u64 XXH3
-  // of all before it.
+  // The format: indexer/README.md.
   Status Write(const std::string& path, const std::function<Status(std::uint64_t)>& written) const override {
     return Guarded("to write it to a file", [&] {
+      constexpr std::size_t kAround = 128;  // the rows
+      const std::size_t bytes =
+          kAround + labels_.size() * sizeof(Label) + vectors_.size() * sizeof(float) + attributes_.size() * 8;
+      if (bytes > kMostBytes) return ResourceExhausted(StrCat(path, ": larger than ", kMostBytes, " bytes"));
       ByteWriter out;
       out.PutString(words_ == 0 ? kMagic : kMagic2);
       out.Put(static_cast<std::uint32_t>(dim_)).PutString(MetricName(metric_));
@@ -48,8 +52,9 @@ class FlatCut final : public IndexCut {
       out.PutFloats(vectors_);
       for (const std::uint64_t word : attributes_) out.Put(word);
       out.Put(Xxh3(out.bytes()));
-      FRESHET_TRY(WriteFileAtomically(path, out.bytes()));
-      return written ? written(out.bytes().size()) : Status::Ok();
+      // In one piece: who wants it not to be written has to say so before.
+      if (written) FRESHET_TRY(written(out.bytes().size()));
+      return WriteFileAtomically(path, out.bytes());
     });
   }
 
@@ -62,7 +67,8 @@ class FlatCut final : public IndexCut {
   const std::vector<std::uint64_t> attributes_;
 };
 
-// Rows one after the other, scanned by every search. Thread-safe by one lock, which searches share.
+// Rows one after the other, scanned by every search. Thread-safe by one lock, which searches share, and which they get
+// in turn with writers.
 class FlatIndex final : public Index {
  public:
   FlatIndex(int dim, Metric metric, std::size_t words)
@@ -76,7 +82,7 @@ class FlatIndex final : public Index {
   Status Insert(std::span<const Label> labels, std::span<const float> vectors,
                 std::span<const std::uint64_t> attributes) override {
     FRESHET_TRY(CheckAttributes(attributes, labels.size(), words_));
-    const std::unique_lock lock(mu_);
+    const std::unique_lock lock = Alone();
     const std::size_t before = labels_.size();
     const Status status = Guarded("for rows of the index", [&] {
       // All that may fail comes first, and is taken back then.
@@ -108,7 +114,7 @@ class FlatIndex final : public Index {
   }
 
   void Tombstone(std::span<const Label> labels) override {
-    const std::unique_lock lock(mu_);
+    const std::unique_lock lock = Alone();
     for (const Label label : labels) {
       const auto it = slots_.find(label);
       if (it == slots_.end()) continue;
@@ -135,7 +141,7 @@ class FlatIndex final : public Index {
     FRESHET_TRY(CheckQuery(query, dim_));
     FRESHET_TRY(CheckMasks(options.attributes, words_));
     return Guarded("to search", [&]() -> Result<std::vector<Hit>> {
-      const std::shared_lock lock(mu_);
+      const std::shared_lock lock = Beside();
       // What may not be returned is asked for before it is scored: a label costs less to look at than a row.
       SearchOptions allowed = options;
       allowed.filter = nullptr;
@@ -152,7 +158,7 @@ class FlatIndex final : public Index {
   }
 
   [[nodiscard]] IndexStats Stats() const override {
-    const std::shared_lock lock(mu_);
+    const std::shared_lock lock = Beside();
     IndexStats stats;
     stats.live = labels_.size();
     stats.capacity = labels_.capacity();
@@ -163,20 +169,31 @@ class FlatIndex final : public Index {
 
   [[nodiscard]] Result<std::unique_ptr<IndexCut>> Cut() override {
     return Guarded("for a cut of it", [&]() -> Result<std::unique_ptr<IndexCut>> {
-      const std::shared_lock lock(mu_);
+      const std::shared_lock lock = Beside();
       return std::unique_ptr<IndexCut>(
           std::make_unique<FlatCut>(dim_, metric_, words_, labels_, vectors_, attributes_));
     });
   }
 
   [[nodiscard]] std::vector<Label> LiveLabels() const override {
-    const std::shared_lock lock(mu_);
+    const std::shared_lock lock = Beside();
     std::vector<Label> labels = labels_;
     std::sort(labels.begin(), labels.end());
     return labels;
   }
 
  private:
+  // A shared_mutex lets in who shares it while others do, so that a writer would never come between searches without a
+  // pause: it takes the turn, for which new ones wait.
+  [[nodiscard]] std::shared_lock<std::shared_mutex> Beside() const {
+    { const std::lock_guard turn(turn_); }
+    return std::shared_lock(mu_);
+  }
+  [[nodiscard]] std::unique_lock<std::shared_mutex> Alone() const {
+    const std::lock_guard turn(turn_);
+    return std::unique_lock(mu_);
+  }
+
   // Never by as little as is asked for, or each row that is inserted would move all.
   template <typename T>
   static void Grow(std::vector<T>* values, std::size_t size) {
@@ -188,6 +205,7 @@ class FlatIndex final : public Index {
   const std::size_t words_;
   const Metric metric_;
   const Scorer score_;
+  mutable std::mutex turn_;  // before mu_
   mutable std::shared_mutex mu_;
   // Guarded by mu_:
   std::vector<float> vectors_;
@@ -229,7 +247,7 @@ namespace {
 int VersionOf(std::string_view magic) { return magic == kMagic ? 1 : magic == kMagic2 ? 2 : 0; }
 
 Result<std::unique_ptr<Index>> OpenFlat(const std::string& path, int dim, Metric metric, std::size_t words) {
-  FRESHET_ASSIGN(const std::string bytes, ReadFile(path, std::size_t{1} << 36));
+  FRESHET_ASSIGN(const std::string bytes, ReadFile(path, kMostBytes));
   ByteReader sum(bytes);
   const std::string_view body = sum.GetBytes(bytes.size() < 8 ? bytes.size() + 1 : bytes.size() - 8);
   if (sum.Get<std::uint64_t>() != Xxh3(body) || !sum.finished()) return Corruption(path + ": the checksum differs");

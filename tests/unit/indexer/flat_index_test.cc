@@ -1,10 +1,13 @@
 // The exact kind: the oracle of all other tests, so it has to be right by itself.
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <numeric>
 #include <random>
+#include <thread>
 
 #include "freshet/core/checksum.h"
 #include "freshet/core/file.h"
@@ -25,6 +28,33 @@ std::vector<Label> Found(const Index& index, std::vector<float> query, std::size
   std::vector<Label> labels;
   for (const Hit& hit : *hits) labels.push_back(hit.label);
   return labels;
+}
+
+TEST(FlatIndex, SearchesWithoutAPauseDoNotKeepWritersOut) {
+  constexpr std::size_t kRows = 50'000;
+  const auto index = MakeFlatIndex(kDim, Metric::kL2);
+  std::vector<Label> labels(kRows);
+  std::iota(labels.begin(), labels.end(), Label{0});
+  ASSERT_OK(index->Insert(labels, std::vector<float>(kRows * kDim, 1)));
+  std::atomic<bool> stop{false};
+  std::atomic<int> searches{0};
+  std::atomic<int> inserted{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (; !stop; ++searches) (void)Found(*index, {0, 0}, 10);
+    });
+  }
+  threads.emplace_back([&] {
+    for (; !stop && inserted < 20; ++inserted) {
+      const Label label = kRows + static_cast<Label>(inserted);
+      EXPECT_OK(index->Insert({&label, 1}, std::vector<float>(kDim, 2)));
+    }
+  });
+  EXPECT_TRUE(test::WaitFor([&] { return inserted == 20; }));
+  EXPECT_GT(searches, 0);
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
 }
 
 // As hnsw does: a label has one row, its last.
@@ -108,6 +138,21 @@ TEST_F(FlatFile, IsReadBack) {
   EXPECT_EQ(Found(**opened, {0.1F, 0.2F}, 50), Found(*index_, {0.1F, 0.2F}, 50));
   EXPECT_EQ(OpenFlatIndex(path_, kDim, Metric::kCosine).status().code(), Code::kFailedPrecondition);
   EXPECT_EQ(OpenFlatIndex(path_, kDim + 1, Metric::kL2).status().code(), Code::kFailedPrecondition);
+}
+
+TEST_F(FlatFile, WritingThatIsEndedLeavesNoFile) {
+  const std::string path = dir_ / "other";
+  const auto cut = index_->Cut();
+  ASSERT_OK(cut);
+  std::uint64_t told = 0;
+  const Status status = (*cut)->Write(path, [&](std::uint64_t bytes) {
+    told += bytes;
+    return Cancelled("enough");
+  });
+  EXPECT_EQ(status.code(), Code::kCancelled) << status.ToString();
+  EXPECT_EQ(told, whole_.size());
+  EXPECT_FALSE(FileExists(path));
+  EXPECT_FALSE(FileExists(path + ".tmp"));
 }
 
 TEST_F(FlatFile, WhatIsWrongBehindARightChecksumIsRefused) {

@@ -131,9 +131,9 @@ struct IndexHealth {
 class IndexCut {
  public:
   virtual ~IndexCut() = default;
-  // Writes `path` (not there before), fsyncs it. `written` is told the bytes after each piece and may wait: a rate
-  // limit, cancellation (an error of it ends the writing and is returned). Errors: kResourceExhausted (disk full),
-  // kIoError.
+  // Writes `path` (not there before), fsyncs it. `written` is told the bytes after each piece (flat: all of them,
+  // before) and may wait: a rate limit, cancellation (an error of it ends the writing and is returned; no file is left
+  // then). Errors: kResourceExhausted (disk full; flat: above 64 GiB), kIoError.
   virtual Status Write(const std::string& path,
                        const std::function<Status(std::uint64_t bytes)>& written = {}) const = 0;
 };
