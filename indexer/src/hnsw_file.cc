@@ -93,6 +93,7 @@ class HnswCut final : public IndexCut {
       // At full speed: adds gather meanwhile. Those that are linked all the same, because there are too many, change
       // lists that are written later, or were before: what was linked since is left out of each list either way.
       const HnswIndex::LinkingPaused paused(index_);
+      FRESHET_TRY(paused.status());
       FRESHET_TRY(WriteLinks(numbers, &file));
       FRESHET_TRY(WriteChains(numbers, &placed, &file));
       FRESHET_TRY(WriteUppers(numbers, &file, &header));
@@ -268,7 +269,10 @@ void HnswIndex::Unpin() {
 HnswIndex::LinkingPaused::LinkingPaused(HnswIndex* index) : index_(index) {
   std::unique_lock lock(index->writer_mu_);
   ++index->paused_;
-  index->progress_.wait(lock, [&] { return !index->changing_; });
+  if (index->progress_.wait_for(lock, index->longest_wait_, [&] { return !index->changing_; })) return;
+  ++index->told_.wait_timeouts;
+  status_ = DeadlineExceeded(StrCat("the graph did not come to rest in ", index->longest_wait_.count(),
+                                    " ms: is there a search that does not end?"));
 }
 
 HnswIndex::LinkingPaused::~LinkingPaused() {

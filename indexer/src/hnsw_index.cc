@@ -7,7 +7,6 @@
 namespace freshet {
 namespace {
 
-constexpr std::chrono::seconds kSlotTimeout{30};
 constexpr double kFewDead = 256;              // are not worth taking out, nor is a little dead in many
 constexpr double kLiveWhenOverMemory = 0.95;  // the live fraction that is kept to then, if the bound of it is lower
 
@@ -23,8 +22,9 @@ const std::vector<std::uint32_t>& FreshOf(const Segment& segment) {
 
 }  // namespace
 
-HnswIndex::HnswIndex(const HnswOptions& options, Throttle::Rule rebuild_rest)
+HnswIndex::HnswIndex(const HnswOptions& options, Throttle::Rule rebuild_rest, std::chrono::milliseconds longest_wait)
     : options_(options),
+      longest_wait_(longest_wait),
       segment_(std::make_shared<Segment>(options)),
       current_(segment_.get()),
       filter_memo_(options.filter_memo_bytes),
@@ -100,12 +100,18 @@ void HnswIndex::Kill(std::uint32_t slot) {
 }
 
 // What the worker cannot keep up with waits here: a fresh segment without a bound would slow every search. Where the
-// worker is not linking for want of memory, there is nothing to wait for.
+// worker is not linking for want of memory, there is nothing to wait for. It makes room within milliseconds, unless it
+// waits for a search that does not end (read_epoch.h).
 Status HnswIndex::WaitForRoom(std::unique_lock<std::mutex>* lock) {
   const auto has_room = [&] { return segment_->fresh() < options_.max_fresh; };
   if (!has_room()) {
     work_.notify_one();
-    progress_.wait(*lock, [&] { return !worker_status_.ok() || !trouble_.ok() || has_room(); });
+    if (!progress_.wait_for(*lock, longest_wait_,
+                            [&] { return !worker_status_.ok() || !trouble_.ok() || has_room(); })) {
+      ++told_.wait_timeouts;
+      return ResourceExhausted(StrCat(segment_->fresh(), " rows wait to be linked, and none was for ",
+                                      longest_wait_.count(), " ms: is there a search that does not end?"));
+    }
   }
   return !worker_status_.ok() ? worker_status_ : has_room() ? Status::Ok() : trouble_;
 }
@@ -121,18 +127,27 @@ void HnswIndex::Tombstone(std::span<const Label> labels) {
 Status HnswIndex::WaitForSlot(std::unique_lock<std::mutex>* lock) {
   const auto has_slot = [&] { return !free_.empty() || segment_->used() < segment_->capacity(); };
   if (has_slot()) return Status::Ok();
-  const auto full = [&] {
-    return ResourceExhausted(StrCat("the index is full: ", segment_->capacity() - segment_->dead(), " of ",
-                                    segment_->capacity(), " rows live (index.capacity)"));
-  };
-  if (segment_->dead() == 0) return full();
+  if (segment_->dead() == 0) return Full();
   wants_consolidation_ = true;
   ++slot_waits_;
   work_.notify_one();
-  (void)progress_.wait_for(*lock, kSlotTimeout, [&] { return !worker_status_.ok() || !trouble_.ok() || has_slot(); });
+  const bool ended =
+      progress_.wait_for(*lock, longest_wait_, [&] { return !worker_status_.ok() || !trouble_.ok() || has_slot(); });
   --slot_waits_;
+  if (!ended) ++told_.wait_timeouts;
   if (!worker_status_.ok()) return worker_status_;
-  return has_slot() ? Status::Ok() : !trouble_.ok() ? trouble_ : full();
+  return has_slot() ? Status::Ok() : !trouble_.ok() ? trouble_ : Full();
+}
+
+// With what keeps the room of the dead from being used, where there are any.
+Status HnswIndex::Full() const {
+  const std::size_t dead = segment_->dead();
+  const char* const why = dead == 0   ? ""
+                          : pins_ > 0 ? "; no room of dead ones is used again while a cut is written or an audit looks"
+                          : rebuilding_ ? "; the room of dead ones comes with the rebuild that is under way"
+                                        : "; the room of dead ones was not free in time";
+  return ResourceExhausted(StrCat("the index is full: ", segment_->capacity() - dead, " of ", segment_->capacity(),
+                                  " rows live (index.capacity)", why));
 }
 
 Status HnswIndex::Maintain() {

@@ -37,8 +37,9 @@ namespace freshet {
 class HnswIndex final : public Index {
  public:
   explicit HnswIndex(const HnswOptions& options) : HnswIndex(options, Throttle::OfShare(options.rebuild_cpu_share)) {}
-  // For tests: how long a rebuild rests.
-  HnswIndex(const HnswOptions& options, Throttle::Rule rebuild_rest);
+  // For tests: how long a rebuild rests, and how long at most Insert and cuts wait for the worker.
+  HnswIndex(const HnswOptions& options, Throttle::Rule rebuild_rest,
+            std::chrono::milliseconds longest_wait = std::chrono::seconds(30));
   ~HnswIndex() override;
 
   [[nodiscard]] int dim() const override { return options_.dim; }
@@ -71,9 +72,12 @@ class HnswIndex final : public Index {
     ~LinkingPaused();
     LinkingPaused(const LinkingPaused&) = delete;
     LinkingPaused& operator=(const LinkingPaused&) = delete;
+    // Errors: kDeadlineExceeded, when the worker did not come to the end of what it was at.
+    [[nodiscard]] const Status& status() const { return status_; }
 
    private:
     HnswIndex* const index_;
+    Status status_;
   };
 
  private:
@@ -96,11 +100,12 @@ class HnswIndex final : public Index {
     bool rests = false;        // the one that is under way does
   };
 
-  // REQUIRES for all six: writer_mu_.
+  // REQUIRES for these five: writer_mu_.
   void PutRow(Label label, const float* vector, std::span<const std::uint64_t> attributes);
   void Kill(std::uint32_t slot);
   Status WaitForRoom(std::unique_lock<std::mutex>* lock);
   Status WaitForSlot(std::unique_lock<std::mutex>* lock);
+  [[nodiscard]] Status Full() const;
   // What is remembered of the filter goes into the view, for this thread's search.
   [[nodiscard]] SearchView ViewFor(const Segment& segment, const SearchOptions& options) const;
   void KeepToMemory();
@@ -137,6 +142,7 @@ class HnswIndex final : public Index {
   [[nodiscard]] std::shared_ptr<Segment> FinishRebuild();
 
   const HnswOptions options_;
+  const std::chrono::milliseconds longest_wait_;
   // Replaced by the worker, under writer_mu_; so the worker may read it without. Searches read current_, within epoch_.
   std::shared_ptr<Segment> segment_;
   std::atomic<const Segment*> current_;

@@ -27,7 +27,9 @@ class ReadEpoch {
     std::size_t side_;
   };
 
-  // Returns when every Reader that was there at the call is gone.
+  // Returns when every Reader that was there at the call is gone. Without a bound: who gave up would free what they
+  // look at. What reads is a search or a piece of an audit, which end, provided that their filter returns (index.h);
+  // who waits for the worker meanwhile has a bound of its own.
   void Synchronize() {
     const std::size_t old = epoch_.fetch_add(1) % 2;
     while (readers_[old].count.load() != 0) std::this_thread::sleep_for(std::chrono::microseconds(50));

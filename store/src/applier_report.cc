@@ -68,6 +68,8 @@ void Applier::Report() {
   set("freshet_index_rebuilds", "Rebuilds of the index since start", static_cast<double>(index.rebuilds));
   set("freshet_index_consolidations", "Times the dead were taken out of the graph, since start",
       static_cast<double>(index.consolidations));
+  set("freshet_index_wait_timeouts", "Times an insert or a cut waited in vain for the index's background work",
+      static_cast<double>(index.wait_timeouts));
   TellOfIndex(index);
 }
 

@@ -30,7 +30,9 @@ struct Hit {
 
 class LastingFilter;
 
-// Which labels may be returned. Called from the searching thread, must be cheap and thread-safe.
+// Which labels may be returned. Called from the searching thread, must be cheap and thread-safe. It has to return, and
+// not to wait for who writes to the index: what a search looks at is kept until it ends, and an insert or a cut may
+// wait for that (30 s at most, then it fails).
 class LabelFilter {
  public:
   virtual ~LabelFilter() = default;
@@ -105,7 +107,8 @@ struct IndexStats {
   std::string rebuild_failure;  // of the last one that failed
   // What else the background work had no memory for; it tries again, and new rows wait in the fresh segment.
   std::size_t failures = 0;
-  std::string failure;  // the last one
+  std::string failure;            // the last one
+  std::size_t wait_timeouts = 0;  // times an insert or a cut waited for it in vain, and failed
 };
 
 struct AuditOptions {
@@ -133,7 +136,8 @@ class IndexCut {
   virtual ~IndexCut() = default;
   // Writes `path` (not there before), fsyncs it. `written` is told the bytes after each piece (flat: all of them,
   // before) and may wait: a rate limit, cancellation (an error of it ends the writing and is returned; no file is left
-  // then). Errors: kResourceExhausted (disk full; flat: above 64 GiB), kIoError.
+  // then). Errors: kResourceExhausted (disk full; flat: above 64 GiB), kIoError, kDeadlineExceeded (hnsw: changes of
+  // the graph that were under way did not end in 30 s).
   virtual Status Write(const std::string& path,
                        const std::function<Status(std::uint64_t bytes)>& written = {}) const = 0;
 };
@@ -150,7 +154,8 @@ class Index {
   // Every label is searchable when this returns. REQUIRES: labels are new; vectors holds labels.size() rows. (One that
   // is live all the same is replaced: it keeps a row, its old or its new one, also when this fails.) `attributes` holds
   // as many rows of attribute_words(), or nothing: all bits zero.
-  // Errors: kResourceExhausted (memory, room); nothing is then inserted. kInvalidArgument (size of the attributes).
+  // Errors: kResourceExhausted (memory, room; also where none could be made in 30 s); nothing is then inserted.
+  // kInvalidArgument (size of the attributes).
   // kInternal: the index takes no more rows.
   virtual Status Insert(std::span<const Label> labels, std::span<const float> vectors,
                         std::span<const std::uint64_t> attributes = {}) = 0;
@@ -165,7 +170,8 @@ class Index {
   // background work cannot go on after; what it tries again, and a rebuild that failed, is in Stats().
   virtual Status Maintain() = 0;
   // Returns when everything is in its final place and no compaction is under way: for benchmarks, tests, bulk loads.
-  // Errors: also kResourceExhausted, when the background work is short of memory; it goes on trying.
+  // As long as there is work, and searches that it waits for end: without a bound. Errors: also kResourceExhausted,
+  // when the background work is short of memory; it goes on trying.
   virtual Status Settle() { return Status::Ok(); }
 
   // Exactly min(k, live matching) hits, by descending score, ties by ascending label; fewer only under score_threshold.
