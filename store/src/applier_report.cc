@@ -68,6 +68,8 @@ void Applier::Report() {
   set("freshet_index_rebuilds", "Rebuilds of the index since start", static_cast<double>(index.rebuilds));
   set("freshet_index_consolidations", "Times the dead were taken out of the graph, since start",
       static_cast<double>(index.consolidations));
+  set("freshet_index_failures", "Times the index's background work had no memory, and was put off, since start",
+      static_cast<double>(index.failures));
   set("freshet_index_wait_timeouts", "Times an insert or a cut waited in vain for the index's background work",
       static_cast<double>(index.wait_timeouts));
   TellOfIndex(index);
@@ -87,7 +89,17 @@ void Applier::TellOfIndex(const IndexStats& index) {
     LogWarning("index", "its live rows alone take more than index.max_memory_bytes; rows are taken all the same",
                {{"memory_bytes", StrCat(index.memory_bytes)}, {"live", StrCat(index.live)}});
   }
+  if (index.consolidations > told_index_.consolidations) {
+    LogInfo("index", "the dead were taken out of the graph",
+            {{"live", StrCat(index.live)}, {"slots", StrCat(index.slots)}});
+  }
+  const bool failing = index.failures > told_index_.failures;
+  if (failing && index.failure != told_index_.failure) {
+    LogWarning("index", "its background work failed, and is tried again; new rows are scanned meanwhile",
+               {{"reason", index.failure}});
+  }
   told_index_ = index;
+  if (!failing) told_index_.failure.clear();  // the next time is told of again, whatever the reason
 }
 
 }  // namespace freshet
