@@ -1,5 +1,5 @@
 // A frozen index file, opened read-only: its pages are shared by every process that maps it, and read when a search
-// touches them, so that it is ready at once whatever its size.
+// touches them: it is ready once its chains and levels above were looked through, 4 bytes a row.
 #include <algorithm>
 #include <chrono>
 

@@ -221,7 +221,8 @@ struct HnswOptions {
   // again in between, the index is rebuilt.
   double max_unreachable = 0.01;
   // What its rows and graph may take; 0: no bound. Above it, where that helps, the dead are taken out sooner and the
-  // rest is rebuilt, which takes as much as the living need once more while it lasts. Rows are never refused for it.
+  // rest is rebuilt, which takes as much as the living need once more while it lasts. Rows are never refused for it;
+  // and where the machine has no memory for the pages of their arrays, no call fails: the system ends a process.
   std::size_t max_memory_bytes = 0;
   // Of a core, for each linking thread, that a rebuild takes: it rests between slices. At .5 two cores keep three
   // quarters of their time for searches and adds, and it takes twice as long, which nothing waits for.
@@ -237,10 +238,11 @@ struct HnswOptions {
 // of another), kResourceExhausted.
 [[nodiscard]] Result<std::unique_ptr<Index>> OpenHnswIndex(const std::string& path, const HnswOptions& options);
 
-// The same file read-only, where it lies: processes that open it share its pages, and it is ready in milliseconds
-// whatever its size. It takes no adds or tombstones. `verify` reads and checks every byte first, as OpenHnswIndex()
-// does; without, what a search follows is checked, and a damaged file can give wrong answers, but nothing worse.
-// The file must not be changed while it is open (replace it by renaming another over it). Errors: as OpenHnswIndex().
+// The same file read-only, where it lies: processes that open it share its pages, and it is ready when 4 bytes a row
+// are read (some milliseconds a million rows that are in memory). It takes no adds or tombstones. `verify` reads and
+// checks every byte first, as OpenHnswIndex() does; without, what a search follows is checked, and a damaged file can
+// give wrong answers, but nothing worse. The file must not be changed while it is open (replace it by renaming another
+// over it). Errors: as OpenHnswIndex().
 [[nodiscard]] Result<std::unique_ptr<Index>> OpenMappedIndex(const std::string& path, bool verify);
 
 // Exact: scans every live vector. The oracle of the tests. REQUIRES: at most kMaxAttributeWords.
