@@ -105,8 +105,10 @@ def _bucket(feature, x):
 
 
 def _kept(feature, find, record):
-    """The newest interactions that have a row, newest first, each with its row: what lies beside has as many."""
-    newest = list(reversed(record.get("history", [])))[:feature.get("max_values", 64)]
+    """Of the newest that were taken (a value of 0 or below is a return, or a thumb down) those that have a row, newest first,
+    each with its row: what lies beside has as many."""
+    taken = [event for event in reversed(record.get("history", [])) if event.get("value", 1.0) > 0]
+    newest = taken[:feature.get("max_values", 64)]
     return [(event, row) for event, row in ((event, find(event["item_id"])) for event in newest) if row is not None]
 
 

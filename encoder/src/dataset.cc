@@ -104,8 +104,7 @@ class Loader {
         options_.interactions_file, TopicRole::kInteractions, options_.schemas.Of(TopicRole::kInteractions),
         DecodeLimits{}, [&](Event&& event, double) {
           const auto* one = std::get_if<Interaction>(&event.body);
-          // A return or a thumb down is not what the towers should bring back.
-          if (one == nullptr || !Seen(one->timestamp_ms) || one->value <= 0) return Status::Ok();
+          if (one == nullptr || !Seen(one->timestamp_ms) || !IsTaken(one->value)) return Status::Ok();
           const std::int32_t item = item_ids_.Find(one->item_id);
           if (item < 0 || !StoodAt(static_cast<std::size_t>(item), one->timestamp_ms)) {
             if (data_.unknown_items++ == 0) first_unknown = one->item_id;

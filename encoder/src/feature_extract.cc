@@ -130,11 +130,12 @@ void AppendUser(const FeatureSpec& spec, const UserContext& user, TowerInput* in
   AppendRow(spec, user.features, input, [&](std::size_t f) {
     const FeatureDef& def = spec.features[f];
     if (def.kind == FeatureKind::kHistory) {
-      const auto count = std::min(user.history.size(), static_cast<std::size_t>(def.max_values));
+      int left = def.max_values;
       read.kept.clear();
       read.times_ms.clear();
-      for (std::size_t i = 1; i <= count; ++i) {
-        const std::size_t number = user.history.size() - i;
+      for (std::size_t number = user.history.size(); number-- > 0 && left > 0;) {
+        if (!IsTaken(user.history[number].value)) continue;
+        --left;
         const std::int64_t row = RowOf(spec, f, user.history[number].item_id);
         if (row < 0) continue;
         input->indices.push_back(row);

@@ -322,7 +322,9 @@ Status RecallService::ResolveUser(const RecallRequest& request, Query* query) co
     for (const HistoryEntry& entry : state->history) state->seen.push_back(entry.item_id);
   }
   query->seen = std::move(state->seen);
-  if (state->history.empty()) {
+  // Of returns alone a tower reads nothing.
+  const auto taken = [](const HistoryEntry& entry) { return IsTaken(entry.value); };
+  if (std::none_of(state->history.begin(), state->history.end(), taken)) {
     query->popular = state->features.empty();
     query->degraded = query->popular ? "popularity" : "no_history";
     if (query->popular) return Status::Ok();

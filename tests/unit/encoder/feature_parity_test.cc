@@ -278,11 +278,13 @@ TEST_F(FeatureParityTest, PythonMakesTheSameNgrams) {
   }
 }
 
-// Histories with items that have no row, event types that nobody knows, and times that are missing or run backwards.
+// Histories with items that have no row, event types that nobody knows, times that are missing or run backwards, and
+// what was given back.
 TEST_F(FeatureParityTest, PythonReadsTheSameHistories) {
   if (std::string_view(FRESHET_PYTHON).empty()) GTEST_SKIP() << "there is no python3 to run the script with";
-  const auto event = [](const char* item, const char* what, const char* time) {
-    return StrCat(R"({"item_id": ")", item, R"(", "event": ")", what, R"(", "value": 1, "timestamp": )", time, "}");
+  const auto event = [](const char* item, const char* what, const char* time, const char* value = "1") {
+    return StrCat(R"({"item_id": ")", item, R"(", "event": ")", what, R"(", "value": )", value, R"(, "timestamp": )",
+                  time, "}");
   };
   std::string users;
   for (const std::string& history :
@@ -291,7 +293,9 @@ TEST_F(FeatureParityTest, PythonReadsTheSameHistories) {
                event("a", "rent", "62000"), ",", event("c", "view", "62001")),
         StrCat(event("a", "view", "0"), ",", event("b", "view", "8999999999999998"), ",", event("c", "buy", "-5")),
         StrCat(event("a", "view", "7000000"), ",", event("b", "", "333"), ",", event("c", "buy", "1333")),
-        StrCat(event("a", "view", "8999999999999999"), ",", event("c", "buy", "8999999999999999"))}) {
+        StrCat(event("a", "view", "8999999999999999"), ",", event("c", "buy", "8999999999999999")),
+        StrCat(event("a", "view", "1000", "0.25"), ",", event("b", "buy", "1500"), ",",
+               event("b", "rent", "2000", "-1"), ",", event("c", "view", "3000", "0"))}) {
     users += (users.empty() ? "" : ",\n") + User("u", history, "");
   }
   const Result<Goldens> goldens = GoldensFromJson(

@@ -96,6 +96,30 @@ TEST(FeatureSpecTest, HistoryTakesTheNewest) {
   EXPECT_EQ(input.offsets, (Indices{0, 2}));
 }
 
+// As in training: a return or a thumb down is no part of a history, and takes no place in it.
+TEST(FeatureSpecTest, AHistoryIsOfWhatWasTaken) {
+  FeatureDef history = Def("history", FeatureKind::kHistory, 0, {"a", "b", "c"});
+  history.max_values = 2;
+  FeatureDef gaps = Def("history_gaps", FeatureKind::kHistoryGaps, 0);
+  gaps.boundaries = {1, 60};
+  const FeatureSpec spec =
+      Spec({history, Def("history_events", FeatureKind::kHistoryEvents, 1, {"buy", "return"}), gaps});
+  UserContext user;
+  user.history = {{"a", "buy", 0.5, 1'000}, {"b", "buy", 1, 2'000}};
+  TowerInput without;
+  AppendUser(spec, user, &without);
+  EXPECT_EQ(without.indices.size(), 6U);
+  user.history = {{"c", "return", -3, 500},
+                  {"a", "buy", 0.5, 1'000},
+                  {"c", "buy", 0, 1'500},
+                  {"b", "buy", 1, 2'000},
+                  {"b", "return", -1, 90'000}};
+  TowerInput with;
+  AppendUser(spec, user, &with);
+  EXPECT_EQ(with.indices, without.indices);
+  EXPECT_EQ(with.offsets, without.offsets);
+}
+
 TEST(FeatureSpecTest, DenseIsStandardisedAndMissingIsTheMean) {
   FeatureDef price = Def("price", FeatureKind::kDense, 0);
   price.mean = 1;

@@ -194,6 +194,7 @@ TEST_F(TrainingDataTest, CachedRowsEqualTheExtractionOfServing) {
   PutItems();
   std::string lines;
   for (int i = 0; i < 12; ++i) lines += Line(i % 3 == 0 ? "v" : "u", i % 2 == 0 ? "a" : "b", 10 + i);
+  lines += Line("u", "c", 12, -1);  // a return
   Put("interactions.jsonl", lines);
   Put("users.jsonl",
       "{\"user_id\": \"u\", \"features\": {\"age\": 30}}\n{\"user_id\": \"v\", \"features\": {\"age\": 40}}\n");
@@ -221,6 +222,7 @@ TEST_F(TrainingDataTest, CachedRowsEqualTheExtractionOfServing) {
     for (const std::int32_t item : data->sequences[u]) {
       user.history.push_back({data->items[static_cast<std::size_t>(item)].item_id, "view", 1.0, 0});
     }
+    user.history.push_back({"a", "view", -1.0, 0});  // serving keeps returns, and the tower reads them as little
     cache.AppendUser(static_cast<std::int32_t>(u), &cached);
     AppendUser(data->user_spec, user, &served);
   }

@@ -175,7 +175,16 @@ TEST_F(RecallServiceTest, SaysWhenAnAnswerIsNotPersonal) {
   response = service_.Recall(ByUser("new"));
   ASSERT_OK(response);
   EXPECT_EQ(response->degraded, "no_history");
-  EXPECT_EQ(Count("freshet_query_degraded_total"), 2);
+  // Who gave everything back has taken nothing.
+  replica_.users["new"].history = {{"x", "return", -1, 5}};
+  response = service_.Recall(ByUser("new"));
+  ASSERT_OK(response);
+  EXPECT_EQ(response->degraded, "no_history");
+  replica_.users["new"].features.clear();
+  response = service_.Recall(ByUser("new"));
+  ASSERT_OK(response);
+  EXPECT_EQ(response->degraded, "popularity");
+  EXPECT_EQ(Count("freshet_query_degraded_total"), 4);
 }
 
 TEST_F(RecallServiceTest, NeverMixesEmbeddingSpaces) {

@@ -42,6 +42,9 @@ struct HistoryEntry {
   std::int64_t timestamp_ms = 0;
 };
 
+// A return or a thumb down is not what the towers should bring back: neither training nor a user tower reads it.
+[[nodiscard]] constexpr bool IsTaken(double value) { return value > 0; }
+
 // What is known of a user at query time. History is oldest first.
 struct UserContext {
   std::string user_id;
