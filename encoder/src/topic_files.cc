@@ -8,7 +8,9 @@
 #include "freshet/core/file.h"
 #include "freshet/core/json.h"
 #include "freshet/core/strings.h"
+#include "freshet/encoder/encoder.h"
 #include "freshet/ingest/record_codec.h"
+#include "package_writer.h"
 
 namespace freshet {
 namespace {
@@ -46,7 +48,7 @@ std::string LineOf(const Event& event) {
     const auto& one = std::get<Interaction>(event.body);
     out.Key("user_id").String(one.user_id).Key("item_id").String(one.item_id).Key("event").String(one.event);
     out.Key("value").Double(one.value);
-    timestamp_ms = one.timestamp_ms;
+    timestamp_ms = TimeOf(one, event.record_timestamp_ms);  // as the engine keeps it
   }
   return out.Key("timestamp").Int(timestamp_ms).EndObject().Take() + "\n";
 }

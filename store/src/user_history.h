@@ -21,11 +21,6 @@ struct HistoryChange {
   std::vector<HistoryEntry> removed;
 };
 
-// When it happened. What is said to be of the future is of when it was written.
-[[nodiscard]] inline std::int64_t TimeOf(const Interaction& interaction, std::int64_t record_timestamp_ms) {
-  return record_timestamp_ms > 0 ? std::min(interaction.timestamp_ms, record_timestamp_ms) : interaction.timestamp_ms;
-}
-
 // `user` is nothing where unknown, and becomes nothing when forgotten. An interaction that the history holds already,
 // or that is older than all of a full one, changes nothing but, maybe, that its item was seen: so reading a log again
 // changes nothing.

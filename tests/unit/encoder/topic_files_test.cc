@@ -117,6 +117,19 @@ TEST_F(TopicFilesTest, KeepsEventsUpToTheirOffsets) {
   EXPECT_EQ(found->records, 6);
 }
 
+// As the engine keeps it: what is said to be of the future is of when it was written.
+TEST_F(TopicFilesTest, AnInteractionIsOfTheTimeThatTheEngineTakes) {
+  log_.left = {{"clicks", 1, 5, "u1", R"({"user_id": "u1", "item_id": "a", "timestamp": 8000000000000})"},
+               {"clicks", 1, 6, "u1", R"({"user_id": "u1", "item_id": "a", "timestamp": 500})"}};
+  options_.until = {{{"clicks", 1}, 7}};
+  const Result<TopicFiles> files = WriteTopicFiles(&log_, options_, nullptr);
+  ASSERT_OK(files);
+  const std::vector<Event> clicks = EventsOf(files->interactions_file, TopicRole::kInteractions);
+  ASSERT_EQ(clicks.size(), 2U);
+  EXPECT_EQ(std::get<Interaction>(clicks[0].body).timestamp_ms, 1005);
+  EXPECT_EQ(std::get<Interaction>(clicks[1].body).timestamp_ms, 500);
+}
+
 // The end of a partition may hold nothing to read: then its position says that it was reached.
 TEST_F(TopicFilesTest, EndsWhereTheLogHasGaps) {
   options_.until[{"clicks", 1}] = 8;

@@ -5,6 +5,7 @@
 // different spaces are never compared.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -44,6 +45,11 @@ struct HistoryEntry {
 
 // A return or a thumb down is not what the towers should bring back: neither training nor a user tower reads it.
 [[nodiscard]] constexpr bool IsTaken(double value) { return value > 0; }
+
+// When it happened. What is said to be of the future is of when it was written.
+[[nodiscard]] inline std::int64_t TimeOf(const Interaction& interaction, std::int64_t record_timestamp_ms) {
+  return record_timestamp_ms > 0 ? std::min(interaction.timestamp_ms, record_timestamp_ms) : interaction.timestamp_ms;
+}
 
 // What is known of a user at query time. History is oldest first.
 struct UserContext {
