@@ -119,7 +119,7 @@ Status FilesFromTopics(TrainArguments* arguments) {
     return ConfigError("--topics brings the schemas of the topics: `schema` of --config is of files");
   }
   TopicFilesOptions what;
-  what.directory = options.out_directory + ".events";
+  what.directory = TopicFilesDirectory(options.out_directory);
   Result<TopicFiles> files = FindTopicFiles(what.directory);
   if (!options.resume || !files.ok()) {
     FRESHET_ASSIGN(const Config config, LoadConfig(arguments->topics, {}));

@@ -16,6 +16,7 @@ namespace freshet {
 namespace {
 
 constexpr std::chrono::milliseconds kPollWait{100};
+constexpr std::int64_t kLookEveryUs = 100'000;
 constexpr std::int64_t kTellEvery = 4096;  // records
 constexpr std::size_t kMaxOffsetsBytes = std::size_t{1} << 24;
 constexpr std::string_view kOffsets = "/offsets.json";
@@ -89,20 +90,27 @@ class Writer {
 
   Status Read() {
     std::int64_t heard_us = clock_.MonotonicUs();
+    std::int64_t looked_us = heard_us;
     while (!open_.empty()) {
       FRESHET_ASSIGN(const PollResult polled, source_->Poll(kPollWait));
-      if (polled.kind == PollResult::Kind::kRecord) {
-        FRESHET_TRY(Take(polled.record));
-        heard_us = clock_.MonotonicUs();
+      const std::int64_t before = records_;
+      const bool record = polled.kind == PollResult::Kind::kRecord;
+      if (record) FRESHET_TRY(Take(polled.record));
+      const std::int64_t now_us = clock_.MonotonicUs();
+      if (records_ != before) {
+        heard_us = now_us;
         if (records_ % kTellEvery != 0) continue;
       } else {
+        // Other partitions may go on for ever behind their ends.
+        const bool over = now_us - heard_us > std::int64_t{1'000'000} * options_.patience_seconds;
+        if (record && !over && now_us - looked_us < kLookEveryUs) continue;
+        looked_us = now_us;
         // The last offsets before an end may hold nothing to read: marks of transactions, what was compacted away.
         for (const PartitionProgress& at : source_->Positions()) {
           const auto open = open_.find(at.partition);
           if (open != open_.end() && at.next_offset >= open->second) open_.erase(open);
         }
-        const std::int64_t quiet_us = clock_.MonotonicUs() - heard_us;
-        if (!open_.empty() && quiet_us > std::int64_t{1'000'000} * options_.patience_seconds) {
+        if (!open_.empty() && over) {
           return Unavailable(StrCat("topic ", open_.begin()->first.topic, ": partition ",
                                     open_.begin()->first.partition, " does not come to offset ",
                                     open_.begin()->second));
@@ -162,6 +170,8 @@ Result<TopicFiles> WriteTopicFiles(RecordSource* source, const TopicFilesOptions
                                    const std::function<bool(double)>& progress) {
   return Writer(source, options, progress).Run();
 }
+
+std::string TopicFilesDirectory(const std::string& out_directory) { return PathBeside(out_directory, ".events"); }
 
 Result<TopicFiles> FindTopicFiles(const std::string& directory) {
   const std::string path = StrCat(directory, kOffsets);

@@ -22,9 +22,15 @@ class FakeLog final : public RecordSource {
  public:
   Result<PollResult> Poll(std::chrono::milliseconds) override {
     PollResult result;
-    if (left.empty()) return result;
-    now_ = std::move(left.front());
-    left.pop_front();
+    if (left.empty() && endless.empty()) return result;
+    if (left.empty()) {
+      if (++polls_ > 1'000'000) return Internal("nobody stops reading");
+      ++endless.front().offset;
+      now_ = endless.front();
+    } else {
+      now_ = std::move(left.front());
+      left.pop_front();
+    }
     result.kind = PollResult::Kind::kRecord;
     result.record.topic = now_.topic;
     result.record.partition = now_.partition;
@@ -40,9 +46,11 @@ class FakeLog final : public RecordSource {
   void ReportStored(const std::vector<PartitionProgress>&) override {}
 
   std::deque<Sent> left;
+  std::vector<Sent> endless;  // its one record comes again and again then, at the next offset
   std::vector<PartitionProgress> at_end;
 
  private:
+  int polls_ = 0;
   Sent now_;
 };
 
@@ -137,6 +145,27 @@ TEST_F(TopicFilesTest, EndsWhereTheLogHasGaps) {
   log_.at_end[0].partition = {"clicks", 1};
   log_.at_end[0].next_offset = 8;
   EXPECT_OK(WriteTopicFiles(&log_, options_, nullptr));
+}
+
+// A partition that stands still is told of, however much comes of one that is read already.
+TEST_F(TopicFilesTest, IsNotKeptWaitingByWhatComesBehindTheEnd) {
+  options_.until[{"clicks", 1}] = 8;
+  log_.endless = {{"goods", 0, 4, "z", R"({"features": {"price": 9}})"}};
+  const Status status = WriteTopicFiles(&log_, options_, nullptr).status();
+  EXPECT_EQ(status.code(), Code::kUnavailable) << status.ToString();
+  EXPECT_NE(status.message().find("clicks: partition 1"), std::string::npos) << status.message();
+  // Its position says that it has come to its end; nobody is idle for that to be seen.
+  log_.left = {{"goods", 0, 3, "b", R"({"features": {"price": 1}})"},
+               {"people", 0, 0, "u1", R"({"features": {"age": 30}})"}};
+  log_.at_end.resize(1);
+  log_.at_end[0].partition = {"clicks", 1};
+  log_.at_end[0].next_offset = 8;
+  EXPECT_OK(WriteTopicFiles(&log_, options_, nullptr));
+}
+
+// Within it they would be replaced with the package.
+TEST_F(TopicFilesTest, LieBesideThePackage) {
+  for (const char* out : {"x/model", "x/model/", "x/./model//"}) EXPECT_EQ(TopicFilesDirectory(out), "x/model.events");
 }
 
 TEST_F(TopicFilesTest, LeavesNothingThatLooksComplete) {

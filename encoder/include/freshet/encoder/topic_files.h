@@ -25,7 +25,7 @@ struct TopicFilesOptions {
   std::string directory;                         // made where it is missing; files there are replaced
   std::map<std::string, TopicReader> topics;     // by name
   std::map<TopicPartition, std::int64_t> until;  // of each partition the first offset that is not read
-  int patience_seconds = 60;                     // without a record, before the topics count as unreadable
+  int patience_seconds = 60;  // without a record before those offsets, until the topics count as unreadable
 };
 
 struct TopicFiles {
@@ -41,6 +41,8 @@ struct TopicFiles {
 // more), kCancelled when `progress` (fraction of the records) returns false, kIoError, and what the source says.
 [[nodiscard]] Result<TopicFiles> WriteTopicFiles(RecordSource* source, const TopicFilesOptions& options,
                                                  const std::function<bool(double)>& progress);
+// Where they lie for a training whose package becomes `out_directory`: beside it.
+[[nodiscard]] std::string TopicFilesDirectory(const std::string& out_directory);
 // What an earlier call left in the directory; kNotFound where none has ended there.
 [[nodiscard]] Result<TopicFiles> FindTopicFiles(const std::string& directory);
 
