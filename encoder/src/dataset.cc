@@ -1,6 +1,7 @@
 #include "dataset.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "freshet/core/strings.h"
 #include "freshet/ingest/event_file.h"
@@ -38,6 +39,7 @@ class Loader {
   Result<Dataset> Load() {
     FRESHET_TRY(options_.split.Validate());
     FRESHET_TRY(ReadItemVersions());
+    FRESHET_TRY(ReadForgettings());
     FRESHET_TRY(ReadInteractions());
     FRESHET_TRY(CheckAskedEvents());
     Cut();
@@ -54,6 +56,12 @@ class Loader {
     std::int64_t timestamp_ms = 0;
     std::int32_t event = 0;
     double value = 1;
+  };
+
+  // The last one of a user.
+  struct Forgetting {
+    std::int64_t at_ms = 0;
+    std::int64_t event = 0;  // its number in the file
   };
 
   [[nodiscard]] bool Seen(std::int64_t timestamp_ms) const {
@@ -98,13 +106,40 @@ class Loader {
     return InvalidArgument(StrCat(options_.items_file, ": holds no items", Before()));
   }
 
+  // Whenever it was said, behind the judged part too: it is a wish, and tells nothing of what people took.
+  Status ReadForgettings() {
+    if (options_.users_file.empty()) return Status::Ok();
+    std::int64_t number = 0;
+    return ForEachEvent(options_.users_file, TopicRole::kUsers, options_.schemas.Of(TopicRole::kUsers), DecodeLimits{},
+                        [&](Event&& event, double) {
+                          ++number;
+                          const auto* user = std::get_if<UserUpdate>(&event.body);
+                          if (user == nullptr || !user->forgotten) return Status::Ok();
+                          // One without a time is of now, as in the engine.
+                          const std::int64_t at_ms = event.record_timestamp_ms > 0
+                                                         ? event.record_timestamp_ms
+                                                         : std::numeric_limits<std::int64_t>::max();
+                          Forgetting& last = forgotten_[user->user_id];
+                          last = {std::max(last.at_ms, at_ms), number};
+                          return Status::Ok();
+                        });
+  }
+
+  // Whether this is something that a user did before he was forgotten.
+  [[nodiscard]] bool IsForgotten(const Interaction& interaction) const {
+    const auto found = forgotten_.find(interaction.user_id);
+    return found != forgotten_.end() && interaction.timestamp_ms <= found->second.at_ms;
+  }
+
   Status ReadInteractions() {
     std::string first_unknown;
     FRESHET_TRY(ForEachEvent(
         options_.interactions_file, TopicRole::kInteractions, options_.schemas.Of(TopicRole::kInteractions),
         DecodeLimits{}, [&](Event&& event, double) {
           const auto* one = std::get_if<Interaction>(&event.body);
-          if (one == nullptr || !Seen(one->timestamp_ms) || !IsTaken(one->value)) return Status::Ok();
+          if (one == nullptr || !Seen(one->timestamp_ms) || !IsTaken(one->value) || IsForgotten(*one)) {
+            return Status::Ok();
+          }
           const std::int32_t item = item_ids_.Find(one->item_id);
           if (item < 0 || !StoodAt(static_cast<std::size_t>(item), one->timestamp_ms)) {
             if (data_.unknown_items++ == 0) first_unknown = one->item_id;
@@ -205,24 +240,29 @@ class Loader {
     return Status::Ok();
   }
 
-  // A profile as it was when the judged part began; of users who came later the first one.
+  // A profile as it was when the judged part began; of users who came later the first one. What was said of a user
+  // before he was forgotten is gone.
   Status ReadUsers() {
     if (options_.users_file.empty()) return Status::Ok();
     std::unordered_map<std::string, std::size_t> numbers;
     for (std::size_t i = 0; i < data_.users.size(); ++i) numbers.emplace(data_.users[i].user_id, i);
     std::vector<bool> known(data_.users.size());
+    std::int64_t number = 0;
     return ForEachEvent(
         options_.users_file, TopicRole::kUsers, options_.schemas.Of(TopicRole::kUsers), DecodeLimits{},
         [&](Event&& event, double) {
+          ++number;
           auto* user = std::get_if<UserUpdate>(&event.body);
           if (user == nullptr || !Seen(event.record_timestamp_ms) || event.record_timestamp_ms >= judged_until_ms_) {
             return Status::Ok();
           }
           const auto found = numbers.find(user->user_id);
           if (found == numbers.end()) return Status::Ok();
+          const auto forgotten = forgotten_.find(user->user_id);
+          if (forgotten != forgotten_.end() && number <= forgotten->second.event) return Status::Ok();
           if (known[found->second] && event.record_timestamp_ms >= data_.judged_from_ms) return Status::Ok();
           known[found->second] = true;
-          data_.users[found->second].features = user->forgotten ? Features{} : std::move(user->features);
+          data_.users[found->second].features = std::move(user->features);
           return Status::Ok();
         });
   }
@@ -235,6 +275,7 @@ class Loader {
   std::vector<std::vector<Version<ItemUpdate>>> versions_;  // per item id
   std::vector<bool> has_deletes_;                           // per item id
   std::vector<std::string> user_names_;
+  std::unordered_map<std::string, Forgetting> forgotten_;
   std::vector<bool> asked_;  // per event
   std::vector<Raw> raw_;
   std::vector<std::int32_t> candidate_;  // per item id: number of the candidate, or -1

@@ -2,7 +2,8 @@
 //
 // Place in the flow: read by training and by judging, so that both see the same data cut in the same way. Nothing that
 // lies behind the part to judge is in it: later items are no candidates, features are those that were known when that
-// part began, and what is deleted later still stands. Plain values, thread-compatible.
+// part began, and what is deleted later still stands. Of a user who was forgotten, whenever that was, nothing from
+// before is there. Plain values, thread-compatible.
 #pragma once
 
 #include <cstdint>

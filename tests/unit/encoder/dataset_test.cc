@@ -115,6 +115,37 @@ TEST_F(DatasetTest, WhatIsDeletedBeforeIsNoCandidateUntilItComesBack) {
   EXPECT_EQ(test->positives.back().part, Part::kTest);
 }
 
+// As in the engine; also where it is said only after the judged part.
+TEST_F(DatasetTest, OfWhoWasForgottenNothingFromBeforeIsThere) {
+  const auto forget = [](const std::string& user, const std::string& when) {
+    return R"({"user_id": ")" + user + R"(", "deleted": true)" + when + "}\n";
+  };
+  Put("items.jsonl", Item("a", 1, 5));
+  std::string lines;
+  for (const char* user : {"stays", "gone", "undated", "back"}) {
+    lines += Line(user, "a", 10) + Line(user, "a", 22) + Line(user, "a", 35);
+  }
+  Put("interactions.jsonl", lines);
+  Put("users.jsonl", Age("stays", 1, 5) + Age("gone", 2, 5) + Age("undated", 3, 5) + Age("back", 4, 5) +
+                         forget("back", R"(, "timestamp": 12)") + forget("undated", "") +
+                         forget("gone", R"(, "timestamp": 50)"));
+  for (const Part judged : {Part::kValidation, Part::kTest}) {
+    const Result<Dataset> data = LoadDataset(Options(judged));
+    ASSERT_OK(data);
+    ASSERT_EQ(data->users.size(), 2U);
+    EXPECT_EQ(data->users[0].user_id, "stays");
+    EXPECT_EQ(Number(data->users[0].features, "age"), 1);
+    EXPECT_EQ(data->users[1].user_id, "back");
+    EXPECT_EQ(Number(data->users[1].features, "age"), -1) << "he has not said it again";
+    EXPECT_EQ(data->positives.size(), judged == Part::kTest ? 5U : 3U);
+  }
+  Put("users.jsonl", forget("back", R"(, "timestamp": 12)") + Age("back", 5, 13));
+  const Result<Dataset> again = LoadDataset(Options(Part::kTest));
+  ASSERT_OK(again);
+  EXPECT_EQ(again->positives.size(), 11U);
+  EXPECT_EQ(Number(again->users.back().features, "age"), 5);
+}
+
 TEST_F(DatasetTest, RandomSplitsHaveNoTimes) {
   Put("items.jsonl", Item("a", 1, 5) + Item("a", 2, 25));
   std::string lines;
