@@ -69,8 +69,17 @@ TrainerOptions TrainerOptionsOf(const TrainOptions& options, const TrainingData&
   return trainer;
 }
 
+// Whether the package names the user anyhow, by a row of his own.
+bool IsNamed(const FeatureSpec& spec, const std::string& user_id) {
+  for (std::size_t f = 0; f < spec.features.size(); ++f) {
+    if (spec.features[f].name == "user_id") return RowOf(spec, f, user_id) != BucketRowOf(spec, f, user_id);
+  }
+  return false;
+}
+
 // The first items, one that nobody knows, the first validation users and a stranger; their vectors are computed by the
-// network in training, through the same extraction as in serving.
+// network in training, through the same extraction as in serving. A package outlives that a user is forgotten, so it
+// does not say who they are.
 Goldens GoldenInputs(const TrainOptions& options, const TrainingData& data) {
   Goldens goldens;
   const std::size_t count = std::min(kGoldenRows, data.items.size());
@@ -81,6 +90,7 @@ Goldens GoldenInputs(const TrainOptions& options, const TrainingData& data) {
   for (std::size_t i = 0; i < std::min(kGoldenRows, users); ++i) {
     const auto number = data.validation.empty() ? i : static_cast<std::size_t>(data.validation[i].user);
     UserContext user = data.users[number];
+    if (!IsNamed(data.user_spec, user.user_id)) user.user_id = StrCat("golden-user-", i + 1);
     for (std::size_t at = 0; at < data.sequences[number].size(); ++at) {
       const auto item = static_cast<std::size_t>(data.sequences[number][at]);
       const auto event = static_cast<std::size_t>(data.sequence_events[number][at]);
