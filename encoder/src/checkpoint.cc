@@ -1,10 +1,14 @@
 #include "checkpoint.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
 
 #include "freshet/core/bytes.h"
 #include "freshet/core/checksum.h"
 #include "freshet/core/strings.h"
+#include "package_writer.h"
+#include "training_run.h"
 
 namespace freshet {
 namespace {
@@ -83,6 +87,20 @@ TrainerState GetTrainer(ByteReader* in) {
 Status Damaged(std::string_view what) { return Corruption(StrCat("the checkpoint is damaged: ", what)); }
 
 }  // namespace
+
+std::string CheckpointPath(const std::string& out_directory, bool refit) {
+  return PathBeside(out_directory, refit ? ".refit.checkpoint" : ".checkpoint");
+}
+
+Status RemoveCheckpoints(const std::string& out_directory) {
+  for (const bool refit : {true, false}) {
+    const std::string path = CheckpointPath(out_directory, refit);
+    std::error_code error;
+    std::filesystem::remove(path, error);
+    if (error) return IoError(StrCat(path, ": cannot be removed: ", error.message()));
+  }
+  return Status::Ok();
+}
 
 std::string EncodeCheckpoint(const TrainingCheckpoint& checkpoint) {
   ByteWriter out;

@@ -2,7 +2,7 @@
 //
 // Place in the flow: written by training.cc between two batches, read by `freshet train --resume`. A file holds one
 // state completely or is refused: temporary file, fsync, rename; a checksum over all of it is checked before a field is
-// read. The format is in README.md. Pure functions over plain values, thread-safe.
+// read. The format is in README.md. Stateless functions, thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -41,6 +41,11 @@ struct TrainingCheckpoint {
   KeptEpoch best;
   std::vector<EpochRecord> epochs;  // those that are over
 };
+
+// Of the training whose package becomes `out_directory`, or of its refit; both lie beside it.
+[[nodiscard]] std::string CheckpointPath(const std::string& out_directory, bool refit);
+// Both, where they are; that of the refit first, which is worth nothing without the other. Errors: kIoError.
+Status RemoveCheckpoints(const std::string& out_directory);
 
 [[nodiscard]] std::string EncodeCheckpoint(const TrainingCheckpoint& checkpoint);
 // Errors: kCorruption, kFailedPrecondition (written by another version of freshet).

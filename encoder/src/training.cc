@@ -2,7 +2,9 @@
 
 #include <cmath>
 
+#include "checkpoint.h"
 #include "freshet/core/clock.h"
+#include "freshet/core/fault.h"
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
 #include "model_manifest.h"
@@ -97,6 +99,7 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
   };
   FRESHET_ASSIGN(TrainReport report, RunTraining(options, &data, tell, find_nearest));
   report.log_file = log_file;
+  FRESHET_TRY(FaultPoint("train.before_report"));
   if (options.report) {
     const Result<std::string> page = WriteTrainingReport(options, report, data);
     if (page.ok()) {
@@ -113,6 +116,10 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
     FRESHET_ASSIGN(report.space_id, RunRefit(options, report.best_epoch, &all, tell, find_nearest));
   }
   log.End(report);
+  // All is in place: what is left of the way there is not needed any more.
+  if (const Status removed = RemoveCheckpoints(options.out_directory); !removed.ok()) {
+    LogWarning("train", "the model is written; a checkpoint is left", {{"reason", removed.message()}});
+  }
   report.seconds = static_cast<double>(clock.MonotonicUs() - started_us) * 1e-6;
   return report;
 }

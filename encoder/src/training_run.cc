@@ -125,7 +125,7 @@ class TrainingRun {
         data_(WithBoundedValidation(data, &random_)),
         cache_(data_),
         goldens_(GoldenInputs(options, data_)),
-        checkpoint_path_(CheckpointPath(refit_)),
+        checkpoint_path_(CheckpointPath(options.out_directory, refit_)),
         sampler_(options_, data_, cache_, &random_),
         validator_(options_, data_, cache_) {}
 
@@ -150,20 +150,10 @@ class TrainingRun {
     report.best_epoch = at_.best.epoch;
     report.resumed = resumed_;
     report.epochs = at_.epochs;
-    // The package is in place; what is left of the way there is not needed any more.
-    if (refit_ || !options_.refit) {
-      for (const bool refit : {true, false}) {
-        std::error_code ignored;
-        std::filesystem::remove(CheckpointPath(refit), ignored);
-      }
-    }
     return report;
   }
 
  private:
-  [[nodiscard]] std::string CheckpointPath(bool refit) const {
-    return PathBeside(options_.out_directory, refit ? ".refit.checkpoint" : ".checkpoint");
-  }
   [[nodiscard]] bool OutOfPatience() const {
     return !refit_ && options_.patience > 0 && at_.epoch - 1 - at_.best.epoch >= options_.patience;
   }
@@ -173,20 +163,18 @@ class TrainingRun {
 
   Status BeginOrResume() {
     const bool exists = FileExists(checkpoint_path_);
-    if (!options_.resume) {
-      if (exists) {
-        LogWarning("train", "an unfinished training is started anew (--resume would continue it)",
-                   {{"checkpoint", checkpoint_path_}});
-      }
-      return Status::Ok();
+    if (options_.resume && exists) {
+      resumed_ = true;
+      return Resume().Prefixed(checkpoint_path_);
     }
-    if (!exists) {
+    if (exists) {
+      LogWarning("train", "an unfinished training is started anew (--resume would have continued it)",
+                 {{"checkpoint", checkpoint_path_}});
+    } else if (options_.resume) {
       LogInfo("train", "nothing to resume: training from the beginning", {{"checkpoint", checkpoint_path_}});
-      return Status::Ok();
     }
-    if (const Status status = Resume(); !status.ok()) return status.Prefixed(checkpoint_path_);
-    resumed_ = true;
-    return Status::Ok();
+    // What another training left would stand in the way of resuming this one.
+    return refit_ ? Status::Ok() : RemoveCheckpoints(options_.out_directory);
   }
 
   Status Resume() {

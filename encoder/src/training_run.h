@@ -18,7 +18,7 @@ namespace freshet {
 // Of Adam, when the share `done` of all epochs is over.
 [[nodiscard]] double LearningRate(const TrainOptions& options, double done);
 
-// With options.refit the checkpoint stays until RunRefit has ended. Of a large validation part a fixed sample stays in
+// Checkpoints stay: Train() removes them when all is written. Of a large validation part a fixed sample stays in
 // `data`. Errors as Train().
 [[nodiscard]] Result<TrainReport> RunTraining(const TrainOptions& options, TrainingData* data,
                                               const std::function<void(const TrainProgress&)>& progress,

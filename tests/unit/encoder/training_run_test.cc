@@ -83,5 +83,63 @@ TEST_F(TrainingRunTest, APackageDoesNotSayWhoItsUsersAre) {
   }
 }
 
+// Killed when the package is there and the report is not: nothing is trained again.
+TEST_F(TrainingRunTest, TheCheckpointStaysUntilAllIsWritten) {
+  TrainOptions options = Options("model");
+  options.resume = true;
+  ASSERT_FALSE(Run(options, "train.before_report=error").ok());
+  EXPECT_TRUE(FileExists(dir_ / "model/model.yaml"));
+  EXPECT_TRUE(FileExists(dir_ / "model.checkpoint"));
+  EXPECT_FALSE(FileExists(dir_ / "model.report.html"));
+  const Result<TrainReport> report = Run(options);
+  ASSERT_OK(report);
+  EXPECT_EQ(told_, 0);
+  EXPECT_TRUE(report->resumed);
+  EXPECT_EQ(report->epochs.size(), 2U);
+  EXPECT_TRUE(FileExists(report->report_file));
+  ExpectNoCheckpoints("model");
+}
+
+// What a training of other settings left must not be found when this one is resumed.
+TEST_F(TrainingRunTest, BeginningAnewLeavesNoOlderCheckpoint) {
+  TrainOptions older = Options("model");
+  older.refit = true;
+  older.seed = 2;
+  ASSERT_FALSE(Run(older, "train.before_report=error").ok());
+  older.resume = true;
+  const auto stop_in_refit = [](const TrainOptions& options) {  // once it has a checkpoint
+    bool stopped = false;
+    const Result<TrainReport> report = Train(options, [&](const TrainProgress& state) {
+      if (!state.refit || stopped) return;
+      stopped = true;
+      EXPECT_OK(ArmFaults("train.after_batch=error@3"));
+    });
+    EXPECT_OK(ArmFaults(""));
+    return report.ok() ? Status::Ok() : report.status();
+  };
+  ASSERT_EQ(stop_in_refit(older).code(), Code::kUnavailable);
+  ASSERT_TRUE(FileExists(dir_ / "model.refit.checkpoint"));
+
+  TrainOptions options = Options("model");
+  options.refit = true;
+  ASSERT_FALSE(Run(options, "train.after_batch=error@1").ok()) << "before its first checkpoint";
+  ExpectNoCheckpoints("model");
+  options.resume = true;
+  ASSERT_FALSE(Run(options, "train.after_batch=error@5").ok());
+  EXPECT_TRUE(FileExists(dir_ / "model.checkpoint"));
+  const Result<TrainReport> report = Run(options);
+  ASSERT_OK(report);
+  EXPECT_TRUE(report->resumed);
+  EXPECT_GT(report->refit_pairs, 0);
+  ExpectNoCheckpoints("model");
+
+  // Nor where only that of a refit is left.
+  ASSERT_FALSE(Run(options, "train.before_report=error").ok());
+  ASSERT_EQ(stop_in_refit(options).code(), Code::kUnavailable);
+  fs::remove(dir_ / "model.checkpoint");
+  ASSERT_FALSE(Run(options, "train.after_batch=error@1").ok());
+  ExpectNoCheckpoints("model");
+}
+
 }  // namespace
 }  // namespace freshet
