@@ -19,9 +19,13 @@ struct PackageContents {
   Goldens goldens;
 };
 
-// Writes a directory beside `directory`, fsyncs, and renames; a package already there is exchanged in one step. Returns
-// the space id. Errors: kFailedPrecondition when `directory` holds something that is no package; kIoError.
+// Writes a directory beside `directory`, fsyncs, and renames; a package already there is exchanged in one step. What
+// writers of the same package left that were killed is removed. Returns the space id. Errors: kFailedPrecondition when
+// `directory` holds something that is no package; kIoError.
 [[nodiscard]] Result<std::string> WritePackage(PackageContents contents, const std::string& directory);
+
+// Ok where it may write: nothing is there yet, an empty directory, or a package. Errors: kFailedPrecondition.
+Status CheckReplaceable(const std::string& directory);
 
 // `<directory><suffix>`: what belongs to a package and is no part of it.
 [[nodiscard]] std::string PathBeside(const std::string& directory, const std::string& suffix);

@@ -81,6 +81,7 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
                           const FindNearest& find_nearest) {
   FRESHET_TRY(options.Validate());
   if (options.hard_negatives > 0 && !find_nearest) return ConfigError("hard negatives want an index to be mined with");
+  FRESHET_TRY(CheckReplaceable(options.out_directory));  // before hours are spent
   const SystemClock clock;
   const std::int64_t started_us = clock.MonotonicUs();
   FRESHET_ASSIGN(TrainingData data, LoadTrainingData(options));

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <random>
 
@@ -75,6 +76,16 @@ class TrainCrashTest : public ::testing::Test {
       EXPECT_TRUE(*whole == *parts) << out << "/" << file;
     }
     EXPECT_FALSE(FileExists(dir_ / StrCat(out, ".checkpoint")));
+    EXPECT_EQ(Unfinished(out), 0);
+  }
+
+  // Directories of packages that nobody finished.
+  [[nodiscard]] int Unfinished(const std::string& out) const {
+    int count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(dir_.path())) {
+      count += entry.path().filename().string().starts_with(StrCat(".", out, ".tmp.")) ? 1 : 0;
+    }
+    return count;
   }
 
   std::mt19937_64 random_{TestSeed()};
@@ -93,6 +104,7 @@ TEST_F(TrainCrashTest, EndsAsIfNobodyHadKilledIt) {
     ASSERT_EQ(killed.Wait(kTimeoutMs), kKilled) << point << "\n" << *ReadFile(dir_ / "points.log");
     EXPECT_FALSE(FileExists(dir_ / "points/model.yaml")) << point;
   }
+  EXPECT_EQ(Unfinished("points"), 1) << "the next one finds it";
   ASSERT_EQ(RunCommand(Command("points"), nullptr), 0);
   ExpectSame("points");
 

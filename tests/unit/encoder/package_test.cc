@@ -1,11 +1,16 @@
 #include "freshet/encoder/package.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 
 #include "freshet/core/checksum.h"
 #include "freshet/core/fault.h"
 #include "freshet/core/file.h"
+#include "freshet/core/strings.h"
 #include "freshet_test/test_support.h"
 #include "goldens.h"
 #include "model_manifest.h"
@@ -120,6 +125,28 @@ TEST_F(PackageTest, AFailureBeforeTheRenameLeavesTheOldPackage) {
   EXPECT_OK(OpenAndLoad());
   EXPECT_EQ((*Open())->manifest().version, "1");
   EXPECT_EQ(std::distance(fs::directory_iterator(root_), fs::directory_iterator()), 1);
+}
+
+// Who was killed before the rename leaves a directory; who is still writing keeps his.
+TEST_F(PackageTest, RemovesWhatAKilledWriterLeft) {
+  const auto leave = [&](const std::string& name) {
+    fs::create_directories(fs::path(root_) / name);
+    std::ofstream(fs::path(root_) / name / "item_tower.pt") << "x";
+    return fs::path(root_) / name;
+  };
+  const fs::path dead = leave(StrCat(".tiny.tmp.", ::getpid()));  // a number that came again
+  const fs::path older = leave(".tiny.tmp.1");
+  const fs::path writing = leave(".tiny.tmp.2");
+  const fs::path other = leave(".tiny2.tmp.1");
+  const int fd = ::open(writing.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  ASSERT_EQ(::flock(fd, LOCK_EX | LOCK_NB), 0);
+  Write();
+  EXPECT_OK(OpenAndLoad());
+  EXPECT_FALSE(fs::exists(dead));
+  EXPECT_FALSE(fs::exists(older));
+  EXPECT_TRUE(fs::exists(writing / "item_tower.pt"));
+  EXPECT_TRUE(fs::exists(other / "item_tower.pt")) << "of another package";
+  ::close(fd);
 }
 
 TEST_F(PackageTest, DoesNotOverwriteWhatIsNoPackage) {

@@ -83,6 +83,20 @@ TEST_F(TrainingRunTest, APackageDoesNotSayWhoItsUsersAre) {
   }
 }
 
+TEST_F(TrainingRunTest, AnUnusableOutIsToldOfBeforeAnyBatch) {
+  fs::create_directories(dir_ / "home");
+  std::ofstream(dir_ / "home/precious.txt") << "x";
+  std::ofstream(dir_ / "file") << "";
+  for (const char* out : {"home", "home/", "file"}) {
+    const Status status = Run(Options(out)).status();
+    EXPECT_EQ(status.code(), Code::kFailedPrecondition) << status.ToString();
+    EXPECT_NE(status.message().find("is no model package"), std::string::npos) << status.message();
+    EXPECT_EQ(told_, 0);
+  }
+  fs::create_directories(dir_ / "empty");
+  EXPECT_OK(Run(Options("empty")));
+}
+
 // Killed when the package is there and the report is not: nothing is trained again.
 TEST_F(TrainingRunTest, TheCheckpointStaysUntilAllIsWritten) {
   TrainOptions options = Options("model");
