@@ -84,6 +84,28 @@ TrainerState GetTrainer(ByteReader* in) {
   return state;
 }
 
+// The lines that are of the data, without the beginning of their names, or those that are not.
+std::vector<std::string> SettingsOf(const std::string& text, bool of_data) {
+  std::vector<std::string> lines;
+  for (std::string& line : Split(text, '\n')) {
+    if (line.starts_with(kOfData) != of_data) continue;
+    if (of_data) line.erase(0, kOfData.size());
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
+Status CheckSame(const std::vector<std::string>& then, const std::vector<std::string>& now) {
+  for (std::size_t i = 0; i < std::max(then.size(), now.size()); ++i) {
+    const std::string was = i < then.size() ? then[i] : "";
+    const std::string is = i < now.size() ? now[i] : "";
+    if (was == is) continue;
+    return FailedPrecondition(StrCat("the checkpoint is of a training with `", was, "`, not `", is,
+                                     "`: give the same settings, or start anew without --resume"));
+  }
+  return Status::Ok();
+}
+
 Status Damaged(std::string_view what) { return Corruption(StrCat("the checkpoint is damaged: ", what)); }
 
 }  // namespace
@@ -175,16 +197,11 @@ Result<TrainingCheckpoint> DecodeCheckpoint(std::string_view bytes) {
 }
 
 Status CheckContinues(const TrainingCheckpoint& written, const std::string& settings, const std::string& data) {
-  const std::vector<std::string> then = Split(written.settings, '\n');
-  const std::vector<std::string> now = Split(settings, '\n');
-  for (std::size_t i = 0; i < std::max(then.size(), now.size()); ++i) {
-    const std::string was = i < then.size() ? then[i] : "";
-    const std::string is = i < now.size() ? now[i] : "";
-    if (was == is) continue;
-    return FailedPrecondition(StrCat("the checkpoint is of a training with `", was, "`, not `", is,
-                                     "`: give the same settings, or start anew without --resume"));
-  }
+  FRESHET_TRY(CheckSame(SettingsOf(written.settings, false), SettingsOf(settings, false)));
   if (written.data == data) return Status::Ok();
+  // Older checkpoints do not say what their data was made by.
+  const std::vector<std::string> then = SettingsOf(written.settings, true);
+  if (!then.empty()) FRESHET_TRY(CheckSame(then, SettingsOf(settings, true)));
   return FailedPrecondition(
       "the checkpoint is of a training on other data: give the same files, or start anew without --resume");
 }

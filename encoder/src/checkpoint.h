@@ -52,7 +52,7 @@ Status RemoveCheckpoints(const std::string& out_directory);
 [[nodiscard]] Result<TrainingCheckpoint> DecodeCheckpoint(std::string_view bytes);
 
 // Ok when `written` may be continued as a training with `settings` over `data`. Errors: kFailedPrecondition, naming the
-// first setting that differs.
+// first setting that differs; of those of the data only where the data differs.
 Status CheckContinues(const TrainingCheckpoint& written, const std::string& settings, const std::string& data);
 
 }  // namespace freshet

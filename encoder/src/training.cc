@@ -93,7 +93,7 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
   TrainingLog log;
   const std::string log_file = PathBeside(options.out_directory, ".log.jsonl");
   FRESHET_TRY(log.Open(log_file, options.resume));
-  log.Start(options, ResultSettings(options));
+  log.Start(options, ResultSettings(options) + DataSettings(options));
   const auto tell = [&](const TrainProgress& state) {
     log.Progress(state);
     if (progress) progress(state);

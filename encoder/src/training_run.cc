@@ -134,6 +134,7 @@ class TrainingRun {
     FRESHET_ASSIGN(trainer_, TorchTrainer::Create(TrainerOptionsOf(options_, data_, cache_)));
     at_.settings = ResultSettings(options_);
     if (refit_) at_.settings += StrCat("refit_epochs ", last_epoch_, "\n");
+    at_.settings += DataSettings(options_);
     at_.data = cache_.Fingerprint(data_);
     FRESHET_TRY(BeginOrResume());
     if (!refit_) popularity_ = validator_.PopularityRecall();

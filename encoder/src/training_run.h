@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "freshet/encoder/training.h"
 #include "training_data.h"
@@ -13,6 +14,10 @@ namespace freshet {
 
 // What decides the result, as lines of `name value`; a checkpoint is continued under the same only.
 [[nodiscard]] std::string ResultSettings(const TrainOptions& options);
+// What decides which data is trained and validated on, likewise, by names that begin with kOfData. A checkpoint is
+// continued under others too where the data comes out the same.
+inline constexpr std::string_view kOfData = "data_";
+[[nodiscard]] std::string DataSettings(const TrainOptions& options);
 // Of a pair in the loss, by what its interaction was; 0: it is no pair.
 [[nodiscard]] double PairWeight(const TrainOptions& options, const std::string& event, double value);
 // Of Adam, when the share `done` of all epochs is over.

@@ -9,6 +9,15 @@
 #include "training_run.h"
 
 namespace freshet {
+namespace {
+
+// The shortest one that reads back as the same number.
+std::string ShortestText(double value) {
+  std::array<char, 32> text{};
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
+}
+
+}  // namespace
 
 double LearningRate(const TrainOptions& options, double done) {
   if (done < options.warmup) return options.learning_rate * done / options.warmup;
@@ -33,11 +42,7 @@ double PairWeight(const TrainOptions& options, const std::string& event, double 
 }
 
 std::string ResultSettings(const TrainOptions& o) {
-  // The shortest text that reads back as the same number.
-  const auto exact = [](double value) {
-    std::array<char, 32> text{};
-    return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr);
-  };
+  constexpr auto exact = ShortestText;
   std::ostringstream out;
   out << "name " << o.name << "\nmodel_version " << o.version << "\ndim " << o.dim << "\nembedding_dim "
       << o.embedding_dim << "\nhidden " << o.hidden << "\nepochs " << o.epochs << "\nbatch_size " << o.batch_size
@@ -60,6 +65,24 @@ std::string ResultSettings(const TrainOptions& o) {
   if (o.precision != "fp32") out << "precision " << o.precision << "\n";
   if (o.ReadsUserId()) out << "user_id_dropout " << exact(o.user_id_dropout) << "\n";
   if (!o.features.empty()) out << "features " << FeatureRequestsText(o.features) << "\n";
+  return std::move(out).str();
+}
+
+std::string DataSettings(const TrainOptions& o) {
+  std::ostringstream out;
+  const auto line = [&](std::string_view name, const auto& value) { out << kOfData << name << " " << value << "\n"; };
+  line("until", o.until_ms);
+  line("split", SplitKindName(o.split.kind));
+  line("validation_fraction", ShortestText(o.split.validation_fraction));
+  line("test_fraction", ShortestText(o.split.test_fraction));
+  line("validation_from", o.split.validation_from_ms);
+  line("test_from", o.split.test_from_ms);
+  line("test_until", o.split.test_until_ms);
+  line("split_seed", o.split.seed);
+  std::string events;
+  for (const std::string& event : o.split.events) events += (events.empty() ? "" : ",") + event;
+  line("events", events);
+  line("validate_strangers", o.validate_strangers);
   return std::move(out).str();
 }
 

@@ -85,6 +85,16 @@ TEST(CheckpointTest, SaysWhichVersionAndWhichSetting) {
   const Status other = CheckContinues(sample, "dim 8\nepochs 4\n", "abc");
   EXPECT_EQ(other.code(), Code::kFailedPrecondition);
   EXPECT_NE(other.message().find("`epochs 3`, not `epochs 4`"), std::string::npos) << other.message();
+
+  // What decides nothing but the data matters where the data differs, and where it is told: older ones do not.
+  const std::string now = sample.settings + "data_until 5\ndata_split time\n";
+  EXPECT_OK(CheckContinues(sample, now, "abc"));
+  EXPECT_NE(CheckContinues(sample, now, "abd").message().find("other data"), std::string::npos);
+  TrainingCheckpoint told = sample;
+  told.settings += "data_until 5\ndata_split random\n";
+  EXPECT_OK(CheckContinues(told, now, "abc"));
+  const Status split = CheckContinues(told, now, "abd");
+  EXPECT_NE(split.message().find("`split random`, not `split time`"), std::string::npos) << split.message();
 }
 
 }  // namespace

@@ -155,5 +155,39 @@ TEST_F(TrainingRunTest, BeginningAnewLeavesNoOlderCheckpoint) {
   ExpectNoCheckpoints("model");
 }
 
+TEST_F(TrainingRunTest, SaysWhichSettingChangedTheData) {
+  const TrainOptions options = [&] {
+    TrainOptions it = Options("model");
+    it.resume = true;
+    return it;
+  }();
+  ASSERT_FALSE(Run(options, "train.after_batch=error@5").ok());
+  const auto reason = [&](const std::function<void(TrainOptions*)>& change) {
+    TrainOptions other = options;
+    change(&other);
+    const Status status = Run(other).status();
+    EXPECT_EQ(status.code(), Code::kFailedPrecondition) << status.ToString();
+    EXPECT_EQ(told_, 0);
+    return status.message();
+  };
+  const auto expect = [](const std::string& message, const std::string& part) {
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  expect(reason([](TrainOptions* o) { o->until_ms = 1100; }), "`until 0`, not `until 1100`");
+  expect(reason([](TrainOptions* o) { o->split.validation_fraction = 0.2; }),
+         "`validation_fraction 0.1`, not `validation_fraction 0.2`");
+  expect(reason([](TrainOptions* o) { o->split.test_fraction = 0.25; }), "`test_fraction 0`, not `test_fraction 0.25`");
+  expect(reason([](TrainOptions* o) { o->split.kind = SplitKind::kLastItem; }),
+         "`split fraction`, not `split last-item`");
+
+  // A setting that changes nothing of the data is no reason; other files are one that no setting tells of.
+  TrainOptions same = options;
+  same.until_ms = 1'000'000;
+  same.validate_strangers = true;
+  EXPECT_EQ(Run(same, "train.after_batch=error@1").status().code(), Code::kUnavailable);
+  std::ofstream(dir_ / "interactions.jsonl", std::ios::app) << Line(3, 1201);
+  expect(reason([](TrainOptions*) {}), "other data: give the same files");
+}
+
 }  // namespace
 }  // namespace freshet

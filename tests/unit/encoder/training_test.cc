@@ -401,7 +401,7 @@ TEST_F(TrainingTest, ResumesNothingThatIsNotItsOwn) {
   other.until_ms = 3900;
   const Status data = Train(other, nullptr).status();
   EXPECT_EQ(data.code(), Code::kFailedPrecondition);
-  EXPECT_NE(data.message().find("other data"), std::string::npos) << data.message();
+  EXPECT_NE(data.message().find("`until 0`, not `until 3900`"), std::string::npos) << data.message();
 
   std::string bad = good;
   bad[bad.size() / 2] = static_cast<char>(bad[bad.size() / 2] ^ 1);
