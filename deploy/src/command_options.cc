@@ -52,7 +52,9 @@ Status ApplyOne(CLI::App* command, const std::string& key, const YamlNode& value
     if (value.IsSequence()) {
       for (const YamlNode& item : value.items) option->add_result(item.scalar);
     } else if (value.IsScalar()) {
-      option->add_result(value.scalar);
+      // A flag may stand for the opposite of its name: `no_report: true` takes the report away.
+      const bool flag = option->get_items_expected_max() == 0;
+      option->add_result(flag ? option->get_flag_value(OptionName(key).substr(2), value.scalar) : value.scalar);
     } else if (value.IsMapping() && option->get_items_expected_max() > 1) {
       // NAME=VALUE, as on the command line.
       for (const auto& [name, of] : value.members) {

@@ -41,6 +41,7 @@ class ConfigFileTest : public ::testing::Test {
     command_.add_option("--batch-size", batch_size_)->check(CLI::PositiveNumber);
     command_.add_option("--k", ks_)->delimiter(',');
     command_.add_flag("--masked", masked_);
+    command_.add_flag("!--no-page", page_);
     command_.add_option("--weights", weights_);
     AddSplitOptions(&command_, &split_);
   }
@@ -61,6 +62,7 @@ class ConfigFileTest : public ::testing::Test {
   std::vector<int> ks_;
   std::vector<std::string> weights_;
   bool masked_ = false;
+  bool page_ = true;
 };
 
 TEST_F(ConfigFileTest, FillsWhatTheCommandLineLeavesOpen) {
@@ -73,6 +75,23 @@ TEST_F(ConfigFileTest, FillsWhatTheCommandLineLeavesOpen) {
   EXPECT_TRUE(masked_);
   EXPECT_EQ(split_.validation_from, "2011-06-01");
   EXPECT_EQ(split_.kind, "time");
+}
+
+TEST_F(ConfigFileTest, AFlagSaysWhatItSaysOnTheCommandLine) {
+  ASSERT_OK(Run("train: {no_page: true, masked: false}\n", {}));
+  EXPECT_FALSE(page_);
+  EXPECT_FALSE(masked_);
+  command_.clear();
+  ASSERT_OK(Run("train: {no_page: false, masked: true}\n", {}));
+  EXPECT_TRUE(page_);
+  EXPECT_TRUE(masked_);
+  command_.clear();
+  page_ = true;
+  ASSERT_OK(Run("train: {no_page: false}\n", {"--no-page"}));
+  EXPECT_FALSE(page_) << "the command line wins";
+  command_.clear();
+  const Status status = Run("train: {no_page: maybe}\n", {});
+  EXPECT_NE(status.message().find("c.yaml:1: "), std::string::npos) << status.message();
 }
 
 TEST_F(ConfigFileTest, AMappingIsNamesAndValues) {
