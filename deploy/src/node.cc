@@ -12,6 +12,22 @@
 namespace freshet {
 namespace {
 
+// What a tower reads beyond what is kept it never sees, and it was trained with it.
+void WarnOfShortHistory(const ModelManifest& manifest, std::size_t kept) {
+  std::size_t most = 0;
+  for (const FeatureSpec* spec : {&manifest.user, manifest.reranker ? &manifest.reranker->user : nullptr}) {
+    if (spec == nullptr) continue;
+    for (const FeatureDef& def : spec->features) {
+      if (def.kind == FeatureKind::kHistory) most = std::max(most, static_cast<std::size_t>(def.max_values));
+    }
+  }
+  if (most <= kept) return;
+  LogWarning("encoder",
+             StrCat("the model reads ", most, " interactions of a user's history, and ", kept,
+                    " are kept: set store.history to ", most, " here and wherever else this model answers"),
+             {{"store.history", StrCat(kept)}, {"max_values", StrCat(most)}});
+}
+
 Status LoadModel(const Config& config, ApplierOptions::Role role, Node* node, StoreOptions* store) {
   if (config.encoder.passthrough) {
     node->item_encoder = MakePassthroughEncoder(config.encoder.dim, config.encoder.metric);
@@ -37,6 +53,7 @@ Status LoadModel(const Config& config, ApplierOptions::Role role, Node* node, St
   }
   LogInfo("encoder", "model loaded",
           {{"name", manifest.name}, {"version", manifest.version}, {"space", manifest.space_id}});
+  WarnOfShortHistory(manifest, config.applier.history);
   return Status::Ok();
 }
 

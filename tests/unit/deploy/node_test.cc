@@ -115,6 +115,24 @@ TEST_F(NodeTest, ItsReportIsTheDescribedOne) {
   EXPECT_EQ(JsonText(*JsonFind(*after, "model_version")), node_->applier->space_id());
 }
 
+// The tower of this package reads ten interactions.
+TEST(Node, WarnsWhereLessOfAHistoryIsKeptThanTheModelReads) {
+  for (const int kept : {9, 10}) {
+    const test::TempDir dir;
+    auto config = ParseConfig(StrCat("encoder: {package: ", test::SourceRoot(), "/tests/unit/encoder/data/pytorch}\n"),
+                              "f.yaml", {"data_dir=" + (dir / "node"), StrCat("store.history=", kept)});
+    ASSERT_OK(config);
+    testing::internal::CaptureStderr();
+    const auto opened = Node::Open(*config, ApplierOptions::Role::kFollower, [] { return Status::Ok(); }, {});
+    const std::string log = testing::internal::GetCapturedStderr();
+    ASSERT_OK(opened);
+    const bool warned =
+        log.find("the model reads 10 interactions of a user's history, and 9 are kept: set store.history to 10") !=
+        std::string::npos;
+    EXPECT_EQ(warned, kept == 9) << log;
+  }
+}
+
 TEST(Node, TellsHowStaleItsAnswersAreWheneverItIsAsked) {
   const test::TempDir dir;
   auto config = ParseConfig("encoder: {kind: passthrough, dim: 8}\nquery: {}\nadmin: {listen: 127.0.0.1:0}\n", "f.yaml",
