@@ -55,6 +55,7 @@ std::string ToJson(const EvaluationReport& report, const EvaluateOptions& option
   out.Key("history_interactions").Int(report.history_interactions);
   out.Key("judged").String(options.judge_validation ? "validation" : "test");
   out.Key("judged_interactions").Int(report.judged_interactions);
+  out.Key("unknown_items").Int(report.unknown_items).Key("later_items").Int(report.later_items);
   out.Key("split").String(SplitKindName(options.split.kind));
   out.Key("events").BeginArray();
   for (const std::string& event : options.split.events) out.String(event);
@@ -153,6 +154,10 @@ void Print(const EvaluationReport& report, const EvaluateOptions& options) {
       static_cast<long long>(report.items), static_cast<long long>(report.cold_items),
       static_cast<long long>(report.history_interactions), options.judge_validation ? "validation" : "test",
       static_cast<long long>(report.judged_interactions));
+  if (report.unknown_items + report.later_items > 0) {
+    std::printf("left out: %lld interactions of items that are not there, %lld of items that are dated later\n",
+                static_cast<long long>(report.unknown_items), static_cast<long long>(report.later_items));
+  }
   if (!options.split.events.empty()) {
     std::string events;
     for (const std::string& event : options.split.events) events += (events.empty() ? "" : ", ") + event;
@@ -188,6 +193,7 @@ Status RunEvaluate(EvaluateArguments* arguments) {
         SearchByIndex(arguments->ef));
   }
   if (!report.ok()) return report.status();
+  for (const std::string& warning : report->warnings) std::cerr << "freshet: " << warning << "\n";
   if (arguments->json) {
     std::cout << ToJson(*report, options);
   } else {

@@ -9,6 +9,10 @@
 namespace freshet {
 namespace {
 
+constexpr const char* kDatedLaterAdvice =
+    "where that is the time of an export or of the last change, leave out `timestamp`, or give items with their "
+    "history";
+
 // Numbers for ids, in order of appearance.
 class Numbering {
  public:
@@ -46,6 +50,7 @@ class Loader {
     FRESHET_TRY(PickItems());
     FRESHET_TRY(PickPositives());
     FRESHET_TRY(ReadUsers());
+    TellLeftOut();
     return std::move(data_);
   }
 
@@ -131,8 +136,17 @@ class Loader {
     return found != forgotten_.end() && interaction.timestamp_ms <= found->second.at_ms;
   }
 
+  // Of a part whose items all come later.
+  [[nodiscard]] Status OnlyLaterItems() const {
+    return InvalidArgument(
+        StrCat(options_.items_file, ": each of its items that stand is dated ", JudgedEnd(), ": ", kDatedLaterAdvice));
+  }
+  [[nodiscard]] std::string JudgedEnd() const {
+    return StrCat("at or behind the end of the ", options_.judged == Part::kTest ? "test" : "validation", " part (",
+                  judged_until_ms_, ")");
+  }
+
   Status ReadInteractions() {
-    std::string first_unknown;
     FRESHET_TRY(ForEachEvent(
         options_.interactions_file, TopicRole::kInteractions, options_.schemas.Of(TopicRole::kInteractions),
         DecodeLimits{}, [&](Event&& event, double) {
@@ -142,7 +156,7 @@ class Loader {
           }
           const std::int32_t item = item_ids_.Find(one->item_id);
           if (item < 0 || !StoodAt(static_cast<std::size_t>(item), one->timestamp_ms)) {
-            if (data_.unknown_items++ == 0) first_unknown = one->item_id;
+            if (data_.unknown_items++ == 0) data_.first_unknown = one->item_id;
             return Status::Ok();
           }
           raw_.push_back({user_ids_.Of(one->user_id), item, one->timestamp_ms, events_.Of(one->event), one->value});
@@ -153,7 +167,7 @@ class Loader {
     if (!raw_.empty()) return Status::Ok();
     if (data_.unknown_items > 0) {
       return InvalidArgument(StrCat(options_.interactions_file, ": none of its items is in ", options_.items_file,
-                                    " (the first is `", first_unknown, "`): are these files of the same shop?"));
+                                    " (the first is `", data_.first_unknown, "`): are these files of the same shop?"));
     }
     return InvalidArgument(StrCat(options_.interactions_file, ": holds no positive interactions", Before()));
   }
@@ -200,12 +214,23 @@ class Loader {
     return before != nullptr && !before->update.deleted ? before : within;
   }
 
+  // That an item is dated later than its interactions is no deletion: its file is dated otherwise than they are.
+  [[nodiscard]] bool DatedLater(const std::vector<Version<ItemUpdate>>& versions) const {
+    return EverLived(versions) && std::all_of(versions.begin(), versions.end(), [&](const auto& version) {
+             return version.update.deleted || version.timestamp_ms >= judged_until_ms_;
+           });
+  }
+
   Status PickItems() {
     candidate_.assign(versions_.size(), -1);
+    dated_later_.assign(versions_.size(), false);
     for (std::size_t number = 0; number < versions_.size(); ++number) {
       auto& versions = versions_[number];
       auto* picked = AsKnown(&versions);
-      if (picked == nullptr) continue;
+      if (picked == nullptr) {
+        dated_later_[number] = DatedLater(versions);
+        continue;
+      }
       std::int64_t first_ms = picked->timestamp_ms;
       for (const auto& version : versions) {
         if (!version.update.deleted) first_ms = std::min(first_ms, version.timestamp_ms);
@@ -215,7 +240,9 @@ class Loader {
       data_.item_first_ms.push_back(first_ms);
       versions = {};
     }
-    return data_.items.empty() ? NoItems() : Status::Ok();
+    if (!data_.items.empty()) return Status::Ok();
+    const bool later = std::find(dated_later_.begin(), dated_later_.end(), true) != dated_later_.end();
+    return later ? OnlyLaterItems() : NoItems();
   }
 
   Status PickPositives() {
@@ -226,7 +253,8 @@ class Loader {
       if (part == Part::kNone || (part == Part::kTest && options_.judged != Part::kTest)) continue;
       const std::int32_t item = candidate_[static_cast<std::size_t>(one.item)];
       if (item < 0) {
-        ++data_.unknown_items;
+        const bool later = dated_later_[static_cast<std::size_t>(one.item)];
+        ++(later ? data_.later_items : data_.unknown_items);
         continue;
       }
       std::int32_t& user = user_number[static_cast<std::size_t>(one.user)];
@@ -238,6 +266,21 @@ class Loader {
           {user, item, one.timestamp_ms, part, one.event, one.value, asked_[static_cast<std::size_t>(one.event)]});
     }
     return Status::Ok();
+  }
+
+  void TellLeftOut() {
+    if (data_.unknown_items > 0) {
+      std::string first = data_.first_unknown.empty() ? "" : StrCat(" (the first is `", data_.first_unknown, "`)");
+      data_.warnings.push_back(StrCat(options_.interactions_file, ": ", data_.unknown_items,
+                                      " interactions are left out: their items are not in ", options_.items_file,
+                                      ", or were deleted by then", first,
+                                      ": give the items of the whole time, those no longer sold too"));
+    }
+    if (data_.later_items > 0) {
+      data_.warnings.push_back(StrCat(options_.interactions_file, ": ", data_.later_items,
+                                      " interactions are left out: ", options_.items_file, " dates their items ",
+                                      JudgedEnd(), ", when they were not known yet: ", kDatedLaterAdvice));
+    }
   }
 
   // A profile as it was when the judged part began; of users who came later the first one. What was said of a user
@@ -279,6 +322,7 @@ class Loader {
   std::vector<bool> asked_;  // per event
   std::vector<Raw> raw_;
   std::vector<std::int32_t> candidate_;  // per item id: number of the candidate, or -1
+  std::vector<bool> dated_later_;        // per item id
   SplitResult split_;
   std::int64_t judged_until_ms_ = 0;
 };

@@ -45,7 +45,11 @@ struct Dataset {
   std::vector<Positive> positives;          // in time order, up to the end of the judged part
   std::vector<std::string> event_names;     // in the order of their appearance in the file
   std::int64_t judged_from_ms = 0;          // the largest number where the split is not one by time
-  std::int64_t unknown_items = 0;           // interactions left out: their item is no candidate, or was deleted by then
+  // Interactions left out: of items that are not in the file, or were deleted by then ...
+  std::int64_t unknown_items = 0;
+  std::string first_unknown;          // of those that are not in the file, or had been deleted; may be empty
+  std::int64_t later_items = 0;       // ... and of items that are dated behind the judged part
+  std::vector<std::string> warnings;  // of both: what it is and what to do
 };
 
 // The event names, for a message: what is nearest to `event`, or all of them.

@@ -59,6 +59,9 @@ class Evaluation {
         options_.items_file, options_.interactions_file, options_.users_file, options_.until_ms, options_.split, judged,
         options_.schemas};
     FRESHET_ASSIGN(Dataset data, LoadDataset(what));
+    report_.unknown_items = data.unknown_items;
+    report_.later_items = data.later_items;
+    report_.warnings = std::move(data.warnings);
     history_.items = std::move(data.items);
     history_.users = std::move(data.users);
     history_.seen.resize(history_.users.size());
@@ -90,7 +93,7 @@ class Evaluation {
       return InvalidArgument(StrCat(options_.interactions_file, ": ", before.size(),
                                     " interactions lie before the judged part and ", report_.judged_interactions,
                                     " in it", options_.split.events.empty() ? "" : " of the events that are asked for",
-                                    ": choose another split"));
+                                    ": choose another split", AlsoLeftOut()));
     }
     const auto recent =
         static_cast<std::size_t>(std::ceil(options_.recent_fraction * static_cast<double>(before.size())));
@@ -98,6 +101,12 @@ class Evaluation {
     MakeCases();
     SortItems(train_counts);
     return Status::Ok();
+  }
+
+  [[nodiscard]] std::string AlsoLeftOut() const {
+    std::string text;
+    for (const std::string& warning : report_.warnings) text += "\n  " + warning;
+    return text;
   }
 
   void MakeCases() {

@@ -85,10 +85,6 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
   const SystemClock clock;
   const std::int64_t started_us = clock.MonotonicUs();
   FRESHET_ASSIGN(TrainingData data, LoadTrainingData(options));
-  if (data.unknown_items > 0) {
-    LogWarning("train", "interactions left out: their items are not in the items file",
-               {{"interactions", StrCat(data.unknown_items)}});
-  }
   for (const std::string& warning : data.warnings) LogWarning("train", warning);
   TrainingLog log;
   const std::string log_file = PathBeside(options.out_directory, ".log.jsonl");

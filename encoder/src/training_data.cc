@@ -23,6 +23,8 @@ class Loader {
     data_.items = std::move(dataset.items);
     data_.users = std::move(dataset.users);
     data_.unknown_items = dataset.unknown_items;
+    data_.later_items = dataset.later_items;
+    data_.warnings = std::move(dataset.warnings);
     item_first_ms_ = std::move(dataset.item_first_ms);
     split_ms_ = dataset.judged_from_ms;
     data_.event_names = std::move(dataset.event_names);

@@ -38,7 +38,8 @@ struct TrainingData {
   std::vector<TrainingExample> examples;   // of each interaction whose event weighs something
   std::vector<std::int64_t> item_counts;   // examples of the training part
   std::vector<ValidationCase> validation;  // users who were seen in the training part too
-  std::int64_t unknown_items = 0;          // interactions left out because their item is not in the items file
+  std::int64_t unknown_items = 0;          // interactions left out, as in Dataset
+  std::int64_t later_items = 0;            // likewise
   FeatureSpec item_spec;
   FeatureSpec user_spec;
   std::vector<std::string> warnings;  // what can be trained on and should be known: what it is and what to do

@@ -146,6 +146,37 @@ TEST_F(DatasetTest, OfWhoWasForgottenNothingFromBeforeIsThere) {
   EXPECT_EQ(Number(again->users.back().features, "age"), 5);
 }
 
+// A catalogue dated by its export, or a compacted topic: what is taken of such items is not of unknown ones.
+TEST_F(DatasetTest, SaysWhereItemsAreDatedBehindTheJudgedPart) {
+  Put("items.jsonl",
+      Item("a", 1, 5) + Item("exported", 2, 30) + Item("gone", 3, 5) + Deleted("gone", 15) + Item("gone", 3, 50));
+  Put("interactions.jsonl", Line("u", "a", 10) + Line("u", "exported", 11) + Line("u", "a", 22) +
+                                Line("u", "exported", 23) + Line("u", "gone", 12) + Line("u", "missing", 13) +
+                                Line("u", "exported", 31));
+  Put("users.jsonl", "");
+  const Result<Dataset> data = LoadDataset(Options(Part::kValidation));
+  ASSERT_OK(data);
+  EXPECT_EQ(data->items.size(), 1U);
+  EXPECT_EQ(data->later_items, 2) << "what lies behind the judged part is not looked at";
+  EXPECT_EQ(data->unknown_items, 2) << "one deleted, one not there";
+  ASSERT_EQ(data->warnings.size(), 2U);
+  EXPECT_NE(data->warnings[0].find("2 interactions are left out"), std::string::npos) << data->warnings[0];
+  EXPECT_NE(data->warnings[0].find("the first is `missing`"), std::string::npos) << data->warnings[0];
+  EXPECT_NE(data->warnings[1].find("at or behind the end of the validation part (30)"), std::string::npos)
+      << data->warnings[1];
+  EXPECT_NE(data->warnings[1].find("leave out `timestamp`"), std::string::npos) << data->warnings[1];
+  const Result<Dataset> test = LoadDataset(Options(Part::kTest));
+  ASSERT_OK(test);
+  EXPECT_EQ(test->later_items, 0) << "they are known by the end of the test part";
+
+  Put("items.jsonl", Item("a", 1, 45) + Item("exported", 2, 45) + Deleted("gone", 3));
+  const Status none = LoadDataset(Options(Part::kTest)).status();
+  EXPECT_EQ(none.code(), Code::kInvalidArgument);
+  EXPECT_NE(none.message().find("is dated at or behind the end of the test part (40)"), std::string::npos)
+      << none.message();
+  EXPECT_NE(none.message().find("leave out `timestamp`"), std::string::npos) << none.message();
+}
+
 TEST_F(DatasetTest, RandomSplitsHaveNoTimes) {
   Put("items.jsonl", Item("a", 1, 5) + Item("a", 2, 25));
   std::string lines;

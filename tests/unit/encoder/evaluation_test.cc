@@ -136,6 +136,20 @@ TEST_F(EvaluationTest, TellsNewItemsFromColdOnes) {
   EXPECT_EQ(Slice(report->tables[0], "new items")->interactions, 1);
 }
 
+TEST_F(EvaluationTest, ReportsWhatWasLeftOut) {
+  std::ofstream(dir_ / "interactions.jsonl", std::ios::app)
+      << "{\"user_id\": \"u1\", \"item_id\": \"missing\", \"timestamp\": 104}\n"
+      << "{\"user_id\": \"u1\", \"item_id\": \"late\", \"timestamp\": 12}\n";
+  std::ofstream(dir_ / "items.jsonl", std::ios::app) << "{\"item_id\": \"late\", \"timestamp\": 300}\n";
+  options_.split.test_until_ms = 200;
+  const Result<EvaluationReport> report = Evaluate(options_, nullptr);
+  ASSERT_OK(report);
+  EXPECT_EQ(report->judged_interactions, 4);
+  EXPECT_EQ(report->unknown_items, 1);
+  EXPECT_EQ(report->later_items, 1);
+  EXPECT_EQ(report->warnings.size(), 2U);
+}
+
 TEST_F(EvaluationTest, JudgesListsAndModelsWithTheSameCode) {
   std::ofstream(dir_ / "lists.jsonl") << R"({"user_id": "u5", "items": ["b", "unknown", "c"]})"
                                       << "\n"

@@ -93,6 +93,11 @@ struct EvaluationReport {
   std::int64_t train_interactions = 0;
   std::int64_t history_interactions = 0;  // before the judged part
   std::int64_t judged_interactions = 0;
+  // Interactions left out, whichever part they would belong to: of items that are not in the file, or were deleted by
+  // then; of items that are dated behind the judged part.
+  std::int64_t unknown_items = 0;
+  std::int64_t later_items = 0;
+  std::vector<std::string> warnings;  // of both: what it is and what to do
   std::vector<EvaluationTable> tables;
   std::vector<AnnRecall> ann;  // of each model that embeds users; empty where no index was given
   double seconds = 0;
