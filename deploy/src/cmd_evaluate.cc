@@ -55,6 +55,7 @@ std::string ToJson(const EvaluationReport& report, const EvaluateOptions& option
   out.Key("history_interactions").Int(report.history_interactions);
   out.Key("judged").String(options.judge_validation ? "validation" : "test");
   out.Key("judged_interactions").Int(report.judged_interactions);
+  out.Key("judged_users").Int(report.judged_users).Key("drawn_users").Int(report.drawn_users);
   out.Key("unknown_items").Int(report.unknown_items).Key("later_items").Int(report.later_items);
   out.Key("split").String(SplitKindName(options.split.kind));
   out.Key("events").BeginArray();
@@ -154,6 +155,10 @@ void Print(const EvaluationReport& report, const EvaluateOptions& options) {
       static_cast<long long>(report.items), static_cast<long long>(report.cold_items),
       static_cast<long long>(report.history_interactions), options.judge_validation ? "validation" : "test",
       static_cast<long long>(report.judged_interactions));
+  if (report.drawn_users < report.judged_users) {
+    std::printf("judged by: %lld of its %lld users, drawn by chance\n", static_cast<long long>(report.drawn_users),
+                static_cast<long long>(report.judged_users));
+  }
   if (report.unknown_items + report.later_items > 0) {
     std::printf("left out: %lld interactions of items that are not there, %lld of items that are dated later\n",
                 static_cast<long long>(report.unknown_items), static_cast<long long>(report.later_items));
@@ -226,6 +231,8 @@ void AddEvaluateCommand(CLI::App* app, CommandRunner* run) {
   command->add_option("--recent-fraction", options.recent_fraction, "Newest share that recent popularity counts")
       ->capture_default_str();
   command->add_option("--head-fraction", options.head_fraction, "Share of the items that is the head")
+      ->capture_default_str();
+  command->add_option("--max-users", options.max_users, "Judge by so many users, drawn by chance; 0: by all")
       ->capture_default_str();
   command->add_option("--resamples", options.resamples, "Of the bootstrap over users; 0: no intervals")
       ->capture_default_str();

@@ -8,6 +8,7 @@
 
 #include "ann_recall.h"
 #include "bootstrap.h"
+#include "cooccurrence.h"
 #include "dataset.h"
 #include "freshet/core/clock.h"
 #include "freshet/core/file.h"
@@ -119,6 +120,14 @@ class Evaluation {
       one.items.erase(std::unique(one.items.begin(), one.items.end()), one.items.end());
     }
     cases_ = std::move(cases);
+    report_.judged_users = static_cast<std::int64_t>(cases_.size());
+    const auto most = static_cast<std::size_t>(options_.max_users);
+    if (most > 0 && cases_.size() > most) {
+      std::mt19937_64 random(options_.seed);
+      for (std::size_t i = 0; i < most; ++i) std::swap(cases_[i], cases_[i + random() % (cases_.size() - i)]);
+      cases_.resize(most);
+    }
+    report_.drawn_users = static_cast<std::int64_t>(cases_.size());
   }
 
   // Head, tail, cold; and the order of ties, by chance.
@@ -150,7 +159,9 @@ class Evaluation {
     scorers_.push_back(MakeCountScorer("recent popularity", history_.recent_counts));
     if (!options_.split.events.empty()) scorers_.push_back(MakeCountScorer("popularity (asked)", asked_counts_));
     scorers_.push_back(MakeRandomScorer(options_.seed));
-    scorers_.push_back(MakeCooccurrenceScorer(history_));
+    CooccurrenceLimits limits;
+    limits.seed = options_.seed;
+    scorers_.push_back(MakeCooccurrenceScorer(history_, limits));
     first_model_ = scorers_.size();
     for (const auto& [name, directory] : options_.models) {
       FRESHET_ASSIGN(const std::unique_ptr<ModelPackage> package, OpenModelPackage({directory, "", options_.threads}));
@@ -364,6 +375,7 @@ Status EvaluateOptions::Validate() const {
   if (!(recent_fraction > 0 && recent_fraction <= 1))
     return ConfigError("the recent fraction must be above 0, at most 1");
   if (!(head_fraction > 0 && head_fraction < 1)) return ConfigError("the head fraction must lie between 0 and 1");
+  if (max_users < 0) return ConfigError("the users must not be negative");
   if (resamples < 0 || resamples > 100'000) return ConfigError("resamples must be 0 to 100000");
   if (ann_users < 0 || ann_users > 1'000'000) return ConfigError("the users of ANN recall must be 0 to 1000000");
   if (threads < 1 || threads > 256) return ConfigError("threads must be 1 to 256");

@@ -17,7 +17,6 @@ namespace {
 
 constexpr float kUnranked = -std::numeric_limits<float>::infinity();
 constexpr std::size_t kEmbedRows = 1024;
-constexpr std::size_t kCooccurrenceHistory = 50;
 
 std::uint64_t Mix(std::uint64_t x) {  // splitmix64
   x += 0x9e3779b97f4a7c15U;
@@ -57,58 +56,6 @@ class RandomScorer final : public Scorer {
 
  private:
   const std::uint64_t seed_;
-};
-
-class CooccurrenceScorer final : public Scorer {
- public:
-  explicit CooccurrenceScorer(const EvaluationHistory& history) : Scorer("co-occurrence"), history_(history) {
-    users_of_.resize(history.items.size());
-    distinct_.reserve(history.seen.size());
-    for (std::size_t user = 0; user < history.seen.size(); ++user) {
-      std::vector<std::int32_t> items = history.seen[user];
-      std::sort(items.begin(), items.end());
-      items.erase(std::unique(items.begin(), items.end()), items.end());
-      for (const std::int32_t item : items) users_of_[Index(item)].push_back(static_cast<std::int32_t>(user));
-      distinct_.push_back(std::move(items));
-    }
-    most_ =
-        static_cast<float>(std::max<std::int64_t>(1, *std::max_element(history.counts.begin(), history.counts.end())));
-  }
-
-  Status Score(std::span<const std::int32_t> users, std::span<float> out) override {
-    const std::size_t items = history_.items.size();
-    for (std::size_t row = 0; row < users.size(); ++row) One(users[row], out.subspan(row * items, items));
-    return Status::Ok();
-  }
-
- private:
-  static std::size_t Index(std::int32_t number) { return static_cast<std::size_t>(number); }
-
-  void One(std::int32_t user, std::span<float> scores) const {
-    std::fill(scores.begin(), scores.end(), 0.0F);
-    const std::vector<std::int32_t>& seen = history_.seen[Index(user)];
-    std::vector<std::int32_t> newest(
-        seen.end() - static_cast<std::ptrdiff_t>(std::min(seen.size(), kCooccurrenceHistory)), seen.end());
-    std::sort(newest.begin(), newest.end());
-    newest.erase(std::unique(newest.begin(), newest.end()), newest.end());
-    for (const std::int32_t item : newest) {
-      const std::vector<std::int32_t>& others = users_of_[Index(item)];
-      const float weight = 1.0F / std::sqrt(static_cast<float>(others.size()));
-      for (const std::int32_t other : others) {
-        if (other == user) continue;
-        for (const std::int32_t also : distinct_[Index(other)]) scores[Index(also)] += weight;
-      }
-    }
-    for (std::size_t item = 0; item < scores.size(); ++item) {
-      if (!users_of_[item].empty()) scores[item] /= std::sqrt(static_cast<float>(users_of_[item].size()));
-      scores[item] += 1e-6F * static_cast<float>(history_.counts[item]) / most_;
-    }
-  }
-
-  const EvaluationHistory& history_;
-  std::vector<std::vector<std::int32_t>> users_of_;  // per item
-  std::vector<std::vector<std::int32_t>> distinct_;  // per user
-  float most_ = 1;
 };
 
 class ModelScorer final : public VectorScorer {
@@ -265,10 +212,6 @@ std::unique_ptr<Scorer> MakeCountScorer(std::string name, const std::vector<std:
 }
 
 std::unique_ptr<Scorer> MakeRandomScorer(std::uint64_t seed) { return std::make_unique<RandomScorer>(seed); }
-
-std::unique_ptr<Scorer> MakeCooccurrenceScorer(const EvaluationHistory& history) {
-  return std::make_unique<CooccurrenceScorer>(history);
-}
 
 Result<std::unique_ptr<VectorScorer>> MakeModelScorer(std::string name, const ModelPackage& package,
                                                       const EvaluationHistory& history) {

@@ -54,9 +54,6 @@ class VectorScorer : public Scorer {
 // The same counts for everybody.
 [[nodiscard]] std::unique_ptr<Scorer> MakeCountScorer(std::string name, const std::vector<std::int64_t>& counts);
 [[nodiscard]] std::unique_ptr<Scorer> MakeRandomScorer(std::uint64_t seed);
-// Item to item: sum over the user's newest items i of c(i, j) / sqrt(c(i) c(j)), c counting users; popularity where
-// that says nothing. `history` outlives the scorer.
-[[nodiscard]] std::unique_ptr<Scorer> MakeCooccurrenceScorer(const EvaluationHistory& history);
 // The towers of a package: all items are embedded here. `history` outlives the scorer. Errors: as the encoders.
 [[nodiscard]] Result<std::unique_ptr<VectorScorer>> MakeModelScorer(std::string name, const ModelPackage& package,
                                                                     const EvaluationHistory& history);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <set>
 
 #include "freshet/core/file.h"
 #include "freshet/core/strings.h"
@@ -254,6 +255,27 @@ TEST_F(EvaluationTest, SaysWhatIsWrong) {
   EXPECT_OK(Evaluate(options_, nullptr));
   options_.split.validation_from_ms = 1'000;
   EXPECT_EQ(Evaluate(options_, nullptr).status().code(), Code::kInvalidArgument) << "an empty part";
+}
+
+TEST_F(EvaluationTest, JudgesByAsManyUsersAsAreWanted) {
+  options_.mask_seen = {false};
+  options_.max_users = 2;
+  std::set<double> recalls;
+  for (options_.seed = 1; options_.seed <= 20; ++options_.seed) {
+    const Result<EvaluationReport> report = Evaluate(options_, nullptr);
+    ASSERT_OK(report);
+    EXPECT_EQ(report->judged_users, 3);
+    EXPECT_EQ(report->drawn_users, 2);
+    EXPECT_EQ(Slice(report->tables[0], "all")->users, 2);
+    recalls.insert(Value(*Slice(report->tables[0], "all"), "popularity", "recall_at_1"));
+    EXPECT_EQ(Value(*Slice(Evaluate(options_, nullptr)->tables[0], "all"), "popularity", "recall_at_1"),
+              Value(*Slice(report->tables[0], "all"), "popularity", "recall_at_1"));
+  }
+  EXPECT_GT(recalls.size(), 1U) << "another seed draws others";
+  options_.max_users = 3;
+  EXPECT_EQ(Evaluate(options_, nullptr)->drawn_users, 3);
+  options_.max_users = -1;
+  EXPECT_EQ(Evaluate(options_, nullptr).status().code(), Code::kConfig);
 }
 
 TEST_F(EvaluationTest, IsDeterministicBySeed) {

@@ -36,6 +36,7 @@ struct EvaluateOptions {
   std::vector<bool> mask_seen = {true, false};  // a table each
   double recent_fraction = 0.1;                 // of the interactions before the judged part: recent popularity
   double head_fraction = 0.2;                   // of the items by popularity: the head; the rest is the tail
+  std::int64_t max_users = 0;                   // of the judged part so many, drawn by chance; 0: all
   int resamples = 1000;                         // of the bootstrap over users; 0: no intervals
   std::uint64_t seed = 1;
   int threads = 1;
@@ -93,6 +94,8 @@ struct EvaluationReport {
   std::int64_t train_interactions = 0;
   std::int64_t history_interactions = 0;  // before the judged part
   std::int64_t judged_interactions = 0;
+  std::int64_t judged_users = 0;  // theirs ...
+  std::int64_t drawn_users = 0;   // ... of whom so many were drawn for the tables; all, without a limit
   // Interactions left out, whichever part they would belong to: of items that are not in the file, or were deleted by
   // then; of items that are dated behind the judged part.
   std::int64_t unknown_items = 0;
