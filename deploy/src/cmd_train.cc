@@ -192,6 +192,7 @@ int RunTrain(TrainArguments* arguments) {
     report = Train(
         arguments->options,
         [&](const TrainProgress& state) {
+          if (!state.reporting.empty()) return bar.Update(state.fraction, StrCat("report: ", state.reporting));
           bar.Update((state.epoch - 1 + state.fraction) / state.epochs, ProgressLabel(state));
         },
         NearestByIndex());

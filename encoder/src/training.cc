@@ -90,7 +90,9 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
   const std::string log_file = PathBeside(options.out_directory, ".log.jsonl");
   FRESHET_TRY(log.Open(log_file, options.resume));
   log.Start(options, ResultSettings(options) + DataSettings(options));
+  TrainProgress last;
   const auto tell = [&](const TrainProgress& state) {
+    last = state;
     log.Progress(state);
     if (progress) progress(state);
   };
@@ -98,7 +100,14 @@ Result<TrainReport> Train(const TrainOptions& options, const std::function<void(
   report.log_file = log_file;
   FRESHET_TRY(FaultPoint("train.before_report"));
   if (options.report) {
-    const Result<std::string> page = WriteTrainingReport(options, report, data);
+    const Result<std::string> page =
+        WriteTrainingReport(options, report, data, [&](double fraction, const std::string& what) {
+          TrainProgress state = last;
+          state.ended = false;
+          state.fraction = fraction;
+          state.reporting = what;
+          tell(state);
+        });
     if (page.ok()) {
       report.report_file = *page;
     } else {

@@ -34,17 +34,23 @@ void TrainingLog::Start(const TrainOptions& options, const std::string& settings
 }
 
 void TrainingLog::Progress(const TrainProgress& state) {
-  const bool end = state.recall >= 0;
+  const bool end = state.ended;
   const std::int64_t now_us = clock_.MonotonicUs();
   if (!end && now_us - last_us_ < kBetweenUs) return;
   last_us_ = now_us;
   JsonWriter out;
+  if (!state.reporting.empty()) {
+    out.BeginObject().Key("what").String("report").Key("time_ms").Int(clock_.WallMs());
+    Write(out.Key("judging").String(state.reporting).Key("fraction").Double(state.fraction).EndObject().Take());
+    return;
+  }
   out.BeginObject().Key("what").String(end ? "epoch" : "progress").Key("time_ms").Int(clock_.WallMs());
   out.Key("epoch").Int(state.epoch).Key("epochs").Int(state.epochs).Key("refit").Bool(state.refit);
   out.Key("fraction").Double(state.fraction);
   out.Key("loss").Double(state.loss).Key("examples_per_second").Double(state.examples_per_second);
   out.Key("seconds").Double(state.seconds).Key("seconds_left").Double(state.seconds_left);
-  if (end) out.Key("recall").Double(state.recall).Key("popularity").Double(state.popularity);
+  // In a refit nothing is validated.
+  if (end && state.recall >= 0) out.Key("recall").Double(state.recall).Key("popularity").Double(state.popularity);
   Write(out.EndObject().Take());
 }
 

@@ -1,8 +1,8 @@
 // What a training says as it goes, one JSON object a line, for machines to read.
 //
 // Place in the flow: `<out_directory>.log.jsonl`, beside the package; appended to when a training is resumed. Lines:
-// `start` (settings), `progress` (at most one a second), `epoch`, `end`. Not thread-safe. A file that can no longer be
-// written is warned about once; the training goes on.
+// `start` (settings), `progress` and, while the page is made, `report` (at most one a second), `epoch`, `end`. Not
+// thread-safe. A file that can no longer be written is warned about once; the training goes on.
 #pragma once
 
 #include <cstdint>

@@ -283,9 +283,14 @@ std::string TrainingReportHtml(const ReportContents& contents) {
       NumberText(training.popularity_recall, 4), ".</p>\n");
   page += "<h2>Training</h2>" + Curves(contents);
   if (contents.judged != nullptr) {
-    page += "<h2>Beside the baselines, on the validation part</h2>" + Tables(*contents.judged) +
-            "<p class=\"faint\">The epoch was chosen on this part, so these figures are no test: <code>freshet "
-            "evaluate</code> judges on what neither training nor any choice has seen.</p>";
+    page += "<h2>Beside the baselines, on the validation part</h2>" + Tables(*contents.judged) + "<p class=\"faint\">";
+    if (contents.judged->drawn_users < contents.judged->judged_users) {
+      page += StrCat("Judged by ", contents.judged->drawn_users, " of its ", contents.judged->judged_users,
+                     " users, drawn by chance. ");
+    }
+    page +=
+        "The epoch was chosen on this part, so these figures are no test: <code>freshet "
+        "evaluate</code> judges on what neither training nor any choice has seen.</p>";
   }
   page += "<h2>Nearest neighbours</h2>" + Neighbours(contents, order);
   page += "<h2>Map of the items</h2>" + Map(contents, order);
@@ -293,7 +298,9 @@ std::string TrainingReportHtml(const ReportContents& contents) {
 }
 
 Result<std::string> WriteTrainingReport(const TrainOptions& options, const TrainReport& training,
-                                        const TrainingData& data) {
+                                        const TrainingData& data,
+                                        const std::function<void(double, const std::string&)>& progress,
+                                        std::int64_t max_users) {
   ReportContents contents{&options, &training, &data, nullptr, {}};
   FRESHET_ASSIGN(const std::unique_ptr<ModelPackage> package,
                  OpenModelPackage({options.out_directory, "", options.threads}));
@@ -319,10 +326,11 @@ Result<std::string> WriteTrainingReport(const TrainOptions& options, const Train
   if (options.validation_k != 10) judge.ks.push_back(options.validation_k);
   std::sort(judge.ks.begin(), judge.ks.end());
   judge.mask_seen = {options.mask_seen};
+  judge.max_users = max_users;
   judge.resamples = kResamples;
   judge.seed = options.seed;
   judge.threads = options.threads;
-  FRESHET_ASSIGN(const EvaluationReport judged, Evaluate(judge, nullptr));
+  FRESHET_ASSIGN(const EvaluationReport judged, Evaluate(judge, progress));
   contents.judged = &judged;
   const std::string path = PathBeside(options.out_directory, ".report.html");
   FRESHET_TRY(WriteFileAtomically(path, TrainingReportHtml(contents)));

@@ -4,6 +4,8 @@
 // Thread-compatible.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <string>
 
 #include "freshet/core/status.h"
@@ -26,9 +28,14 @@ struct ReportContents {
 
 [[nodiscard]] std::string TrainingReportHtml(const ReportContents& contents);
 
+// Of the validation part the page judges by so many users, drawn by chance, as training does.
+inline constexpr std::int64_t kMaxReportUsers = 5000;
+
 // Judges the validation part, embeds the items by the package in options.out_directory, and writes
-// `<out_directory>.report.html`. Returns its path.
-[[nodiscard]] Result<std::string> WriteTrainingReport(const TrainOptions& options, const TrainReport& training,
-                                                      const TrainingData& data);
+// `<out_directory>.report.html`. Returns its path. `progress` hears what share is done and what is judged; may be null.
+[[nodiscard]] Result<std::string> WriteTrainingReport(
+    const TrainOptions& options, const TrainReport& training, const TrainingData& data,
+    const std::function<void(double fraction, const std::string& what)>& progress,
+    std::int64_t max_users = kMaxReportUsers);
 
 }  // namespace freshet

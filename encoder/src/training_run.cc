@@ -240,7 +240,10 @@ class TrainingRun {
     state.epoch = at_.epoch;
     state.epochs = last_epoch_;
     state.refit = refit_;
-    state.popularity = popularity_;
+    if (!refit_) {
+      state.popularity = popularity_;
+      if (!at_.epochs.empty()) state.recall = at_.epochs.back().recall;
+    }
     if (at_.step == 0) {
       if (options_.hard_negatives > 0 && at_.epoch > 1) FRESHET_TRY(Mine());
       sampler_.StartEpoch();
@@ -264,6 +267,7 @@ class TrainingRun {
     if (!refit_) {
       FRESHET_ASSIGN(state.recall, validator_.Recall(*trainer_));
     }
+    state.ended = true;
     Report(pairs, started_us, &state);
     at_.epochs.push_back({at_.epoch, state.loss, state.recall, Seconds()});
     if (refit_ ? at_.epoch == last_epoch_ : state.recall > at_.best.recall) FRESHET_TRY(Keep(state));

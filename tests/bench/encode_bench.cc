@@ -161,7 +161,7 @@ Result<double> TrainingRate(const EncodeBenchOptions& options, const std::string
   double last_cpu = 0;
   double last_pairs = 0;
   const auto progress = [&](const TrainProgress& state) {
-    if (state.recall >= 0) return;  // validation is in the time by then
+    if (state.ended) return;  // validation is in the time by then
     last_cpu = ProcessCpuSeconds();
     last_pairs = state.fraction;
     if (first_cpu >= 0) return;

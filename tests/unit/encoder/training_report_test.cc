@@ -3,8 +3,11 @@
 #include <cmath>
 
 #include "embedding_map.h"
+#include "freshet/core/file.h"
+#include "freshet/core/strings.h"
 #include "freshet_test/test_support.h"
 #include "report_svg.h"
+#include "training_log.h"
 
 namespace freshet {
 namespace {
@@ -65,6 +68,38 @@ TEST(ReportSvgTest, DrawsLinesLevelsAndTheMark) {
     EXPECT_EQ(one.find("inf"), std::string::npos);
   }
   EXPECT_EQ(LineChart("x", {{"x", {}}}, 0), "");
+}
+
+TEST(TrainingLogTest, TellsTheEndOfEachEpochAndTheMakingOfThePage) {
+  const test::TempDir dir;
+  TrainingLog log;
+  ASSERT_OK(log.Open(dir / "log.jsonl", false));
+  TrainProgress state;
+  state.epoch = 2;
+  state.epochs = 3;
+  state.recall = 0.5;  // of the epoch before
+  log.Progress(state);
+  state.ended = true;
+  state.recall = 0.75;
+  log.Progress(state);
+  state.refit = true;
+  state.recall = -1;
+  log.Progress(state);
+  const std::string text = *ReadFile(dir / "log.jsonl");
+  const std::vector<std::string> lines = Split(text, '\n');
+  ASSERT_EQ(lines.size(), 4U) << text;
+  EXPECT_NE(lines[0].find("\"progress\""), std::string::npos) << text;
+  EXPECT_EQ(lines[0].find("\"recall\""), std::string::npos) << text;
+  EXPECT_NE(lines[1].find("\"recall\":0.75"), std::string::npos) << text;
+  EXPECT_NE(lines[2].find("\"epoch\""), std::string::npos) << "a refit's epoch ends too: " << text;
+  EXPECT_EQ(lines[2].find("\"recall\""), std::string::npos) << text;
+
+  TrainingLog page;
+  ASSERT_OK(page.Open(dir / "page.jsonl", false));
+  state.ended = false;
+  state.reporting = "co-occurrence";
+  page.Progress(state);
+  EXPECT_NE(ReadFile(dir / "page.jsonl")->find("\"what\":\"report\""), std::string::npos);
 }
 
 TEST(TrainingReportTest, NamesItemsAsPeopleDo) {

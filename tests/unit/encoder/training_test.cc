@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 #include <random>
+#include <set>
 
 #include "freshet/core/fault.h"
 #include "freshet/core/file.h"
@@ -12,6 +13,8 @@
 #include "freshet/encoder/package.h"
 #include "freshet_test/test_support.h"
 #include "small_training.h"
+#include "training_data.h"
+#include "training_report.h"
 
 namespace freshet {
 namespace {
@@ -38,6 +41,17 @@ Result<std::vector<std::vector<std::int32_t>>> ExactNearest(std::span<const floa
     for (std::size_t i = 0; i < static_cast<std::size_t>(k); ++i) nearest[query].push_back(scores[i].second);
   }
   return nearest;
+}
+
+// How many lines of a training's log say what.
+std::map<std::string, int> LinesByWhat(const std::string& log_file) {
+  std::map<std::string, int> lines;
+  EXPECT_OK(ForEachLine(log_file, [&](std::string_view line, double) -> Status {
+    FRESHET_ASSIGN(const auto json, ParseJson(line));
+    ++lines[std::string(JsonText(*JsonFind(*json, "what")))];
+    return Status::Ok();
+  }));
+  return lines;
 }
 
 // Users who buy within one cluster each; a title names the cluster. Popularity knows nothing of that.
@@ -71,13 +85,26 @@ class TrainingTest : public ::testing::Test {
 
 TEST_F(TrainingTest, BeatsPopularityAndServesFromItsPackage) {
   std::vector<TrainProgress> ends;
+  std::set<std::string> reporting;
+  int within = 0;
   const TrainOptions options = Options("model");
   const Result<TrainReport> report = Train(options, [&](const TrainProgress& state) {
     EXPECT_LE(state.fraction, 1);
-    if (state.recall >= 0) ends.push_back(state);
+    if (!state.reporting.empty()) {
+      reporting.insert(state.reporting);
+      EXPECT_EQ(ends.size(), 4U);
+      return;
+    }
+    if (state.ended) return ends.push_back(state);
+    ++within;
+    // What is known of the model is what the last epoch showed.
+    EXPECT_EQ(state.recall, ends.empty() ? -1 : ends.back().recall);
   });
   ASSERT_OK(report);
   ASSERT_EQ(ends.size(), 4U);
+  EXPECT_GE(within, 4);
+  EXPECT_TRUE(reporting.contains("co-occurrence"));
+  EXPECT_TRUE(reporting.contains("model"));
   EXPECT_LT(ends.back().loss, ends.front().loss);
   EXPECT_GT(report->recall, 1.2 * report->popularity_recall);
   EXPECT_EQ(report->items, kClusters * kItemsPerCluster);
@@ -88,12 +115,7 @@ TEST_F(TrainingTest, BeatsPopularityAndServesFromItsPackage) {
   for (const char* wanted : {"co-occurrence", "kind3 number", "<svg", "popularity", "</html>"}) {
     EXPECT_NE(page.find(wanted), std::string::npos) << wanted;
   }
-  std::map<std::string, int> lines;
-  ASSERT_OK(ForEachLine(report->log_file, [&](std::string_view line, double) -> Status {
-    FRESHET_ASSIGN(const auto json, ParseJson(line));
-    ++lines[std::string(JsonText(*JsonFind(*json, "what")))];
-    return Status::Ok();
-  }));
+  std::map<std::string, int> lines = LinesByWhat(report->log_file);
   EXPECT_EQ(lines["start"], 1);
   EXPECT_EQ(lines["epoch"], 4);
   EXPECT_EQ(lines["end"], 1);
@@ -130,6 +152,24 @@ TEST_F(TrainingTest, BeatsPopularityAndServesFromItsPackage) {
   };
   EXPECT_GT(score("i39", "kind3 number39"), score("i40", "kind4 number40"));
   EXPECT_GT(score("new1", "kind3 brandnew"), score("new2", "kind4 brandnew"));
+}
+
+// A page must not take longer than the training: of many users some are drawn.
+TEST_F(TrainingTest, TheReportJudgesByABoundedNumberOfUsers) {
+  TrainOptions options = Options("bounded");
+  options.epochs = 1;
+  options.report = false;
+  const Result<TrainReport> report = Train(options, nullptr);
+  ASSERT_OK(report);
+  const Result<TrainingData> data = LoadTrainingData(options);
+  ASSERT_OK(data);
+  const auto page = [&](std::int64_t max_users) {
+    const Result<std::string> path = WriteTrainingReport(options, *report, *data, nullptr, max_users);
+    EXPECT_OK(path);
+    return path.ok() ? *ReadFile(*path) : "";
+  };
+  EXPECT_NE(page(3).find("Judged by 3 of its "), std::string::npos);
+  EXPECT_EQ(page(kMaxReportUsers).find("Judged by "), std::string::npos) << "all of them";
 }
 
 TEST_F(TrainingTest, IsDeterministicBySeed) {
@@ -339,6 +379,7 @@ TEST_F(TrainingTest, RefitsOnTheValidationPartToo) {
   const Result<TrainReport> whole = Train(options, nullptr);
   ASSERT_OK(whole);
   EXPECT_EQ(whole->recall, chosen->recall) << "the refit chooses nothing";
+  EXPECT_EQ(LinesByWhat(whole->log_file)["epoch"], options.epochs + whole->best_epoch) << "its epochs are told too";
   EXPECT_GT(whole->refit_pairs, whole->train_pairs + 40);
   // The title's word "late" is rare enough for a bucket, so the name stands for the id.
   EXPECT_NE(whole->space_id, chosen->space_id);

@@ -98,10 +98,12 @@ struct TrainProgress {
   double fraction = 0;  // of this epoch
   double loss = 0;      // running mean
   double examples_per_second = 0;
-  double recall = -1;       // recommendation recall at validation_k on validation, at the end of an epoch; -1: not yet
-  double popularity = -1;   // the same for the popularity baseline
-  double seconds = 0;       // since the beginning, without the time between a kill and a resumption
+  bool ended = false;      // the epoch is over
+  double recall = -1;      // recommendation recall at validation_k on validation, of the newest epoch that is; -1: none
+  double popularity = -1;  // the same for the popularity baseline
+  double seconds = 0;      // since the beginning, without the time between a kill and a resumption
   double seconds_left = 0;  // if no patience ends it
+  std::string reporting;    // what is judged for the page, once the package is written: `fraction` is of that page
 };
 
 struct EpochRecord {
