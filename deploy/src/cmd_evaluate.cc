@@ -1,5 +1,6 @@
 // `freshet evaluate`: is the model worth recalling with?
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -188,6 +189,9 @@ Status RunEvaluate(EvaluateArguments* arguments) {
   FRESHET_ASSIGN(options.split, arguments->split.Read());
   for (const std::string& text : arguments->models) options.models.push_back(NameAndPath(text));
   for (const std::string& text : arguments->lists) options.lists.push_back(NameAndPath(text));
+  // Each once, and the largest last: it is what decides.
+  std::sort(options.ks.begin(), options.ks.end());
+  options.ks.erase(std::unique(options.ks.begin(), options.ks.end()), options.ks.end());
   if (arguments->seen == "masked") options.mask_seen = {true};
   if (arguments->seen == "kept") options.mask_seen = {false};
   Result<EvaluationReport> report = Internal("nothing was judged");

@@ -1,14 +1,19 @@
 #include "scorers.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
+#include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
+#include "batch_embedder.h"
 #include "freshet/core/file.h"
 #include "freshet/core/json.h"
 #include "freshet/core/log.h"
+#include "freshet/core/metrics.h"
 #include "freshet/core/strings.h"
 #include "torch_tower.h"
 
@@ -61,12 +66,13 @@ class RandomScorer final : public Scorer {
 class ModelScorer final : public VectorScorer {
  public:
   ModelScorer(std::string name, const EvaluationHistory& history, Metric metric, std::vector<float> items,
-              std::unique_ptr<UserEncoder> users)
+              std::vector<std::size_t> refused_items, std::unique_ptr<UserEncoder> users)
       : VectorScorer(std::move(name)),
         history_(history),
         metric_(metric),
         dim_(static_cast<std::size_t>(users->dim())),
         items_(std::move(items)),
+        refused_items_(std::move(refused_items)),
         users_(std::move(users)) {
     if (metric_ != Metric::kL2) return;
     for (std::size_t i = 0; i < items_.size(); i += dim_) {
@@ -117,6 +123,10 @@ class ModelScorer final : public VectorScorer {
       const std::span<float> scores = out.subspan(row * items, items);
       std::fill(scores.begin(), scores.end(), kUnranked);
     }
+    // ... and has no such item, which became a dead letter.
+    for (std::size_t row = 0; row < users.size(); ++row) {
+      for (const std::size_t item : refused_items_) out[row * items + item] = kUnranked;
+    }
     return Status::Ok();
   }
 
@@ -125,6 +135,7 @@ class ModelScorer final : public VectorScorer {
   const Metric metric_;
   const std::size_t dim_;
   const std::vector<float> items_;
+  const std::vector<std::size_t> refused_items_;
   const std::unique_ptr<UserEncoder> users_;
   std::vector<float> squares_;  // of the items, for l2
   std::vector<float> vectors_;
@@ -134,7 +145,10 @@ class ModelScorer final : public VectorScorer {
 class ListScorer final : public Scorer {
  public:
   ListScorer(std::string name, const EvaluationHistory& history)
-      : Scorer(std::move(name)), items_(history.items.size()), scores_(history.users.size()) {}
+      : Scorer(std::move(name)),
+        items_(history.items.size()),
+        scores_(history.users.size()),
+        has_line_(history.users.size()) {}
 
   Status Read(const std::string& file, const EvaluationHistory& history) {
     std::unordered_map<std::string_view, std::int32_t> items;
@@ -144,11 +158,12 @@ class ListScorer final : public Scorer {
     }
     for (std::size_t i = 0; i < history.users.size(); ++i) users.emplace(history.users[i].user_id, i);
     std::size_t number = 0;
-    return ForEachLine(file, [&](std::string_view line, double) -> Status {
+    FRESHET_TRY(ForEachLine(file, [&](std::string_view line, double) -> Status {
       ++number;
       if (Trim(line).empty()) return Status::Ok();
       return ReadOne(line, items, users).Prefixed(StrCat(file, ":", number));
-    });
+    }));
+    return CheckMatches().Prefixed(file);
   }
 
   Status Score(std::span<const std::int32_t> users, std::span<float> out) override {
@@ -174,15 +189,19 @@ class ListScorer final : public Scorer {
       return InvalidArgument("a `user_id` and either `items` (best first) or `scores` are wanted");
     }
     std::vector<std::pair<std::int32_t, float>> row;
-    const auto take = [&](std::string_view id, float score) {
+    std::unordered_set<std::string_view> listed;
+    const auto take = [&](std::string_view id, float score) -> Status {
+      if (!listed.insert(id).second) return InvalidArgument(StrCat("item `", id, "` is listed twice"));
+      if (first_item_.empty()) first_item_ = id;
       if (const auto found = items.find(id); found != items.end()) row.emplace_back(found->second, score);
+      return Status::Ok();
     };
     if (ranked != nullptr) {
       if (!ranked->IsArray()) return InvalidArgument("`items` must be a list of ids");
       float score = 0;
       for (const JsonValue& id : ranked->GetArray()) {
         if (!id.IsString()) return InvalidArgument("`items` must be a list of ids");
-        take(JsonText(id), score);
+        FRESHET_TRY(take(JsonText(id), score));
         score -= 1;
       }
     } else {
@@ -191,19 +210,50 @@ class ListScorer final : public Scorer {
         if (!member.value.IsNumber() || !std::isfinite(static_cast<float>(member.value.GetDouble()))) {
           return InvalidArgument(StrCat("the score of `", JsonText(member.name), "` is no finite number"));
         }
-        take(JsonText(member.name), static_cast<float>(member.value.GetDouble()));
+        FRESHET_TRY(take(JsonText(member.name), static_cast<float>(member.value.GetDouble())));
       }
     }
+    if (first_user_.empty()) first_user_ = JsonText(*user);
     const auto found = users.find(JsonText(*user));
     if (found == users.end()) return Status::Ok();
-    if (!scores_[found->second].empty()) return InvalidArgument(StrCat("user `", JsonText(*user), "` has two lines"));
+    if (has_line_[found->second]) return InvalidArgument(StrCat("user `", JsonText(*user), "` has two lines"));
+    has_line_[found->second] = true;
+    matched_ += row.size();
     scores_[found->second] = std::move(row);
     return Status::Ok();
   }
 
+  // Lists of another shop, or of ids that were written otherwise, would pass for a bad system.
+  [[nodiscard]] Status CheckMatches() const {
+    if (matched_ > 0) return Status::Ok();
+    if (first_user_.empty()) return InvalidArgument("holds no lists");
+    if (std::find(has_line_.begin(), has_line_.end(), true) == has_line_.end()) {
+      return InvalidArgument(StrCat("none of its users has interactions (the first is `", first_user_,
+                                    "`): are its ids those of the interactions?"));
+    }
+    return InvalidArgument(StrCat("none of the items that it lists for users with interactions is a candidate",
+                                  first_item_.empty() ? "" : StrCat(" (the first is `", first_item_, "`)"),
+                                  ": are its ids those of the items?"));
+  }
+
   const std::size_t items_;
   std::vector<std::vector<std::pair<std::int32_t, float>>> scores_;  // per user
+  std::vector<bool> has_line_;                                       // per user
+  std::size_t matched_ = 0;                                          // items of them
+  std::string first_user_;                                           // of the file
+  std::string first_item_;
 };
+
+// Rows that mean nothing would spoil what an index is built of: they become another item's, equal to it in every
+// search. REQUIRES: `refused` ascends and is not all of the items.
+void FillRefused(const std::vector<std::size_t>& refused, std::size_t dim, std::vector<float>* vectors) {
+  std::size_t sound = 0;
+  while (sound < refused.size() && refused[sound] == sound) ++sound;
+  for (const std::size_t item : refused) {
+    std::copy_n(vectors->begin() + static_cast<std::ptrdiff_t>(sound * dim), dim,
+                vectors->begin() + static_cast<std::ptrdiff_t>(item * dim));
+  }
+}
 
 }  // namespace
 
@@ -219,14 +269,36 @@ Result<std::unique_ptr<VectorScorer>> MakeModelScorer(std::string name, const Mo
   FRESHET_ASSIGN(std::unique_ptr<UserEncoder> users, package.LoadUserEncoder());
   const auto dim = static_cast<std::size_t>(encoder->dim());
   std::vector<float> vectors(history.items.size() * dim);
+  Metrics metrics;
+  BatchEmbedder embedder(encoder.get(), &metrics, [](std::chrono::milliseconds wait) {
+    std::this_thread::sleep_for(wait);
+    return Status::Ok();
+  });
+  std::vector<std::size_t> refused;
+  std::string reason;  // of the first one
   for (std::size_t begin = 0; begin < history.items.size(); begin += kEmbedRows) {
     const std::size_t end = std::min(begin + kEmbedRows, history.items.size());
     std::vector<const ItemUpdate*> batch;
     for (std::size_t i = begin; i < end; ++i) batch.push_back(&history.items[i]);
-    FRESHET_TRY(encoder->Encode(batch, std::span(vectors).subspan(begin * dim, batch.size() * dim)));
+    std::vector<BatchEmbedder::Refusal> of_batch;
+    FRESHET_TRY(embedder.Embed(batch, std::span(vectors).subspan(begin * dim, batch.size() * dim), &of_batch));
+    for (const BatchEmbedder::Refusal& one : of_batch) {
+      if (refused.empty()) reason = one.reason;
+      refused.push_back(begin + one.item);
+    }
   }
-  return std::unique_ptr<VectorScorer>(
-      new ModelScorer(std::move(name), history, package.manifest().metric, std::move(vectors), std::move(users)));
+  if (!refused.empty()) {
+    const std::string& first = history.items[refused.front()].item_id;
+    if (refused.size() == history.items.size()) {
+      return InvalidArgument(
+          StrCat("model `", name, "` can embed none of the items (the first is `", first, "`): ", reason));
+    }
+    LogWarning("evaluate", "the model cannot embed every item; such items are recommended to nobody",
+               {{"system", name}, {"items", StrCat(refused.size())}, {"first", first}, {"reason", reason}});
+    FillRefused(refused, dim, &vectors);
+  }
+  return std::unique_ptr<VectorScorer>(new ModelScorer(std::move(name), history, package.manifest().metric,
+                                                       std::move(vectors), std::move(refused), std::move(users)));
 }
 
 Result<std::unique_ptr<Scorer>> MakeListScorer(std::string name, const std::string& file,

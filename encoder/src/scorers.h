@@ -43,7 +43,8 @@ class VectorScorer : public Scorer {
   using Scorer::Scorer;
   [[nodiscard]] virtual int dim() const = 0;
   [[nodiscard]] virtual Metric metric() const = 0;
-  [[nodiscard]] virtual std::span<const float> items() const = 0;  // of all candidates, row after row
+  // Of all candidates, row after row; the row of one that the model refuses is another's.
+  [[nodiscard]] virtual std::span<const float> items() const = 0;
   // `out` holds users.size() rows; those of whom the model refuses are zeros, and their numbers go to `refused`.
   virtual Status Embed(std::span<const std::int32_t> users, std::span<float> out,
                        std::vector<std::size_t>* refused) = 0;
@@ -54,11 +55,13 @@ class VectorScorer : public Scorer {
 // The same counts for everybody.
 [[nodiscard]] std::unique_ptr<Scorer> MakeCountScorer(std::string name, const std::vector<std::int64_t>& counts);
 [[nodiscard]] std::unique_ptr<Scorer> MakeRandomScorer(std::uint64_t seed);
-// The towers of a package: all items are embedded here. `history` outlives the scorer. Errors: as the encoders.
+// The towers of a package: all items are embedded here. Those that the model refuses are recommended to nobody, as in
+// serving; a warning names the first. `history` outlives the scorer. Errors: as BatchEmbedder; kInvalidArgument, every
+// item is refused.
 [[nodiscard]] Result<std::unique_ptr<VectorScorer>> MakeModelScorer(std::string name, const ModelPackage& package,
                                                                     const EvaluationHistory& history);
 // Another system's output, JSON lines: {"user_id": "u", "items": ["best", "next", ...]} or {"user_id": "u", "scores":
-// {"item": 1.5, ...}}. Unknown items and users are left out; a user without a line gets nothing.
+// {"item": 1.5, ...}}. Unknown items and users are left out, but not all of them; a user without a line gets nothing.
 // Errors: kNotFound, kInvalidArgument (file:line), kIoError.
 [[nodiscard]] Result<std::unique_ptr<Scorer>> MakeListScorer(std::string name, const std::string& file,
                                                              const EvaluationHistory& history);

@@ -106,8 +106,8 @@ TEST_F(TrainQualityTest, BeatsPopularityOnWhatItHasNotSeen) {
   ASSERT_OK(trained);
   std::cout << "trained in " << JsonFind(**trained, "seconds")->GetDouble() << " s\n";
   out.clear();
-  ASSERT_EQ(RunCommand(Command("evaluate", {"--model", StrCat("small=", dir_ / "model"), "--k", "20", "--k", "100",
-                                            "--seen", "masked", "--resamples", "200"}),
+  ASSERT_EQ(RunCommand(Command("evaluate", {"--model", StrCat("small=", dir_ / "model"), "--k", "100,20,100", "--seen",
+                                            "masked", "--resamples", "200"}),
                        &out, kTimeoutMs),
             0)
       << out;
@@ -118,6 +118,7 @@ TEST_F(TrainQualityTest, BeatsPopularityOnWhatItHasNotSeen) {
   const JsonValue* popularity = SystemOf(**report, "popularity");
   ASSERT_NE(model, nullptr) << out;
   ASSERT_NE(popularity, nullptr) << out;
+  EXPECT_EQ(JsonFind(*model, "metrics")->MemberCount(), 9U) << "each K once: four figures of it, and MRR";
   // The index that serves loses next to nothing of what the model ranks first; that is another recall than those below.
   const JsonValue& ann = *JsonFind(**report, "ann");
   ASSERT_EQ(ann.Size(), 1U) << out;

@@ -232,6 +232,45 @@ TEST_F(EvaluationTest, AnnRecallIsOfTheIndexAndStandsApart) {
   EXPECT_EQ(judge({0}).status().code(), Code::kConfig);
 }
 
+// As in serving, where it becomes a dead letter.
+TEST_F(EvaluationTest, AnItemThatTheModelRefusesIsRecommendedToNobody) {
+  PackageContents contents = test::TinyPackage();
+  contents.item_tower = test::TinyTower(R"(
+def forward(self, indices: Tensor, offsets: Tensor, dense: Tensor) -> Tensor:
+    if bool((dense > 9).any()):
+        dense = torch.mm(dense, torch.ones([7, 7]))
+    bags = torch.embedding_bag(self.table, indices, offsets, False, 1, False, None, False)[0]
+    return bags + torch.mm(dense, self.weight)
+)",
+                                        1);
+  ASSERT_FALSE(contents.item_tower.starts_with("SerializeTower")) << contents.item_tower;
+  ASSERT_OK(WritePackage(std::move(contents), dir_ / "tiny"));
+  options_.models = {{"tiny", dir_ / "tiny"}};
+  options_.mask_seen = {false};
+  options_.write_lists = dir_ / "written.jsonl";
+  const auto listed = [&](const std::string& id) {
+    const Result<EvaluationReport> report = Evaluate(options_, nullptr);
+    EXPECT_OK(report);
+    return ReadFile(options_.write_lists)->find("\"" + id + "\"") != std::string::npos;
+  };
+  options_.ks = {6};
+  EXPECT_TRUE(listed("b"));
+  const auto price = [&](const std::string& ids) {
+    std::ofstream items(dir_ / "items.jsonl");
+    for (const char id : std::string("abcefd")) {
+      items << R"({"item_id": ")" << id << R"(", "features": {"price": )"
+            << (ids.find(id) == std::string::npos ? 1 : 99) << "}}\n";
+    }
+  };
+  price("b");
+  EXPECT_FALSE(listed("b"));
+  EXPECT_TRUE(listed("a"));
+  price("abcefd");
+  const Status status = Evaluate(options_, nullptr).status();
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_NE(status.message().find("none of the items (the first is `a`)"), std::string::npos) << status.message();
+}
+
 TEST_F(EvaluationTest, SaysWhatIsWrong) {
   const auto refusal = [&](const std::string& content) {
     std::ofstream(dir_ / "lists.jsonl") << content;
@@ -244,6 +283,19 @@ TEST_F(EvaluationTest, SaysWhatIsWrong) {
   EXPECT_NE(refusal(R"({"user_id": "u5", "scores": {"a": "x"}})").find("the score of `a`"), std::string::npos);
   EXPECT_NE(refusal("{\"user_id\": \"u5\", \"items\": [\"a\"]}\n{\"user_id\": \"u5\", \"items\": [\"b\"]}\n")
                 .find("two lines"),
+            std::string::npos);
+  EXPECT_NE(refusal("{\"user_id\": \"u5\", \"items\": [\"x\"]}\n{\"user_id\": \"u5\", \"items\": [\"b\"]}\n")
+                .find("lists.jsonl:2: user `u5` has two lines"),
+            std::string::npos);
+  EXPECT_NE(refusal(R"({"user_id": "u5", "items": ["a", "c", "a"]})").find("lists.jsonl:1: item `a` is listed twice"),
+            std::string::npos);
+  EXPECT_NE(refusal(R"({"user_id": "u5", "scores": {"c": 1, "c": 2}})").find("item `c` is listed twice"),
+            std::string::npos);
+  EXPECT_NE(refusal("\n").find("lists.jsonl: holds no lists"), std::string::npos);
+  EXPECT_NE(
+      refusal(R"({"user_id": "U5", "items": ["a"]})").find("none of its users has interactions (the first is `U5`"),
+      std::string::npos);
+  EXPECT_NE(refusal(R"({"user_id": "u5", "items": ["A", "C"]})").find("is a candidate (the first is `A`)"),
             std::string::npos);
   options_.lists.clear();
   options_.models = {{"m", dir_ / "missing"}};
