@@ -270,7 +270,8 @@ class Loader {
 
   void TellLeftOut() {
     if (data_.unknown_items > 0) {
-      std::string first = data_.first_unknown.empty() ? "" : StrCat(" (the first is `", data_.first_unknown, "`)");
+      const std::string first =
+          data_.first_unknown.empty() ? "" : StrCat(" (the first is `", data_.first_unknown, "`)");
       data_.warnings.push_back(StrCat(options_.interactions_file, ": ", data_.unknown_items,
                                       " interactions are left out: their items are not in ", options_.items_file,
                                       ", or were deleted by then", first,

@@ -55,8 +55,15 @@ FeatureBuilder::FeatureBuilder(std::span<const FeatureRequest> requests, std::st
 Status FeatureBuilder::Add(const Features& features) {
   for (const auto& [name, value] : features) {
     Seen& seen = seen_[name];
+    if (seen.request != nullptr && seen.request->ignore) {
+      ++seen.texts;  // given, whatever it is
+      continue;
+    }
     if (const auto* number = std::get_if<double>(&value)) {
-      if (!std::isfinite(*number)) return InvalidArgument(StrCat("feature `", name, "` is not a finite number"));
+      if (!std::isfinite(*number)) {
+        return InvalidArgument(StrCat("feature `", name, "` is not a finite number: correct it or leave it out there, ",
+                                      "or name the feature with `kind: ignore`"));
+      }
       seen.minimum = seen.numbers == 0 ? *number : std::min(seen.minimum, *number);
       seen.maximum = seen.numbers == 0 ? *number : std::max(seen.maximum, *number);
       ++seen.numbers;
@@ -77,7 +84,7 @@ Status FeatureBuilder::Add(const Features& features) {
       ++seen.lists;
       for (const std::string& part : std::get<std::vector<std::string>>(value)) ++seen.values[part];
     }
-    if (seen.request == nullptr || seen.request->ignore || !HasWords(seen.asked.kind)) continue;
+    if (seen.request == nullptr || !HasWords(seen.asked.kind)) continue;
     ForEachValue(seen.asked, value, &scratch_, [&](std::string_view text) { ++seen.bag[std::string(text)]; });
   }
   return Status::Ok();

@@ -117,7 +117,10 @@ Status ForEachEvent(const std::string& path, TopicRole role, const SchemaMap* sc
   return ForEachLine(path, [&](std::string_view line, double fraction) -> Status {
     ++number;
     if (Trim(line).empty()) return Status::Ok();
-    const auto located = [&](const Status& status) { return status.Prefixed(StrCat(path, ":", number)); };
+    const auto located = [&](const Status& status) {
+      return Status(status.code(),
+                    StrCat(path, ":", number, ": ", status.message(), ": correct the line, or leave it out"));
+    };
     const Result<EventLine> parsed = reader ? reader->Read(line) : ParseEventLine(role, line);
     if (!parsed.ok()) return located(parsed.status());
     RawRecord record;

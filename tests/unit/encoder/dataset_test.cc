@@ -177,6 +177,18 @@ TEST_F(DatasetTest, SaysWhereItemsAreDatedBehindTheJudgedPart) {
   EXPECT_NE(none.message().find("leave out `timestamp`"), std::string::npos) << none.message();
 }
 
+TEST_F(DatasetTest, ALineThatDoesNotDecodeIsNamedWithWhatToDo) {
+  Put("items.jsonl", Item("a", 1, 5) + R"({"item_id": "b", "features": {"price": 1e999}, "timestamp": 5})" + "\n");
+  Put("interactions.jsonl", Line("u", "a", 10));
+  Put("users.jsonl", Age("u", 3, 5) + "{\"user_id\": 3.5}\n");
+  const auto refusal = [&] { return LoadDataset(Options(Part::kValidation)).status().message(); };
+  EXPECT_NE(refusal().find("items.jsonl:2: "), std::string::npos) << refusal();
+  EXPECT_NE(refusal().find(": correct the line, or leave it out"), std::string::npos) << refusal();
+  Put("items.jsonl", Item("a", 1, 5));
+  EXPECT_NE(refusal().find("users.jsonl:2: "), std::string::npos) << refusal();
+  EXPECT_NE(refusal().find(": correct the line, or leave it out"), std::string::npos) << refusal();
+}
+
 TEST_F(DatasetTest, RandomSplitsHaveNoTimes) {
   Put("items.jsonl", Item("a", 1, 5) + Item("a", 2, 25));
   std::string lines;

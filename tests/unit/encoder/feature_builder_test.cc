@@ -1,5 +1,6 @@
 #include "feature_builder.h"
 
+#include <cmath>
 #include <limits>
 
 #include "freshet_test/test_support.h"
@@ -93,6 +94,19 @@ TEST(FeatureBuilderTest, MakesWhatIsAskedFor) {
   EXPECT_EQ(Find(defs, "color")->vocabulary, requests[4].vocabulary);
   EXPECT_EQ(Find(defs, "color")->buckets, 1);
   EXPECT_EQ(builder.Constant(), std::vector<std::string>{"color"}) << "what is ignored is nobody's worry";
+}
+
+TEST(FeatureBuilderTest, ANumberThatIsNoneIsRefusedWithWhatToDo) {
+  std::vector<FeatureRequest> requests(1);
+  requests[0].name = "secret";
+  requests[0].ignore = true;
+  FeatureBuilder builder(requests, "item");
+  EXPECT_OK(builder.Add({{"secret", std::nan("")}}));  // nothing reads it
+  const Status status = builder.Add({{"price", std::nan("")}});
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_NE(status.message().find("feature `price` is not a finite number: correct it or leave it out there"),
+            std::string::npos)
+      << status.message();
 }
 
 // One vocabulary for what extraction cuts off, and none for what it never sees.

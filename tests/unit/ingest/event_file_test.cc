@@ -55,6 +55,7 @@ TEST(EventFileTest, DecodesEachLineAndNamesTheLineOfAnError) {
   });
   EXPECT_EQ(status.code(), Code::kInvalidArgument);
   EXPECT_NE(status.message().find("items.jsonl:4: "), std::string::npos) << status.message();
+  EXPECT_TRUE(status.message().ends_with(": correct the line, or leave it out")) << status.message();
   ASSERT_EQ(events.size(), 2u);
   EXPECT_EQ(std::get<ItemUpdate>(events[0].body).item_id, "a");
   EXPECT_EQ(events[0].record_timestamp_ms, 7);

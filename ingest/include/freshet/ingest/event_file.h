@@ -42,7 +42,8 @@ struct EventFileSchemas {
 [[nodiscard]] SchemaMap PlainLineSchema(TopicRole role);
 
 // Decodes each line with the same decoder as the stream, by `schema` or, where that is null, as the plain form. Stops
-// at the first error of `handle` or of a line (message: file:line: reason). Errors: kConfig, a pointer is malformed.
+// at the first error of `handle` or of a line (message: file:line: reason: what to do). Errors: kConfig, a pointer is
+// malformed.
 Status ForEachEvent(const std::string& path, TopicRole role, const SchemaMap* schema, const DecodeLimits& limits,
                     const std::function<Status(Event&&, double fraction)>& handle);
 inline Status ForEachEvent(const std::string& path, TopicRole role, const DecodeLimits& limits,
