@@ -4,7 +4,7 @@
 // candidate for every user of the judged part, and one code ranks and counts: full ranking, no sampled negatives, ties
 // broken by chance and not by the order of a file. What a system may use is the history before the judged part. Recall
 // is recommendation recall, but in AnnRecall: that is what an index finds of a model's own ranking. Deterministic by
-// seed.
+// seed. Thread-safe: calls share nothing but LibTorch's threads, whose number the first package of a process sets.
 // Errors: kConfig, kNotFound, kInvalidArgument (nothing to judge, damaged lists), kCorruption (the model), kIoError.
 #pragma once
 

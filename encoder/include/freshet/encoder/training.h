@@ -2,9 +2,10 @@
 //
 // Place in the flow: `freshet train`; off the stream. InfoNCE with in-batch negatives and logQ correction (Yi et al.,
 // "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019). The result is a
-// package like any other. Deterministic by seed on one thread, also across a kill and a resumption. Errors: kConfig,
-// kInvalidArgument (the data cannot be trained on: says what to do), kFailedPrecondition and kCorruption (a checkpoint
-// that does not belong here, or is damaged), kIoError.
+// package like any other. Deterministic by seed on one thread, also across a kill and a resumption. One Train() at a
+// time in a process: it seeds and draws from LibTorch's global generator, and two would mix their seeds. Errors:
+// kConfig, kInvalidArgument (the data cannot be trained on: says what to do), kFailedPrecondition and kCorruption (a
+// checkpoint that does not belong here, or is damaged), kIoError.
 #pragma once
 
 #include <cstdint>
