@@ -40,7 +40,9 @@ class TrainingRunTest : public ::testing::Test {
   Result<TrainReport> Run(const TrainOptions& options, const std::string& fault = "") {
     EXPECT_OK(ArmFaults(fault));
     told_ = 0;
-    Result<TrainReport> report = Train(options, [this](const TrainProgress&) { ++told_; });
+    Result<TrainReport> report = Train(options, [this](const TrainProgress& state) {
+      if (state.reporting.empty()) ++told_;
+    });
     EXPECT_OK(ArmFaults(""));
     return report;
   }

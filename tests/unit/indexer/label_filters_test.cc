@@ -173,7 +173,7 @@ TEST_F(FiltersTest, ABitmapOfManyAndOfFew) {
     for (Label label = 0; label < kRows; label += every) bitmap.Allow(label);
     SearchOptions options;
     options.k = 20;
-    options.ef = 80;
+    options.ef = 160;
     options.filter = &bitmap;
     EXPECT_GE(Recall(options), 0.95) << every;
   }
