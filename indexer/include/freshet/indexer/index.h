@@ -43,7 +43,8 @@ class LabelFilter {
     for (std::size_t i = 0; i < labels.size(); ++i) allowed |= std::uint64_t{Allows(labels[i])} << i;
     return allowed;
   }
-  // At most so many labels are refused, where that is known, as of a list of what a user has seen: behind them all match.
+  // At most so many labels are refused, where that is known, as of a list of what a user has seen: behind them all
+  // match.
   [[nodiscard]] virtual std::size_t RefusesAtMost() const { return kUnknown; }
   static constexpr std::size_t kUnknown = ~std::size_t{0};
   // What an index may remember of it, null: nothing. What that refuses, this one refuses too.
