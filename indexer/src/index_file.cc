@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 
 #include "freshet/core/checksum.h"
 #include "freshet/core/file.h"
@@ -294,6 +295,17 @@ Status IndexFile::CheckChains() const {
   return links == 0 ? Status::Ok() : Bad("a chain of equal vectors that no node begins");
 }
 
+// By exponents of ones, which infinity and NaN have; an audit searches for what rows say.
+bool IndexFile::AreRerankRowsFinite() const {
+  bool finite = true;
+  const auto look = [&](auto ones) {
+    for (const auto bits : Items<decltype(ones)>(IndexSection::kRerank)) finite &= (bits & ones) != ones;
+  };
+  if (static_cast<Rerank>(header_.rerank) == Rerank::kFp32) look(std::uint32_t{0x7f800000});
+  if (static_cast<Rerank>(header_.rerank) == Rerank::kFp16) look(std::uint16_t{0x7c00});
+  return finite;
+}
+
 Status IndexFile::CheckWhole() const {
   const IndexFileHeader& h = header_;
   for (std::size_t i = 0; i < kIndexSections; ++i) {
@@ -311,7 +323,9 @@ Status IndexFile::CheckWhole() const {
   std::uint64_t live = 0;
   for (std::uint64_t slot = 0; slot < h.rows; ++slot) {
     live += Bit(dead, slot) ? 0 : 1;
-    if (!std::isfinite(heads[slot].scale) || !std::isfinite(heads[slot].norm) || heads[slot].scale < 0) {
+    // A scale of which the largest code makes a number that is finite.
+    if (!(heads[slot].scale >= 0 && heads[slot].scale <= std::numeric_limits<float>::max() / 128) ||
+        !std::isfinite(heads[slot].norm)) {
       return Bad("a row that is not finite");
     }
     if (!Bit(nodes, slot)) continue;
@@ -327,6 +341,7 @@ Status IndexFile::CheckWhole() const {
   bool has_lowest = false;
   for (const std::int8_t code : Items<std::int8_t>(IndexSection::kCodes)) has_lowest |= code == -128;
   if (has_lowest) return Bad("a code that no vector has");
+  if (!AreRerankRowsFinite()) return Bad("a row that is not finite");
   for (std::uint64_t slot = 0; slot < h.rows; ++slot) {
     if (!Bit(nodes, slot)) continue;
     for (std::uint64_t at = slot; next_same[at] != 0; at = next_same[at] - 1) placed[next_same[at] - 1] = true;

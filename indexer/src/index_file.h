@@ -150,6 +150,7 @@ class IndexFile {
   [[nodiscard]] Status CheckUppers();
   [[nodiscard]] Status CheckChains() const;
   [[nodiscard]] Status CheckWhole() const;
+  [[nodiscard]] bool AreRerankRowsFinite() const;
 
   const std::string path_;
   const std::byte* begin_;

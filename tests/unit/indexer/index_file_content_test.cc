@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <limits>
 #include <numeric>
 
 #include "freshet/core/file.h"
@@ -24,6 +26,10 @@ class IndexFileContent : public ::testing::Test {
     options_.m = 4;
     options_.ef_construction = 20;
     options_.capacity = kRows;
+    Make();
+  }
+  void Make() {
+    std::filesystem::remove(path_);
     const auto index = MakeHnswIndex(options_);
     EXPECT_OK(index);
     std::vector<Label> labels(kRows);
@@ -104,6 +110,27 @@ TEST_F(IndexFileContent, ACodeThatKernelsDisagreeOnIsRefused) {
     parts->Items<std::int8_t>(IndexSection::kCodes)[37 * parts->header.row_bytes + 3] = -128;
   }));
   ExpectCorrupt("a code");
+}
+
+// An audit searches for what rows say, and would fail from then on.
+TEST_F(IndexFileContent, ARowThatIsNotFiniteIsRefused) {
+  const auto expect = [&](const std::function<void(test::IndexFileParts*)>& change) {
+    Make();
+    ASSERT_OK(Read());
+    ASSERT_OK(test::RewriteIndexFile(path_, change));
+    ExpectCorrupt("a row that is not finite");
+  };
+  // Of which codes make infinity.
+  expect([](auto* parts) { parts->template Items<CodeHead>(IndexSection::kHeads)[31].scale = 1e38F; });
+  for (const float value : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    options_.rerank = Rerank::kFp32;
+    expect([&](auto* parts) { parts->template Items<float>(IndexSection::kRerank)[31 * kDim + 2] = value; });
+    expect([&](auto* parts) { parts->template Items<CodeHead>(IndexSection::kHeads)[31].norm = value; });
+  }
+  options_.rerank = Rerank::kFp16;
+  for (const std::uint16_t half : std::vector<std::uint16_t>{0x7c00, 0xfc00, 0x7e01}) {
+    expect([&](auto* parts) { parts->template Items<std::uint16_t>(IndexSection::kRerank)[31 * kDim + 2] = half; });
+  }
 }
 
 // A search would follow it for ever: so it is refused where nothing else is read, too. Lists still lead to its slots.
