@@ -44,7 +44,7 @@ std::size_t RefusedAtMost(const SearchView& view, const SearchOptions& options) 
 // About how many of the graph's nodes may be returned, from a sample, or since not many can be refused.
 double MatchingShare(const SearchView& view, const SearchOptions& options) {
   if (options.exact || (!IsFiltered(options) && view.dead_count == 0)) return 1;
-  if (options.filter != nullptr) {
+  if (options.filter != nullptr && view.used > 0) {
     const std::size_t refused = RefusedAtMost(view, options);
     const double share = 1 - static_cast<double>(std::min(refused, view.used)) / static_cast<double>(view.used);
     if (share >= kMostMatch) return share;
@@ -120,6 +120,7 @@ class Asking {
     // The codes put nearly everything in its place: a few more than k are enough to score exactly.
     rescored_ = std::min(wanted, options.k + std::max(options.k / 4, kRescoredAtLeast));
     share_ = share;
+    refused_ = RefusedAtMost(view, options);
     expected_ = WalkWidth(options.ef, options.k, rows, share);
     const Int8Codes& codes = *view.graph.rows.codes;
     codes_.resize(codes.row_bytes());
@@ -177,20 +178,11 @@ class Asking {
     // Behind a list of what is excluded, all may match: there only the next piece is looked at.
     const bool far = missing > 0 && met < kFar * share_ * seen;
     const std::size_t unmatched = size - std::min(size, matching_.size());
-    const std::size_t refused = RefusedAtMost(view, *options_);
-    bool scan_is_cheaper = false;
-    if (refused != LabelFilter::kUnknown) {
-      const double behind = missing + static_cast<double>(refused - std::min(refused, unmatched));
-      scan_is_cheaper =
-          IsScanCheaper(width + std::min(std::max(more, next), behind)) && IsScanCheaper((width + next) / kTried);
-    } else {
-      scan_is_cheaper =
-          IsScanCheaper((far ? kScanIsWorth : 1) * (share_ < kMostMatch ? std::max(more, next) : width + next));
-    }
-    *scan = size < walk_.width() || (!IsFiltered(*options_) && view.dead_count == 0) || scan_is_cheaper;
+    *scan = size < walk_.width() || (!IsFiltered(*options_) && view.dead_count == 0) ||
+            IsGoingOnWorse(more, next, missing, unmatched, far);
     if (*scan) {
       // What lies before the best that may be returned lets the codes misplace them more, as above.
-      const std::size_t before = refused != LabelFilter::kUnknown ? std::max(refused, unmatched) : unmatched;
+      const std::size_t before = refused_ != LabelFilter::kUnknown ? std::max(refused_, unmatched) : unmatched;
       rescored_ = std::max(rescored_, options_->k + std::min(before / 4, kMostBehind));
       return true;
     }
@@ -223,6 +215,17 @@ class Asking {
     const auto live = static_cast<double>(view_->used - view_->dead_count);
     const double row_ns = share_ * kScanRowNs + (1 - share_) * kScanRowApartNs;
     return width * kStepNs > live * ((view_->allowed != nullptr ? kTestBitNs : kTestLabelNs) + share_ * row_ns);
+  }
+  // Whether a walk that came short should give way to a scan. `more` candidates are wanted by what was met last, of
+  // which `next` come next; so many that may be returned are `missing`, and so many of the pool may not.
+  [[nodiscard]] bool IsGoingOnWorse(double more, double next, double missing, std::size_t unmatched, bool far) const {
+    const auto width = static_cast<double>(walk_.width());
+    if (refused_ == LabelFilter::kUnknown) {
+      return IsScanCheaper((far ? kScanIsWorth : 1) * (share_ < kMostMatch ? std::max(more, next) : width + next));
+    }
+    // Behind what is refused yet, all match.
+    const double behind = missing + static_cast<double>(refused_ - std::min(refused_, unmatched));
+    return IsScanCheaper(width + std::min(std::max(more, next), behind)) && IsScanCheaper((width + next) / kTried);
   }
   // The best of the fresh rows into matching_, each slot once: one may have been linked meanwhile.
   void AddFresh(const std::vector<std::uint32_t>& fresh) {
@@ -260,8 +263,9 @@ class Asking {
   const float* query_ = nullptr;
   const SearchOptions* options_ = nullptr;
   std::size_t rescored_ = 0;
-  double share_ = 1;     // of the nodes match
-  double expected_ = 0;  // as wide as a walk should have to be
+  double share_ = 1;                             // of the nodes match
+  std::size_t refused_ = LabelFilter::kUnknown;  // of the rows, at most
+  double expected_ = 0;                          // as wide as a walk should have to be
   std::vector<std::int8_t> codes_;
   CodeHead head_;
   GraphWalk walk_;

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <numeric>
 #include <random>
 
 #include "freshet/core/file.h"
@@ -14,6 +13,7 @@
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
 #include "index_file_rewrite.h"
+#include "label_range.h"
 
 namespace freshet {
 namespace {
@@ -32,12 +32,6 @@ HnswOptions Options(std::size_t words = kWords) {
   options.rerank = Rerank::kFp32;  // as exact as the flat index
   options.attribute_words = words;
   return options;
-}
-
-std::vector<Label> Range(Label begin, Label end) {
-  std::vector<Label> labels(end - begin);
-  std::iota(labels.begin(), labels.end(), begin);
-  return labels;
 }
 
 class AttributesTest : public ::testing::Test {

@@ -1,24 +1,18 @@
 // Whatever waits for the index's worker has an end, and says what it waited for.
 #include <condition_variable>
 #include <mutex>
-#include <numeric>
 #include <thread>
 
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
 #include "hnsw_index.h"
+#include "label_range.h"
 
 namespace freshet {
 namespace {
 
 constexpr int kDim = 16;
 constexpr std::chrono::milliseconds kWait{50};
-
-std::vector<Label> Range(Label begin, Label end) {
-  std::vector<Label> labels(end - begin);
-  std::iota(labels.begin(), labels.end(), begin);
-  return labels;
-}
 
 // Holds up the search that asks it, until it is let go.
 class Holding final : public LabelFilter {

@@ -4,22 +4,16 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <numeric>
 
 #include "freshet/indexer/index.h"
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
+#include "label_range.h"
 
 namespace freshet {
 namespace {
 
 constexpr int kDim = 32;
-
-std::vector<Label> Range(Label begin, Label end) {
-  std::vector<Label> labels(end - begin);
-  std::iota(labels.begin(), labels.end(), begin);
-  return labels;
-}
 
 class IndexFaults : public ::testing::Test {
  protected:

@@ -5,13 +5,13 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
-#include <numeric>
 #include <random>
 #include <thread>
 
 #include "freshet/core/file.h"
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
+#include "label_range.h"
 
 namespace freshet {
 namespace {
@@ -32,12 +32,6 @@ std::unique_ptr<Index> Made(const HnswOptions& options) {
   auto index = MakeHnswIndex(options);
   EXPECT_OK(index);
   return std::move(*index);
-}
-
-std::vector<Label> Range(Label begin, Label end) {
-  std::vector<Label> labels(end - begin);
-  std::iota(labels.begin(), labels.end(), begin);
-  return labels;
 }
 
 std::span<const float> Rows(const test::VectorSet& set, std::size_t begin, std::size_t end) {

@@ -1,6 +1,5 @@
 // No memory, for callers and for the worker: an error, nothing lost, and all as it should be when there is some again.
 #include <algorithm>
-#include <numeric>
 #include <set>
 
 #include "failing_allocations.h"
@@ -9,6 +8,7 @@
 #include "freshet/indexer/index_builder.h"
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
+#include "label_range.h"
 
 namespace freshet {
 namespace {
@@ -16,12 +16,6 @@ namespace {
 using test::FailAllocations;
 
 constexpr int kDim = 24;
-
-std::vector<Label> Range(Label begin, Label end) {
-  std::vector<Label> labels(end - begin);
-  std::iota(labels.begin(), labels.end(), begin);
-  return labels;
-}
 
 class IndexMemory : public ::testing::Test {
  protected:

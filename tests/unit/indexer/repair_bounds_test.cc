@@ -1,10 +1,10 @@
 // What an index does when it passes one of its bounds: of memory, and of what cannot be reached.
 #include <cmath>
-#include <numeric>
 
 #include "freshet/indexer/index.h"
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
+#include "label_range.h"
 
 namespace freshet {
 namespace {
@@ -20,12 +20,6 @@ HnswOptions Options() {
   options.capacity = 20'000;
   options.min_live_fraction = 0.1;  // so that it is not what repairs
   return options;
-}
-
-std::vector<Label> Range(Label begin, Label end) {
-  std::vector<Label> labels(end - begin);
-  std::iota(labels.begin(), labels.end(), begin);
-  return labels;
 }
 
 class RepairBounds : public ::testing::Test {

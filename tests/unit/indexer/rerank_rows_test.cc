@@ -6,21 +6,15 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
-#include <numeric>
 
 #include "freshet/core/strings.h"
 #include "freshet/indexer/index.h"
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
+#include "label_range.h"
 
 namespace freshet {
 namespace {
-
-std::vector<Label> Range(Label begin, Label end) {
-  std::vector<Label> labels(end - begin);
-  std::iota(labels.begin(), labels.end(), begin);
-  return labels;
-}
 
 // Files that may be no longer than this: beyond it the disk is full for us.
 class FileSizeLimit {

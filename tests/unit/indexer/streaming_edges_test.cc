@@ -1,7 +1,6 @@
 // The streaming index at its edges: everything gone and come again, one label over and over, copies by the thousand,
 // batches and builds by several threads, rows while a file is written.
 #include <algorithm>
-#include <numeric>
 #include <set>
 
 #include "freshet/indexer/label_filters.h"
@@ -9,6 +8,7 @@
 #include "freshet_test/vectors.h"
 #include "hnsw_index.h"
 #include "index_file.h"
+#include "label_range.h"
 
 namespace freshet {
 namespace {
@@ -28,12 +28,6 @@ std::unique_ptr<Index> Hnsw(const HnswOptions& options = Small()) {
   auto index = MakeHnswIndex(options);
   EXPECT_OK(index);
   return std::move(*index);
-}
-
-std::vector<Label> Range(Label begin, Label end) {
-  std::vector<Label> labels(end - begin);
-  std::iota(labels.begin(), labels.end(), begin);
-  return labels;
 }
 
 std::span<const float> Rows(const test::VectorSet& set, std::size_t begin, std::size_t end) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <numeric>
 #include <set>
 #include <span>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "freshet/indexer/index.h"
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
+#include "label_range.h"
 
 namespace freshet::streaming {
 
@@ -28,12 +28,6 @@ inline HnswOptions Small() {
   options.m = 8;
   options.ef_construction = 60;
   return options;
-}
-
-inline std::vector<Label> Range(Label begin, Label end) {
-  std::vector<Label> labels(end - begin);
-  std::iota(labels.begin(), labels.end(), begin);
-  return labels;
 }
 
 inline std::span<const float> Rows(const test::VectorSet& set, std::size_t begin, std::size_t end) {

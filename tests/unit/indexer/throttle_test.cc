@@ -1,11 +1,10 @@
 // A rebuild rests between its slices, and nothing ever waits on that.
 #include "throttle.h"
 
-#include <numeric>
-
 #include "freshet_test/test_support.h"
 #include "freshet_test/vectors.h"
 #include "hnsw_index.h"
+#include "label_range.h"
 
 namespace freshet {
 namespace {
@@ -35,12 +34,6 @@ TEST(Throttle, NothingUrgentRests) {
 constexpr int kDim = 16;
 constexpr std::size_t kRows = 6000;
 constexpr std::size_t kLeft = 2000;
-
-std::vector<Label> Range(Label begin, Label end) {
-  std::vector<Label> labels(end - begin);
-  std::iota(labels.begin(), labels.end(), begin);
-  return labels;
-}
 
 class ThrottledRebuild : public ::testing::Test {
  protected:
