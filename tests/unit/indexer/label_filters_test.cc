@@ -161,7 +161,7 @@ class FiltersTest : public ::testing::Test {
   const std::uint64_t seed_ = test::TestSeed();
   const test::TempDir dir_;
   const test::VectorSet set_ = test::ClusteredVectors(seed_, 0, kRows, kDim, 100);
-  const test::VectorSet queries_ = test::ClusteredVectors(seed_, 1, 20, kDim, 100);
+  const test::VectorSet queries_ = test::ClusteredVectors(seed_, 1, 100, kDim, 100);
   std::unique_ptr<Index> flat_;
   std::unique_ptr<Index> hnsw_;
   std::unique_ptr<Index> mapped_;
@@ -173,7 +173,7 @@ TEST_F(FiltersTest, ABitmapOfManyAndOfFew) {
     for (Label label = 0; label < kRows; label += every) bitmap.Allow(label);
     SearchOptions options;
     options.k = 20;
-    options.ef = 160;
+    options.ef = 80;
     options.filter = &bitmap;
     EXPECT_GE(Recall(options), 0.95) << every;
   }
