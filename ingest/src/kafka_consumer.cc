@@ -158,7 +158,8 @@ void Consumer::SetAway(bool away, std::string_view reason) {
   } else {
     last_error_.clear();
     // Nobody could take over meanwhile. Whoever lost his partitions has a session's time from now to get them back.
-    if (revoked_since_us_ != 0) revoked_since_us_ = clock_->MonotonicUs();
+    back_us_ = clock_->MonotonicUs();
+    if (revoked_since_us_ != 0) revoked_since_us_ = back_us_;
     LogInfo("kafka", "the broker is back");
   }
 }

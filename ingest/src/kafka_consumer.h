@@ -51,6 +51,7 @@ class Consumer final : public RecordSource {
   Status Pause(bool paused);
   void Unassign();
   void TellLoss();
+  [[nodiscard]] std::int64_t NobodyElseSinceUs() const;
   void LookForPartitions();
   Result<PollResult> After(Readings::Verdict verdict, PollResult result);
   Result<PollResult> Deliver();
@@ -92,6 +93,7 @@ class Consumer final : public RecordSource {
   Status failed_;             // permanent
   bool away_ = false;         // no broker can be reached
   std::int64_t next_probe_us_ = 0;
+  std::int64_t back_us_ = 0;         // when a broker answered again; 0: none was away
   std::unique_ptr<EndsAsker> ends_;  // null: nobody wants to know
   std::int64_t next_ends_us_ = 0;
   std::int64_t next_commit_us_ = 0;

@@ -1,4 +1,6 @@
 // Which partitions are ours: assignments, positions handed to librdkafka, pauses, losses.
+#include <algorithm>
+
 #include "freshet/core/log.h"
 #include "freshet/core/strings.h"
 #include "kafka_consumer.h"
@@ -72,7 +74,7 @@ void Consumer::Unassign() {
   if (change.partitions.empty()) return;
   revoked_ = change.partitions;
   // A member that lost its partitions for good need not wait for the new arrangement to know it.
-  revoked_since_us_ = lost ? 1 : clock_->MonotonicUs();
+  revoked_since_us_ = lost ? NobodyElseSinceUs() : clock_->MonotonicUs();
   changes_.push_back(std::move(change));
 }
 
@@ -93,6 +95,11 @@ void Consumer::TellLoss() {
   revoked_since_us_ = 0;
   changes_.push_back(std::move(change));
 }
+
+// When it was last certain that nobody else owns what is ours: while no broker answered nobody could take it over. A
+// broker that is back still ends the sessions that ran out meanwhile, and answers twice who asked twice; who is put out
+// by that, and may have been in already, is to come back to what he had.
+std::int64_t Consumer::NobodyElseSinceUs() const { return std::max<std::int64_t>(1, back_us_); }
 
 std::vector<TopicPartition> Consumer::Owned() const {
   if (readings_.all().empty()) return revoked_;
@@ -122,7 +129,7 @@ void Consumer::OnFenced() {
 
 Status Consumer::JoinAnew() {
   if (rk_ != nullptr) Unassign();
-  if (!revoked_.empty()) revoked_since_us_ = 1;  // the other one may own them by now
+  if (!revoked_.empty()) revoked_since_us_ = NobodyElseSinceUs();  // the other one may own them by now
   Close();
   FRESHET_TRY(Connect());
   FRESHET_TRY(Join({}));

@@ -37,6 +37,11 @@ class Mock final : public MockBroker {
     return Status::Ok();
   }
 
+  void Expel() override {
+    constexpr std::int16_t kHeartbeat = 12;  // as the protocol numbers its requests
+    rd_kafka_mock_push_request_errors(cluster_, kHeartbeat, 1, RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID);
+  }
+
   void Forget(const std::string& topic, bool forgotten) override {
     rd_kafka_mock_topic_set_error(cluster_, topic.c_str(),
                                   forgotten ? RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART : RD_KAFKA_RESP_ERR_NO_ERROR);

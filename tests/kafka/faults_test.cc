@@ -48,6 +48,7 @@ class Place {
   [[nodiscard]] bool WaitUntilUp() { return service_.WaitUntilUp(); }
   [[nodiscard]] bool up() const { return up_; }
   [[nodiscard]] std::string data() const { return service_.data(); }
+  [[nodiscard]] std::string EndOfLog() const { return service_.EndOfLog(); }
   [[nodiscard]] std::int64_t StatusOf(const char* key) const { return service_.StatusOf(key); }
   [[nodiscard]] std::int64_t MetricOf(const std::string& name) const { return service_.MetricOf(name); }
   // Whether it has applied all that was sent before `sent_ms`, as it says; `live` items come of that.
@@ -200,7 +201,7 @@ TEST_F(FaultsTest, ABrokerThatIsAwayForLong) {
       fewest = std::min(fewest, place.StatusOf("items_live"));
       return std::chrono::steady_clock::now() >= until;
     }));
-    EXPECT_EQ(fewest, before);
+    EXPECT_EQ(fewest, before) << "its log ends with:\n" << place.EndOfLog();
   };
   for (const bool dead : {false, true}) {
     SCOPED_TRACE(dead ? "dead" : "hangs");

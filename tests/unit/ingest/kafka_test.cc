@@ -306,6 +306,46 @@ TEST_F(KafkaTest, AGroupSharesPartitionsAndTellsOfAssignmentInBand) {
   EXPECT_OK((*consumer)->Poll(milliseconds(50)));
 }
 
+// A broker that is back still ends the sessions that ran out meanwhile, of members that have joined again too. Nobody
+// else can own anything by then: what was owned has a session's time to come back.
+TEST_F(KafkaTest, WhoIsPutOutAfterAnOutageHasLostNothingYet) {
+  ManualClock clock;
+  clock.AdvanceMs(60'000);
+  ConsumerOptions options;
+  options.kafka = Options();
+  options.topics = {"items"};
+  options.group_id = "engines";
+  options.session_timeout_ms = 4'000;
+  auto consumer = OpenKafkaConsumer(options, NothingStored, &clock, kTimeout);
+  ASSERT_OK(consumer);
+  int lost = 0;
+  const auto poll_until = [&](const std::function<bool()>& condition) {
+    return PollUntil(consumer->get(), [&](const Result<PollResult>& polled) {
+      EXPECT_OK(polled);
+      lost += polled.ok() && polled->kind == PollResult::Kind::kRevoked && polled->lost ? 1 : 0;
+      return condition();
+    });
+  };
+  const auto owns_some = [&] { return !(*consumer)->Positions().empty(); };
+  const auto owns_none = [&] { return (*consumer)->Positions().empty(); };
+  ASSERT_TRUE(poll_until(owns_some));
+  ASSERT_OK(broker_->SetUp(false));
+  ASSERT_TRUE(poll_until(owns_none)) << "its session ended";
+  ASSERT_OK(broker_->SetUp(true));
+  ASSERT_TRUE(poll_until(owns_some));
+  for (int probe = 0; probe < 3; ++probe) {
+    clock.AdvanceMs(1'000);
+    ASSERT_TRUE(poll_until([] { return true; }));
+  }
+  broker_->Expel();
+  ASSERT_TRUE(poll_until(owns_none));
+  for (int poll = 0; poll < 5; ++poll) ASSERT_TRUE(poll_until([] { return true; }));
+  EXPECT_EQ(lost, 0);
+  clock.AdvanceMs(options.session_timeout_ms);
+  ASSERT_TRUE(poll_until([&] { return lost > 0 || owns_some(); }));
+  EXPECT_EQ(lost, 1) << "it did not come back";
+}
+
 // Leaders move, and are missing for a while, under a producer and a consumer that know nothing of it: every record
 // once, in order.
 TEST_F(KafkaTest, LeadersThatMoveLoseAndDoubleNothing) {

@@ -113,6 +113,8 @@ class MockBroker {
   virtual Status CreateTopic(const std::string& name, std::int32_t partitions) = 0;
   // Takes all brokers down: connections are cut, requests time out; and up again.
   virtual Status SetUp(bool up) = 0;
+  // Answers the next heartbeat of a group with: you are no member.
+  virtual void Expel() = 0;
   // Says that it knows no such topic, as a broker does that has just started; and knows it again.
   virtual void Forget(const std::string& topic, bool forgotten) = 0;
   // `broker`: from 1; -1: the partition has no leader.

@@ -60,6 +60,13 @@ class Service {
   }
   [[nodiscard]] Process& process() { return *process_; }
   [[nodiscard]] std::string data() const { return directory_ + "/data"; }
+  // What it last said.
+  [[nodiscard]] std::string EndOfLog() const {
+    constexpr std::size_t kShownBytes = 6'000;
+    const auto log = ReadFile(directory_ + "/log");
+    if (!log.ok()) return log.status().ToString();
+    return log->substr(log->size() - std::min(log->size(), kShownBytes));
+  }
   // One call of it. Errors: as HttpCall(); kNotFound before it has written its address.
   [[nodiscard]] Result<HttpReply> Call(std::string_view method, std::string_view target,
                                        std::string_view body = "") const {
@@ -90,12 +97,6 @@ class Service {
 
  private:
   [[nodiscard]] std::string AddressFile() const { return directory_ + "/address"; }
-  [[nodiscard]] std::string EndOfLog() const {
-    constexpr std::size_t kShownBytes = 6'000;
-    const auto log = ReadFile(directory_ + "/log");
-    if (!log.ok()) return log.status().ToString();
-    return log->substr(log->size() - std::min(log->size(), kShownBytes));
-  }
   const std::string command_;
   const std::string directory_;
   std::unique_ptr<Process> process_;
