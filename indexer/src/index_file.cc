@@ -261,7 +261,7 @@ Status IndexFile::CheckUppers() {
   const auto links = Items<std::uint32_t>(IndexSection::kUpperLinks);
   for (std::uint64_t upper = 0; upper < h.uppers; ++upper) {
     for (std::uint32_t level = 1; level <= levels[upper]; ++level) {
-      const std::uint32_t* list = links.data() + (upper_first_[upper] + level - 1) * (h.m + 1);
+      const std::uint32_t* list = links.data() + (std::size_t{upper_first_[upper]} + level - 1) * (h.m + 1);
       if (list[0] > h.m) return Bad("a list of links that is too long");
       for (std::uint32_t i = 1; i <= list[0]; ++i) {
         if (list[i] >= h.uppers || levels[list[i]] < level) return Bad("a link to what is not on its level");
