@@ -177,6 +177,7 @@ void Consumer::OnRebalance(rd_kafka_t* rk, rd_kafka_resp_err_t error, rd_kafka_t
   Consumer& consumer = *static_cast<Self*>(self)->consumer;
   if (error == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
     std::vector<TopicPartition> assigned;
+    assigned.reserve(static_cast<std::size_t>(partitions->cnt));
     for (int i = 0; i < partitions->cnt; ++i) {
       assigned.push_back({partitions->elems[i].topic, partitions->elems[i].partition});
     }
