@@ -341,8 +341,11 @@ TEST_F(KafkaTest, WhoIsPutOutAfterAnOutageHasLostNothingYet) {
   ASSERT_TRUE(poll_until(owns_none));
   for (int poll = 0; poll < 5; ++poll) ASSERT_TRUE(poll_until([] { return true; }));
   EXPECT_EQ(lost, 0);
-  clock.AdvanceMs(options.session_timeout_ms);
-  ASSERT_TRUE(poll_until([&] { return lost > 0 || owns_some(); }));
+  // More than once: a probe that a busy machine answers late counts as an outage of its own.
+  ASSERT_TRUE(poll_until([&] {
+    clock.AdvanceMs(options.session_timeout_ms);
+    return lost > 0 || owns_some();
+  }));
   EXPECT_EQ(lost, 1) << "it did not come back";
 }
 
