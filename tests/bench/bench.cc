@@ -1,5 +1,7 @@
 #include "bench.h"
 
+#include <dlfcn.h>
+#include <malloc.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -127,6 +129,15 @@ double ResidentMb(const std::string& field) {
     if (line.starts_with(field + ":")) return std::stod(line.substr(field.size() + 1)) * 1024 / 1e6;
   }
   return 0;
+}
+
+void GiveBackFreed() {
+  (void)malloc_trim(0);
+  using Control = int (*)(const char*, void*, std::size_t*, void*, std::size_t);
+  const auto control = reinterpret_cast<Control>(::dlsym(RTLD_DEFAULT, "mallctl"));
+  if (control == nullptr) return;  // the allocator is not jemalloc
+  (void)control("thread.tcache.flush", nullptr, nullptr, nullptr, 0);
+  (void)control("arena.4096.purge", nullptr, nullptr, nullptr, 0);  // MALLCTL_ARENAS_ALL
 }
 
 }  // namespace freshet::bench

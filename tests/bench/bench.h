@@ -52,5 +52,8 @@ void Pause(double seconds);      // a pace, not a wait for something
 [[nodiscard]] double ProcessCpuSeconds();
 // A field of /proc/self/status: VmRSS, RssAnon (what nothing but swap can drop), RssFile, RssShmem.
 [[nodiscard]] double ResidentMb(const std::string& field);
+// Before a reading of that: what was freed and the allocator keeps goes back to the system, else a contender lives in
+// what the one before it has left, and seems to need nothing.
+void GiveBackFreed();
 
 }  // namespace freshet::bench

@@ -1,8 +1,5 @@
 #include "churn_bench.h"
 
-#include <dlfcn.h>
-#include <malloc.h>
-
 #include <algorithm>
 #include <cstring>
 #include <fstream>
@@ -13,7 +10,6 @@
 #include "churn_contenders.h"
 #include "churn_plan.h"
 #include "freshet/core/file.h"
-#include "freshet/core/metrics.h"
 #include "freshet/core/strings.h"
 #include "freshet/indexer/index.h"
 #include "svg_chart.h"
@@ -37,19 +33,6 @@ float SquaredL2(const float* a, const float* b, int dim) {
   float sum = 0;
   for (int i = 0; i < dim; ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
   return sum;
-}
-
-// What the process holds, without what was freed and the allocator keeps: else a contender lives in what the one before
-// it has left, and seems to need nothing.
-double HeldBytes() {
-  (void)malloc_trim(0);
-  using Control = int (*)(const char*, void*, std::size_t*, void*, std::size_t);
-  const auto control = reinterpret_cast<Control>(::dlsym(RTLD_DEFAULT, "mallctl"));
-  if (control != nullptr) {
-    (void)control("thread.tcache.flush", nullptr, nullptr, nullptr, 0);
-    (void)control("arena.4096.purge", nullptr, nullptr, nullptr, 0);  // MALLCTL_ARENAS_ALL
-  }
-  return ResidentBytes();
 }
 
 // The nearest of some rows, by row.
@@ -185,7 +168,8 @@ Result<Measured> Measure(const Scene& scene, const std::vector<std::unordered_se
                          const ChurnBenchOptions& options,
                          const std::function<Result<std::unique_ptr<ChurnContender>>()>& make) {
   Measured measured;
-  const double before = HeldBytes();
+  GiveBackFreed();
+  const double before = ResidentMb("VmRSS");
   double begin = ProcessCpuSeconds();
   FRESHET_ASSIGN(const std::unique_ptr<ChurnContender> contender, make());
   FRESHET_TRY(Play(scene, contender.get(), [&](std::size_t search, std::size_t) {
@@ -198,7 +182,8 @@ Result<Measured> Measure(const Scene& scene, const std::vector<std::unordered_se
     begin = ProcessCpuSeconds();
     return Status::Ok();
   }));
-  measured.resident_mb = (HeldBytes() - before) / 1e6;
+  GiveBackFreed();
+  measured.resident_mb = ResidentMb("VmRSS") - before;
   return measured;
 }
 
@@ -211,7 +196,8 @@ Result<Measured> MeasureFresh(const Scene& scene, const std::vector<std::unorder
     if ((search + 1) % every != 0 && search + 1 != live.size()) continue;
     std::vector<Label> labels(live[search].begin(), live[search].end());
     std::sort(labels.begin(), labels.end());
-    const double before = HeldBytes();
+    GiveBackFreed();
+    const double before = ResidentMb("VmRSS");
     const double begin = ProcessCpuSeconds();
     FRESHET_ASSIGN(const std::unique_ptr<ChurnContender> contender, ChurnOurs::Make(scene.data->base.dim));
     for (std::size_t at = 0; at < labels.size(); at += kBatch) {
@@ -223,7 +209,8 @@ Result<Measured> MeasureFresh(const Scene& scene, const std::vector<std::unorder
     FRESHET_TRY(contender->Settle());
     measured.cpu_seconds = ProcessCpuSeconds() - begin;
     Ask(scene, search, live[search], options, contender.get(), &measured);
-    measured.resident_mb = (HeldBytes() - before) / 1e6;
+    GiveBackFreed();
+    measured.resident_mb = ResidentMb("VmRSS") - before;
   }
   return measured;
 }

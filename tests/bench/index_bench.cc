@@ -1,7 +1,5 @@
 #include "index_bench.h"
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -86,12 +84,12 @@ class Ours final : public Contender {
       FRESHET_TRY(cut->Write(path));
     }
     index_ = nullptr;
-    (void)malloc_trim(0);
+    GiveBackFreed();
     const double before = ResidentMb("VmRSS");
     const double anonymous_before = ResidentMb("RssAnon");
     FRESHET_ASSIGN(index_, OpenHnswIndex(path, options));
     FRESHET_TRY(index_->Settle());
-    (void)malloc_trim(0);
+    GiveBackFreed();
     resident_mb = ResidentMb("VmRSS") - before;
     anonymous_mb = ResidentMb("RssAnon") - anonymous_before;
     return Status::Ok();
@@ -140,7 +138,7 @@ class Peer final : public Contender {
 
 // Ours has one writer, and threads of its own; into hnswlib any thread may write once it is not empty.
 Status Build(const Data& data, std::size_t threads, Contender* contender) {
-  (void)malloc_trim(0);
+  GiveBackFreed();
   const double before = ResidentMb("VmRSS");
   const double anonymous_before = ResidentMb("RssAnon");
   const double begin = Seconds();
@@ -161,7 +159,7 @@ Status Build(const Data& data, std::size_t threads, Contender* contender) {
   FRESHET_TRY(contender->Settle());
   contender->build_per_second = static_cast<double>(data.base.size) / (Seconds() - begin);
   contender->build_per_cpu_second = static_cast<double>(data.base.size) / (ProcessCpuSeconds() - cpu_begin);
-  (void)malloc_trim(0);
+  GiveBackFreed();
   contender->resident_mb = ResidentMb("VmRSS") - before;
   contender->anonymous_mb = ResidentMb("RssAnon") - anonymous_before;
   return Status::Ok();

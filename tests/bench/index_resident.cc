@@ -1,7 +1,5 @@
 // What an opened index holds in memory, with its re-rank rows there or in a file, and that recall does not depend on
 // it.
-#include <malloc.h>
-
 #include <memory>
 #include <unordered_set>
 
@@ -39,12 +37,12 @@ Status MeasureResident(const std::string& file, const std::string& directory, Hn
   double recalls[2] = {};
   for (const bool in_file : {false, true}) {
     hnsw.rerank_directory = in_file ? directory : "";
-    (void)malloc_trim(0);
+    GiveBackFreed();
     const double before = ResidentMb("VmRSS");
     const double anonymous_before = ResidentMb("RssAnon");
     FRESHET_ASSIGN(const std::unique_ptr<Index> index, OpenHnswIndex(file, hnsw));
     FRESHET_TRY(index->Settle());
-    (void)malloc_trim(0);
+    GiveBackFreed();
     const double resident = ResidentMb("VmRSS") - before;
     const double anonymous = ResidentMb("RssAnon") - anonymous_before;
     recalls[in_file ? 1 : 0] = Recall(*index, queries, truth, k);
